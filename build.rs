@@ -1,0 +1,40 @@
+//! Makes the list of ops from the files of `src/ops`, and the list of shaders from `shaders`. An op file without
+//! `KERNELS` or `cases()` does not compile; a shader that no op file names stops the build here.
+
+use std::{env, fs, path::Path};
+
+fn stems(folder: &Path, ending: &str) -> Vec<String> {
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("cannot read {}: {e}", folder.display()));
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(ending).map(String::from))
+        .filter(|name| name != "mod" && !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
+}
+
+fn main() {
+    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let out = env::var("OUT_DIR").expect("cargo sets it");
+    let (ops_folder, shader_folder) = (Path::new(&root).join("src/ops"), Path::new(&root).join("shaders"));
+    let ops = stems(&ops_folder, ".rs");
+    let mut text = String::new();
+    let mut sources = String::new();
+    for op in &ops {
+        let file = ops_folder.join(op).with_extension("rs");
+        println!("cargo:rerun-if-changed={}", file.display());
+        sources.push_str(&fs::read_to_string(&file).expect("the file was just listed"));
+        text.push_str(&format!("#[path = {:?}]\npub mod {op};\n", file.display().to_string()));
+    }
+    text.push_str("\npub const OP_FILES: &[OpFile] = &[\n");
+    for op in &ops {
+        text.push_str(&format!("    OpFile {{ name: {op:?}, kernels: {op}::KERNELS, cases: {op}::cases }},\n"));
+    }
+    text.push_str("];\n");
+    for shader in stems(&shader_folder, ".wgsl") {
+        let named = sources.contains(&format!("shader!(\"{shader}\")"));
+        assert!(named, "shaders/{shader}.wgsl is an orphan: no file in src/ops says shader!(\"{shader}\")");
+    }
+    fs::write(Path::new(&out).join("ops.rs"), text).expect("OUT_DIR is writable");
+}

@@ -1,0 +1,199 @@
+//! The five augmentation operators of contrastive sequential recommenders (CoSeRec, section 3; LMA4Rec, section 3).
+//!
+//! For a training input of n items, all choices uniform, f(r) = floor(r n):
+//!
+//! ```text
+//! Crop         f(crop) items in a row, start in 0 .. n - f;  one item if f = 0
+//! Mask         f(mask) distinct places become `mask_item`
+//! Reorder      f(reorder) items in a row, start in 0 .. n - f, are shuffled
+//! Insert       max(f(insert), 1) distinct places: the most similar item goes before the item there
+//! Substitute   max(f(substitute), 1) distinct places: the most similar item goes there instead
+//! ```
+//!
+//! A sequence longer than `short_threshold` gets one of all five, a shorter one an operator of `short_set`. A start never
+//! reaches n - f itself, so the last item is in no crop and in no reordered part. A quirk of the public code of CoSeRec,
+//! kept because its numbers come with it: the Reorder of a short set works at the ratio of Mask, not of Reorder.
+
+use serde::{Deserialize, Serialize};
+
+use super::similarity::Similarity;
+use crate::engine::rng::Stream;
+use crate::error::{Error, Result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    Substitute,
+    Insert,
+    Mask,
+    Reorder,
+    Crop,
+}
+
+impl Operator {
+    pub const ALL: [(char, Operator); 5] = [
+        ('S', Operator::Substitute),
+        ('I', Operator::Insert),
+        ('M', Operator::Mask),
+        ('R', Operator::Reorder),
+        ('C', Operator::Crop),
+    ];
+
+    fn letter(self) -> char {
+        Self::ALL[self as usize].0
+    }
+
+    fn from_letter(letter: char) -> Option<Self> {
+        Self::ALL.into_iter().find(|&(l, _)| l == letter).map(|(_, operator)| operator)
+    }
+}
+
+/// Operators by their letters, such as "SIM". Never empty; a letter written twice is drawn twice as often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OperatorSet(Vec<Operator>);
+
+impl TryFrom<String> for OperatorSet {
+    type Error = Error;
+
+    fn try_from(letters: String) -> Result<Self> {
+        match letters.chars().map(Operator::from_letter).collect::<Option<Vec<_>>>() {
+            Some(operators) if !operators.is_empty() => Ok(OperatorSet(operators)),
+            _ => Err(Error::usage(
+                format!("short_set `{letters}` is not a set of operators, such as \"SIM\""),
+                "letters: S substitute, I insert, M mask, R reorder, C crop",
+            )),
+        }
+    }
+}
+
+impl From<OperatorSet> for String {
+    fn from(set: OperatorSet) -> String {
+        set.0.into_iter().map(Operator::letter).collect()
+    }
+}
+
+/// Ratios are shares of the sequence, 0 to 1. The defaults are those CoSeRec publishes for Amazon Sports.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    pub crop_ratio: f64,
+    pub mask_ratio: f64,
+    pub reorder_ratio: f64,
+    pub insert_ratio: f64,
+    pub substitute_ratio: f64,
+    /// Up to this length a sequence is short.
+    pub short_threshold: usize,
+    pub short_set: OperatorSet,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        AugmentConfig {
+            crop_ratio: 0.2,
+            mask_ratio: 0.7,
+            reorder_ratio: 0.2,
+            insert_ratio: 0.4,
+            substitute_ratio: 0.1,
+            short_threshold: 4,
+            short_set: OperatorSet(vec![Operator::Substitute, Operator::Insert, Operator::Mask]),
+        }
+    }
+}
+
+impl AugmentConfig {
+    /// Refuses a ratio outside 0 to 1.
+    pub fn validate(&self) -> Result<()> {
+        let ratios = [
+            ("crop_ratio", self.crop_ratio),
+            ("mask_ratio", self.mask_ratio),
+            ("reorder_ratio", self.reorder_ratio),
+            ("insert_ratio", self.insert_ratio),
+            ("substitute_ratio", self.substitute_ratio),
+        ];
+        match ratios.into_iter().find(|(_, ratio)| !(0.0..=1.0).contains(ratio)) {
+            Some((name, ratio)) => {
+                Err(Error::usage(format!("{name} = {ratio} is not a share"), format!("set {name} to 0 up to 1")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// One randomly augmented view of `seq`, not padded and not cut. Views that differ need streams that differ.
+pub fn augment(cfg: &AugmentConfig, similar: &Similarity, stream: &mut Stream, seq: &[u32], mask_item: u32) -> Vec<u32> {
+    let short = seq.len() <= cfg.short_threshold;
+    let operator = if short {
+        cfg.short_set.0[stream.below(cfg.short_set.0.len() as u32) as usize]
+    } else {
+        Operator::ALL[stream.below(5) as usize].1
+    };
+    let reorder_ratio = if short { cfg.mask_ratio } else { cfg.reorder_ratio };
+    match operator {
+        Operator::Crop => crop(seq, cfg.crop_ratio, stream),
+        Operator::Mask => mask(seq, cfg.mask_ratio, mask_item, stream),
+        Operator::Reorder => reorder(seq, reorder_ratio, stream),
+        Operator::Insert => insert(seq, cfg.insert_ratio, similar, stream),
+        Operator::Substitute => substitute(seq, cfg.substitute_ratio, similar, stream),
+    }
+}
+
+/// floor(ratio n), at most n.
+fn share(n: usize, ratio: f64) -> usize {
+    ((ratio * n as f64) as usize).min(n)
+}
+
+/// A start of a part of `length` items out of n: uniform in `0 .. n - length`.
+fn part_start(n: usize, length: usize, stream: &mut Stream) -> usize {
+    stream.below((n - length).max(1) as u32) as usize
+}
+
+/// For each of n places, whether it is one of `count` chosen without replacement (selection sampling).
+fn choose(n: usize, count: usize, stream: &mut Stream) -> Vec<bool> {
+    let mut wanted = count.min(n) as u32;
+    let choose_place = |place: usize| {
+        let chosen = stream.below((n - place) as u32) < wanted;
+        wanted -= u32::from(chosen);
+        chosen
+    };
+    (0..n).map(choose_place).collect()
+}
+
+pub fn crop(seq: &[u32], ratio: f64, stream: &mut Stream) -> Vec<u32> {
+    let length = share(seq.len(), ratio);
+    let start = part_start(seq.len(), length, stream);
+    seq.iter().skip(start).take(length.max(1)).copied().collect()
+}
+
+pub fn mask(seq: &[u32], ratio: f64, mask_item: u32, stream: &mut Stream) -> Vec<u32> {
+    let chosen = choose(seq.len(), share(seq.len(), ratio), stream);
+    seq.iter().zip(chosen).map(|(&item, chosen)| if chosen { mask_item } else { item }).collect()
+}
+
+pub fn reorder(seq: &[u32], ratio: f64, stream: &mut Stream) -> Vec<u32> {
+    let mut out = seq.to_vec();
+    let length = share(seq.len(), ratio);
+    let start = part_start(seq.len(), length, stream);
+    stream.shuffle(&mut out[start..start + length]);
+    out
+}
+
+pub fn insert(seq: &[u32], ratio: f64, similar: &Similarity, stream: &mut Stream) -> Vec<u32> {
+    let chosen = choose(seq.len(), share(seq.len(), ratio).max(1), stream);
+    let mut out = Vec::with_capacity(2 * seq.len());
+    for (&item, chosen) in seq.iter().zip(chosen) {
+        if chosen {
+            out.push(similar.similar(item, stream));
+        }
+        out.push(item);
+    }
+    out
+}
+
+pub fn substitute(seq: &[u32], ratio: f64, similar: &Similarity, stream: &mut Stream) -> Vec<u32> {
+    let chosen = choose(seq.len(), share(seq.len(), ratio).max(1), stream);
+    seq.iter().zip(chosen).map(|(&item, chosen)| if chosen { similar.similar(item, stream) } else { item }).collect()
+}
+
+#[cfg(test)]
+#[path = "augment_tests.rs"]
+mod tests;

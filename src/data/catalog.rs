@@ -1,0 +1,165 @@
+//! Finds a data set by name or path: the bundled set, then a file, then the folder that GPUREC_DATA_DIR names.
+
+use std::path::{Path, PathBuf};
+
+use super::interactions::Interactions;
+use super::read::{dataset_name, read, read_bytes};
+use crate::error::{Error, Result};
+
+/// The environment variable that names a folder of further data sets.
+pub const DATA_DIR: &str = "GPUREC_DATA_DIR";
+
+const BUNDLED: &str = "kuairec";
+const BUNDLED_FILE: &str = "kuairec_sequences.txt.gz";
+const BUNDLED_BYTES: &[u8] = include_bytes!("../../datasets/kuairec_sequences.txt.gz");
+
+/// Where a data set comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Bundled,
+    File(PathBuf),
+}
+
+/// One data set that `resolve` knows by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetInfo {
+    pub name: String,
+    pub source: Source,
+    /// What the papers call it, where they use it.
+    pub paper_name: Option<&'static str>,
+    /// Size as stored, in bytes.
+    pub bytes: u64,
+}
+
+/// Reads the data set that a name or a path stands for.
+pub fn resolve(name_or_path: &str) -> Result<Interactions> {
+    resolve_in(name_or_path, data_dir().as_deref())
+}
+
+/// The data sets known by name: the bundled one, then those of GPUREC_DATA_DIR in alphabetical order.
+pub fn list() -> Result<Vec<DatasetInfo>> {
+    list_in(data_dir().as_deref())
+}
+
+/// What the papers call a data set.
+pub fn paper_name(name: &str) -> Option<&'static str> {
+    match name {
+        "amazon_beauty" => Some("Beauty"),
+        "amazon_sports_and_outdoors" => Some("Sports"),
+        "amazon_toys_and_games" => Some("Toys"),
+        "yelp" => Some("Yelp"),
+        _ => None,
+    }
+}
+
+fn data_dir() -> Option<PathBuf> {
+    std::env::var_os(DATA_DIR).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+fn resolve_in(name_or_path: &str, data_dir: Option<&Path>) -> Result<Interactions> {
+    if name_or_path == BUNDLED || name_or_path == dataset_name(Path::new(BUNDLED_FILE)) {
+        return read_bytes(BUNDLED, BUNDLED_BYTES, Path::new(BUNDLED_FILE));
+    }
+    let path = Path::new(name_or_path);
+    if path.is_file() || looks_like_a_path(name_or_path) {
+        return read(path);
+    }
+    let known = list_in(data_dir)?;
+    match known.iter().find(|info| info.name == name_or_path) {
+        Some(DatasetInfo { source: Source::File(path), .. }) => read(path),
+        _ => Err(unknown(name_or_path, &known, data_dir)),
+    }
+}
+
+/// Names have neither separators nor extensions; a missing file is then reported as just that.
+fn looks_like_a_path(given: &str) -> bool {
+    given.contains(['/', '\\']) || [".txt", ".gz", ".tsv", ".csv"].iter().any(|extension| given.ends_with(extension))
+}
+
+fn unknown(given: &str, known: &[DatasetInfo], data_dir: Option<&Path>) -> Error {
+    let names: Vec<&str> = known.iter().map(|info| info.name.as_str()).collect();
+    let error = Error::unknown("data set", given, &names);
+    let more = match data_dir {
+        Some(dir) => format!("names come from {DATA_DIR}={}", dir.display()),
+        None => format!("set {DATA_DIR} to a folder of .txt or .txt.gz files to use them by name"),
+    };
+    let help = error.help().unwrap_or_default();
+    Error::usage(error.to_string(), format!("{help}; a path to a file works too; {more}"))
+}
+
+fn list_in(data_dir: Option<&Path>) -> Result<Vec<DatasetInfo>> {
+    let bundled = BUNDLED_BYTES.len() as u64;
+    let mut all = vec![DatasetInfo { name: BUNDLED.into(), source: Source::Bundled, paper_name: None, bytes: bundled }];
+    let Some(dir) = data_dir else { return Ok(all) };
+    let io = |source| Error::io("list the data sets of", dir, source);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_file() && is_readable_format(&path) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    for path in files {
+        let name = dataset_name(&path);
+        if path.file_name().is_some_and(|file| file == BUNDLED_FILE) || all.iter().any(|info| info.name == name) {
+            continue; // the bundled set again, or NAME.txt beside NAME.txt.gz: the first one counts
+        }
+        let bytes = path.metadata().map_err(io)?.len();
+        all.push(DatasetInfo { paper_name: paper_name(&name), name, source: Source::File(path), bytes });
+    }
+    Ok(all)
+}
+
+fn is_readable_format(path: &Path) -> bool {
+    let file = path.to_string_lossy();
+    file.ends_with(".txt") || file.ends_with(".txt.gz")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundled_set_has_the_statistics_its_page_gives() {
+        let data = resolve_in("kuairec", None).unwrap();
+        let expected = "9,209 users, 2,233 items, 55,346 interactions; 6.01 per user (min 3, max 211)";
+        assert_eq!(data.statistics().to_string(), expected);
+        assert_eq!(resolve_in("kuairec_sequences", None).unwrap(), data);
+    }
+
+    #[test]
+    fn a_folder_adds_names_and_other_formats_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["amazon_toys_and_games.txt", "other.tsv.gz", "kuairec_sequences.txt.gz"] {
+            std::fs::write(dir.path().join(file), "1 2 3 4\n").unwrap();
+        }
+        let all = list_in(Some(dir.path())).unwrap();
+        let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
+        assert_eq!(names, ["kuairec", "amazon_toys_and_games"]);
+        assert_eq!(all[1].paper_name, Some("Toys"));
+        assert_eq!(resolve_in("amazon_toys_and_games", Some(dir.path())).unwrap().n_items(), 3);
+    }
+
+    #[test]
+    fn a_path_is_read_whatever_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mine.txt");
+        std::fs::write(&path, "1 2 3 4\n").unwrap();
+        assert_eq!(resolve_in(path.to_str().unwrap(), None).unwrap().name, "mine");
+        assert!(matches!(resolve_in("nowhere/mine.txt", None), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_names_there_are() {
+        let error = resolve_in("kuairek", None).unwrap_err();
+        assert_eq!(error.to_string(), "unknown data set `kuairek`");
+        let help = error.help().unwrap();
+        assert!(help.contains("did you mean `kuairec`?") && help.contains(DATA_DIR), "{help}");
+    }
+
+    #[test]
+    fn a_data_folder_that_does_not_exist_is_reported() {
+        assert!(matches!(list_in(Some(Path::new("no/such/folder"))), Err(Error::Io { .. })));
+    }
+}

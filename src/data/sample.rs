@@ -1,0 +1,123 @@
+//! Random choices of the loader, all from the counter generator: the order of an epoch and negative items.
+//!
+//! They depend on the seed and on logical indices only, so a resumed run draws what the uninterrupted one would have.
+
+use super::interactions::Interactions;
+use crate::engine::rng::{RngState, Site, Stream};
+
+/// The site of the order of users in an epoch.
+pub const EPOCH_ORDER: Site = Site(0xE70C);
+
+/// The order in which epoch `epoch` visits the users: a uniform permutation of `0..n_users`.
+pub fn epoch_order(seed: u64, epoch: u32, n_users: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..n_users as u32).collect();
+    RngState { seed, step: epoch }.stream(EPOCH_ORDER, 0).shuffle(&mut order);
+    order
+}
+
+/// Uniform over the items that are not in `user_items` (ascending, unique); over all items if the user has every one.
+///
+/// It costs one draw, whatever the user has: a place among the other items is drawn, and the user's items below it
+/// are stepped over by binary search.
+pub fn negative(stream: &mut Stream, n_items: usize, user_items: &[u32]) -> u32 {
+    let free = n_items.saturating_sub(user_items.len());
+    if free == 0 {
+        return stream.below(n_items.max(1) as u32);
+    }
+    let place = stream.below(free as u32);
+    let (mut low, mut high) = (0, user_items.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        // `user_items[middle] - middle` items that the user does not have come before it.
+        if user_items[middle] - middle as u32 <= place { low = middle + 1 } else { high = middle }
+    }
+    place + low as u32
+}
+
+/// The items of each user, ascending and unique, as CSR: user `u` has `items[offsets[u] .. offsets[u + 1]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserItems {
+    pub offsets: Vec<u32>,
+    pub items: Vec<u32>,
+}
+
+impl UserItems {
+    /// Over whole sequences, validation and test items included: what the sampler of negatives rejects.
+    pub fn new(data: &Interactions) -> Self {
+        Self::from_slices(data.sequences())
+    }
+
+    /// Over any slices, such as the histories that evaluation excludes.
+    pub fn from_slices<'a>(slices: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let (mut offsets, mut items) = (vec![0], Vec::new());
+        let mut own = Vec::new();
+        for slice in slices {
+            own.clear();
+            own.extend_from_slice(slice);
+            own.sort_unstable();
+            own.dedup();
+            items.extend_from_slice(&own);
+            offsets.push(items.len() as u32);
+        }
+        UserItems { offsets, items }
+    }
+
+    pub fn of(&self, u: usize) -> &[u32] {
+        &self.items[self.offsets[u] as usize..self.offsets[u + 1] as usize]
+    }
+
+    pub fn contains(&self, u: usize, item: u32) -> bool {
+        self.of(u).binary_search(&item).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> Stream {
+        RngState { seed: 5, step: 0 }.stream(Site(1), 0)
+    }
+
+    #[test]
+    fn an_epoch_visits_every_user_once_and_each_epoch_in_its_own_order() {
+        let first = epoch_order(1, 0, 1000);
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..1000));
+        assert_eq!(first, epoch_order(1, 0, 1000));
+        assert_ne!(first, epoch_order(1, 1, 1000));
+        assert_ne!(first, epoch_order(2, 0, 1000));
+        assert!(epoch_order(1, 0, 0).is_empty());
+    }
+
+    #[test]
+    fn negatives_are_uniform_over_the_items_the_user_does_not_have() {
+        let (mut stream, mut counts) = (stream(), [0u32; 8]);
+        for _ in 0..40_000 {
+            counts[negative(&mut stream, 8, &[0, 3, 4, 7]) as usize] += 1;
+        }
+        for (item, count) in counts.into_iter().enumerate() {
+            let expected = if [0, 3, 4, 7].contains(&item) { 0.0 } else { 10_000.0 };
+            assert!((f64::from(count) - expected).abs() < expected.min(500.0) + 0.5, "item {item}: {count}");
+        }
+    }
+
+    #[test]
+    fn a_user_of_nothing_or_of_everything_still_gets_a_negative() {
+        let mut stream = stream();
+        assert!((0..50).all(|_| negative(&mut stream, 3, &[]) < 3));
+        assert!((0..50).all(|_| negative(&mut stream, 3, &[0, 1, 2]) < 3));
+        assert!((0..50).all(|_| negative(&mut stream, 3, &[0, 2]) == 1));
+    }
+
+    #[test]
+    fn the_items_of_a_user_are_ascending_and_unique() {
+        let data = Interactions::from_sequences("toy", &[vec![5, 1, 5, 3], vec![], vec![2, 2, 2]]);
+        let sets = UserItems::new(&data);
+        assert_eq!(sets.of(0), [0, 2, 3]);
+        assert!(sets.of(1).is_empty());
+        assert_eq!(sets.of(2), [1]);
+        assert!(sets.contains(0, 2) && !sets.contains(2, 2));
+    }
+}

@@ -1,0 +1,292 @@
+//! The f32 executor for the host's cores. Steps run one after the other; each op spreads its own work over the
+//! thread pool in pieces that do not depend on the number of threads.
+
+use super::{ExecOptions, Executor, Feed, PlanId};
+use crate::engine::graph::Graph;
+use crate::engine::op::Op;
+use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::plan::{self, Buffer, FlatKey, Place, Plan};
+use crate::engine::tensor::{Array, Tensor, TensorType};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+
+/// A tensor that a CPU kernel reads.
+#[derive(Clone, Copy)]
+pub struct In<'a> {
+    pub ty: &'a TensorType,
+    words: &'a [f32],
+}
+
+impl<'a> In<'a> {
+    pub fn f(&self) -> &'a [f32] {
+        self.words
+    }
+
+    pub fn u(&self) -> &'a [u32] {
+        bytemuck::cast_slice(self.words)
+    }
+
+    pub fn rows(&self) -> usize {
+        self.ty.rows()
+    }
+
+    pub fn width(&self) -> usize {
+        self.ty.width()
+    }
+}
+
+/// A tensor that a CPU kernel writes.
+pub struct Out<'a> {
+    pub ty: &'a TensorType,
+    words: &'a mut [f32],
+}
+
+impl Out<'_> {
+    pub fn f(&mut self) -> &mut [f32] {
+        self.words
+    }
+
+    pub fn u(&mut self) -> &mut [u32] {
+        bytemuck::cast_slice_mut(self.words)
+    }
+}
+
+/// What a CPU kernel works on. Inputs that are updated in place read as empty: their content is in the output.
+pub struct CpuIo<'a> {
+    pub inputs: Vec<In<'a>>,
+    pub outputs: Vec<Out<'a>>,
+    pub scratch: &'a mut [f32],
+    in_place: &'static [(usize, usize)],
+}
+
+impl CpuIo<'_> {
+    /// The fallback of ops without a CPU kernel: widen, run the reference, narrow.
+    pub fn run_reference(&mut self, reference: impl FnOnce(&[&Array], &mut [Array])) {
+        let mut inputs: Vec<Array> = Vec::new();
+        for (i, input) in self.inputs.iter().enumerate() {
+            inputs.push(match self.in_place.iter().find(|pair| pair.0 == i) {
+                Some(&(_, output)) => Array::from_words(input.ty, self.outputs[output].words),
+                None => Array::from_words(input.ty, input.words),
+            });
+        }
+        let mut outputs: Vec<Array> = self.outputs.iter().map(|out| Array::zeros(out.ty)).collect();
+        for &(input, output) in self.in_place {
+            outputs[output] = inputs[input].clone().with_type(self.outputs[output].ty);
+        }
+        reference(&inputs.iter().collect::<Vec<_>>(), &mut outputs);
+        for (out, array) in self.outputs.iter_mut().zip(&outputs) {
+            out.words.copy_from_slice(&array.to_words());
+        }
+    }
+}
+
+/// Guard words behind every buffer when poisoned: a pattern that no kernel writes.
+const GUARD_WORDS: usize = 64;
+const GUARD: u32 = 0x7fc0_dead;
+const POISON: u32 = 0x7fc0_0bad;
+
+struct Compiled {
+    graph: Graph,
+    plan: Plan,
+}
+
+pub struct CpuExecutor {
+    options: ExecOptions,
+    pool: rayon::ThreadPool,
+    layout: ParamLayout,
+    /// All memory, by place in the plans. Slots and inputs are shared by all plans: only one runs at a time.
+    buffers: BTreeMap<Buffer, Vec<f32>>,
+    plans: Vec<Compiled>,
+    metrics: Vec<Vec<f32>>,
+}
+
+impl CpuExecutor {
+    /// `threads` = 0 uses every core.
+    pub fn new(threads: usize, options: ExecOptions) -> Self {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("the thread pool starts");
+        CpuExecutor {
+            options,
+            pool,
+            layout: ParamLayout::default(),
+            buffers: BTreeMap::new(),
+            plans: Vec::new(),
+            metrics: Vec::new(),
+        }
+    }
+
+    fn reserve(&mut self, buffer: Buffer, words: usize) {
+        let guard = if self.options.poison { GUARD_WORDS } else { 0 };
+        let held = self.buffers.entry(buffer).or_default();
+        if held.len() < words + guard {
+            held.resize(words + guard, 0.0);
+        }
+        if self.options.poison {
+            let len = held.len();
+            held[len - guard..].fill(f32::from_bits(GUARD));
+        }
+    }
+
+    fn poison_slots(&mut self) {
+        for (buffer, words) in &mut self.buffers {
+            if matches!(buffer, Buffer::Slot(_)) {
+                let len = words.len() - GUARD_WORDS;
+                words[..len].fill(f32::from_bits(POISON));
+            }
+        }
+    }
+
+    fn words(&self, place: Place) -> &[f32] {
+        &self.buffers[&place.buffer][place.offset..place.offset + place.len]
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn describe(&self) -> String {
+        format!("cpu ({} threads)", self.pool.current_num_threads())
+    }
+
+    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
+        self.layout = layout.clone();
+        for (set, content) in state.sets.iter().enumerate() {
+            let zeros = vec![0.0; content.params.len()];
+            let flats = [
+                (FlatKey::Params, &content.params),
+                (FlatKey::Grads, &zeros),
+                (FlatKey::FirstMoment, &content.m),
+                (FlatKey::SecondMoment, &content.v),
+            ];
+            for (flat, words) in flats {
+                let buffer = Buffer::Flat { set, flat };
+                self.reserve(buffer, words.len());
+                self.buffers.get_mut(&buffer).expect("reserved")[..words.len()].copy_from_slice(words);
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<State> {
+        let read = |set, flat, len| self.buffers[&Buffer::Flat { set, flat }][..len].to_vec();
+        let sets = self.layout.sets.iter().enumerate().map(|(set, layout)| {
+            let len = layout.flat_len();
+            SetState {
+                params: read(set, FlatKey::Params, len),
+                m: read(set, FlatKey::FirstMoment, len),
+                v: read(set, FlatKey::SecondMoment, len),
+            }
+        });
+        Ok(State { sets: sets.collect() })
+    }
+
+    fn compile(&mut self, graph: Graph) -> Result<PlanId> {
+        let scratch: Vec<Vec<usize>> = (graph.nodes.iter())
+            .map(|node| {
+                let (inputs, outputs) = graph.node_types(node);
+                Some(node.op.cpu_scratch(&inputs, &outputs)).filter(|&words| words > 0).into_iter().collect()
+            })
+            .collect();
+        let plan = Plan::new(&graph, &scratch, self.options.share_slots);
+        self.reserve(Buffer::Inputs, plan.input_words);
+        for (slot, &words) in plan.slot_words.iter().enumerate() {
+            self.reserve(Buffer::Slot(slot), words);
+        }
+        self.plans.push(Compiled { graph, plan });
+        Ok(PlanId(self.plans.len() - 1))
+    }
+
+    fn run(&mut self, id: PlanId, feed: &Feed) -> Result<()> {
+        if self.options.poison {
+            self.poison_slots();
+        }
+        let Compiled { graph, plan } = &self.plans[id.0];
+        let inputs = self.buffers.get_mut(&Buffer::Inputs).expect("reserved at compile time");
+        for (value, _) in graph.inputs() {
+            let place = plan.place(value);
+            inputs[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
+        }
+        let buffers = &mut self.buffers;
+        self.pool.install(|| plan.steps.iter().for_each(|step| run_step(graph, plan, step, buffers)));
+        if !graph.metrics.is_empty() {
+            let row = graph.metrics.iter().map(|(_, value)| self.words(plan.place(*value))[0]).collect();
+            self.metrics.push(row);
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, id: PlanId, output: &str) -> Result<Tensor> {
+        let Compiled { graph, plan } = &self.plans[id.0];
+        let value = graph.outputs.get(output);
+        let value = *value.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
+        Ok(Tensor { ty: graph.ty(value).clone(), words: self.words(plan.place(value)).to_vec() })
+    }
+
+    fn drain_metrics(&mut self) -> Result<Vec<Vec<f32>>> {
+        Ok(std::mem::take(&mut self.metrics))
+    }
+
+    fn graph(&self, plan: PlanId) -> &Graph {
+        &self.plans[plan.0].graph
+    }
+
+    fn plan(&self, plan: PlanId) -> &Plan {
+        &self.plans[plan.0].plan
+    }
+
+    fn plan_table(&self, plan: PlanId) -> String {
+        plan::table(self.graph(plan), self.plan(plan), &[])
+    }
+
+    fn guards_intact(&mut self) -> Result<bool> {
+        let intact = |words: &Vec<f32>| words[words.len() - GUARD_WORDS..].iter().all(|w| w.to_bits() == GUARD);
+        Ok(!self.options.poison || self.buffers.values().all(intact))
+    }
+}
+
+/// Lends a node its inputs and outputs. Buffers that are written are taken out of the map for the length of the call
+/// and cut at the outputs' borders, so that the borrow checker sees what the plan promises: nothing overlaps.
+fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMap<Buffer, Vec<f32>>) {
+    for (from, to) in &step.copies {
+        let content = buffers[&from.buffer][from.offset..from.offset + from.len].to_vec();
+        buffers.get_mut(&to.buffer).expect("reserved")[to.offset..to.offset + to.len].copy_from_slice(&content);
+    }
+    let node = &graph.nodes[step.node];
+    let op: &dyn Op = node.op.as_ref();
+    let mut writes: Vec<(Place, usize)> =
+        node.outputs.iter().map(|&v| plan.place(v)).chain(step.scratch.iter().copied()).zip(0..).collect();
+    writes.sort_by_key(|(place, _)| (place.buffer, place.offset));
+    let mut taken: Vec<(Buffer, Vec<f32>)> = Vec::new();
+    for (place, _) in &writes {
+        if taken.last().is_none_or(|(buffer, _)| *buffer != place.buffer) {
+            taken.push((place.buffer, std::mem::take(buffers.get_mut(&place.buffer).expect("reserved"))));
+        }
+    }
+    {
+        let mut lent: Vec<Option<&mut [f32]>> = (0..writes.len()).map(|_| None).collect();
+        let mut rest_of: Vec<(Buffer, usize, &mut [f32])> =
+            taken.iter_mut().map(|(buffer, words)| (*buffer, 0, words.as_mut_slice())).collect();
+        for (place, index) in &writes {
+            let (_, start, rest) = rest_of.iter_mut().find(|(buffer, ..)| *buffer == place.buffer).expect("taken");
+            let (_, tail) = std::mem::take(rest).split_at_mut(place.offset - *start);
+            let (piece, tail) = tail.split_at_mut(place.len);
+            (*start, *rest) = (place.offset + place.len, tail);
+            lent[*index] = Some(piece);
+        }
+        let scratch = if step.scratch.is_empty() { None } else { lent.pop().flatten() };
+        let in_place = op.in_place();
+        let updated = |i: usize| in_place.iter().any(|pair| pair.0 == i);
+        let inputs = node.inputs.iter().enumerate().map(|(i, &v)| {
+            let place = plan.place(v);
+            let words = if updated(i) { &[][..] } else { &buffers[&place.buffer][place.offset..place.offset + place.len] };
+            In { ty: graph.ty(v), words }
+        });
+        let outputs = node.outputs.iter().zip(lent).map(|(&v, piece)| Out { ty: graph.ty(v), words: piece.expect("lent") });
+        op.cpu(&mut CpuIo {
+            inputs: inputs.collect(),
+            outputs: outputs.collect(),
+            scratch: scratch.unwrap_or(&mut []),
+            in_place,
+        });
+    }
+    for (buffer, words) in taken {
+        buffers.insert(buffer, words);
+    }
+}

@@ -1,0 +1,247 @@
+//! Adapters and devices: what is there, which one to use, and what it allows.
+
+use super::kernel::{GpuLimits, KernelKey};
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// One adapter as `gpurec devices` lists it.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    pub name: String,
+    pub backend: String,
+    pub driver: String,
+    pub kind: wgpu::DeviceType,
+    pub max_binding_bytes: u64,
+    pub max_buffer_bytes: u64,
+    pub max_workgroup_bytes: u32,
+    pub timestamps: bool,
+    pub f16: bool,
+}
+
+impl AdapterSummary {
+    fn of(adapter: &wgpu::Adapter) -> Self {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        AdapterSummary {
+            name: info.name,
+            backend: info.backend.to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            kind: info.device_type,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+        }
+    }
+
+    /// A driver that computes on the host's cores: right, but far slower than the cpu executor.
+    pub fn is_software(&self) -> bool {
+        self.kind == wgpu::DeviceType::Cpu
+    }
+
+    /// Lower is better; `None` for adapters that are used only when named.
+    fn preference(&self) -> Option<u8> {
+        match self.kind {
+            wgpu::DeviceType::DiscreteGpu => Some(0),
+            wgpu::DeviceType::IntegratedGpu => Some(1),
+            wgpu::DeviceType::VirtualGpu => Some(2),
+            wgpu::DeviceType::Other | wgpu::DeviceType::Cpu => None,
+        }
+    }
+}
+
+fn all_adapters() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY))
+}
+
+/// All adapters, in the order the drivers report them.
+pub fn adapters() -> Vec<AdapterSummary> {
+    all_adapters().iter().map(AdapterSummary::of).collect()
+}
+
+/// Which adapter to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// A real GPU: discrete before integrated. Never a software adapter.
+    Hardware,
+    /// Any adapter, a software one last.
+    Any,
+    /// The first whose name contains this, ignoring case.
+    Named(&'a str),
+}
+
+/// The index of the adapter that `wanted` chooses.
+pub fn choose(adapters: &[AdapterSummary], wanted: &Wanted) -> Option<usize> {
+    let ranked = |allow_software: bool| {
+        (0..adapters.len())
+            .filter_map(|i| adapters[i].preference().or(allow_software.then_some(9)).map(|rank| (rank, i)))
+            .min()
+            .map(|(_, i)| i)
+    };
+    match wanted {
+        Wanted::Hardware => ranked(false),
+        Wanted::Any => ranked(true),
+        Wanted::Named(name) => adapters.iter().position(|a| a.name.to_lowercase().contains(&name.to_lowercase())),
+    }
+}
+
+/// An open device with its compiled kernels.
+pub struct Device {
+    pub summary: AdapterSummary,
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub limits: GpuLimits,
+    pipelines: HashMap<KernelKey, Arc<Pipeline>>,
+    /// Set by wgpu's callbacks; read after each submit.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// A compiled kernel for one pattern of binding intents.
+pub struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+impl Device {
+    pub fn open(wanted: &Wanted) -> Result<Device> {
+        let adapters = all_adapters();
+        let summaries: Vec<AdapterSummary> = adapters.iter().map(AdapterSummary::of).collect();
+        let index = choose(&summaries, wanted).ok_or_else(|| no_adapter(wanted, &summaries))?;
+        let adapter = &adapters[index];
+        let offered = adapter.limits();
+        let limits = wgpu::Limits {
+            max_buffer_size: offered.max_buffer_size,
+            max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
+            ..wgpu::Limits::defaults()
+        };
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("gpurec"), required_limits: limits.clone(), ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
+            Error::NoAdapter {
+                wanted: format!("could be opened: {}: {error}", summaries[index].name),
+                help: "use --device cpu, or update the graphics driver".into(),
+            }
+        })?;
+        let failure = Arc::new(Mutex::new(None));
+        let (lost, uncaptured) = (failure.clone(), failure.clone());
+        device.set_device_lost_callback(move |reason, message| {
+            lost.lock().expect("no panic while held").get_or_insert(format!("device lost ({reason:?}): {message}"));
+        });
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            uncaptured.lock().expect("no panic while held").get_or_insert(error.to_string());
+        }));
+        let binding_words = (limits.max_storage_buffer_binding_size / 4) as usize;
+        Ok(Device {
+            summary: summaries[index].clone(),
+            device,
+            queue,
+            limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20) },
+            pipelines: HashMap::new(),
+            failure,
+        })
+    }
+
+    /// A failure that wgpu reported since the last call, as an error that names what was running.
+    pub fn check(&self, running: &str) -> Result<()> {
+        match self.failure.lock().expect("no panic while held").take() {
+            None => Ok(()),
+            Some(message) if message.to_lowercase().contains("memory") => {
+                Err(Error::OutOfMemory { kernel: running.into(), message })
+            }
+            Some(message) => Err(Error::DeviceLost { kernel: running.into(), message }),
+        }
+    }
+
+    pub fn buffer(&self, label: &str, words: usize, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = 4 * words.max(4) as u64;
+        if size > self.device.limits().max_buffer_size {
+            let limit = self.device.limits().max_buffer_size;
+            return Err(Error::AdapterLimit { op: label.into(), what: "a buffer".into(), needed: size, limit });
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = self.device.create_buffer(&descriptor);
+        match pollster::block_on(scope.pop()) {
+            None => Ok(buffer),
+            Some(error) => Err(Error::OutOfMemory { kernel: label.into(), message: error.to_string() }),
+        }
+    }
+
+    /// The compiled kernel; `read_only[i]` says how binding `i + 1` is declared.
+    pub fn pipeline(&mut self, key: &KernelKey, read_only: &[bool]) -> Result<Arc<Pipeline>> {
+        if let Some(known) = self.pipelines.get(key) {
+            return Ok(known.clone());
+        }
+        let pipeline = Arc::new(self.compile(key, read_only)?);
+        self.pipelines.insert(key.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, key: &KernelKey, read_only: &[bool]) -> Result<Pipeline> {
+        let label = key.label();
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&label),
+            source: wgpu::ShaderSource::Wgsl(key.wgsl().into()),
+        });
+        let uniform = wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Uniform,
+            has_dynamic_offset: true,
+            min_binding_size: None,
+        };
+        let storage = |read_only| wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        };
+        let types = std::iter::once(uniform).chain(read_only.iter().map(|&r| storage(r)));
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = types
+            .zip(0..)
+            .map(|(ty, binding)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty,
+                count: None,
+            })
+            .collect();
+        let layout = self
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(Pipeline { pipeline, layout }),
+            Some(error) => Err(Error::ShaderCompile { kernel: label, message: error.to_string() }),
+        }
+    }
+}
+
+fn no_adapter(wanted: &Wanted, present: &[AdapterSummary]) -> Error {
+    let names: Vec<&str> = present.iter().map(|a| a.name.as_str()).collect();
+    let found = if names.is_empty() { "none was found".into() } else { format!("found: {}", names.join(", ")) };
+    let (wanted, help) = match wanted {
+        Wanted::Named(name) => (format!("is called `{name}`"), "`gpurec devices` lists the adapters; --device cpu needs none"),
+        _ if !names.is_empty() => (
+            "is a real GPU".into(),
+            "a software adapter is used only when named, e.g. --device llvmpipe; --device cpu is far faster",
+        ),
+        _ => ("was found".into(), "install a Vulkan driver, or use --device cpu"),
+    };
+    Error::NoAdapter { wanted, help: format!("{found}; {help}") }
+}

@@ -1,0 +1,8 @@
+//! The GPU executor: WGSL kernels through wgpu (Vulkan, Metal, DX12).
+
+pub mod device;
+pub mod kernel;
+pub mod replay;
+
+pub use device::{AdapterSummary, Device, adapters};
+pub use replay::GpuExecutor;

@@ -1,0 +1,409 @@
+//! Prebuilt lists of dispatches, replayed for every step: one upload, one compute pass, one submit, no readback.
+
+use super::device::{Device, Pipeline, Wanted};
+use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
+use crate::engine::exec::{ExecOptions, Executor, Feed, PlanId};
+use crate::engine::graph::Graph;
+use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::plan::{self, Buffer, FlatKey, Place, Plan};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+const UNIFORM_STRIDE: usize = 256;
+const UNIFORM_WORDS: usize = 16;
+/// Runs whose metrics wait on the device before they are read back.
+const RING_ROWS: usize = 64;
+/// Runs submitted but not yet finished.
+const STEPS_IN_FLIGHT: usize = 3;
+const GUARD_WORDS: usize = 64;
+const GUARD: u32 = 0x7fc0_dead;
+const POISON: u32 = 0x7fc0_0bad;
+
+enum Action {
+    Copy { from: Place, to: Place },
+    Dispatch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, uniform_offset: u32, grid: [u32; 3] },
+}
+
+struct Compiled {
+    graph: Graph,
+    plan: Plan,
+    grids: Vec<String>,
+    actions: Vec<Action>,
+    /// Label of the first kernel, to name the plan in errors.
+    label: String,
+    _uniforms: wgpu::Buffer,
+}
+
+pub struct GpuExecutor {
+    device: Device,
+    options: ExecOptions,
+    layout: ParamLayout,
+    /// All memory by place in the plans; `len` is in words and without the guard.
+    buffers: BTreeMap<Buffer, (wgpu::Buffer, usize)>,
+    /// Slots that a larger one has replaced; older plans still hold them.
+    retired: Vec<wgpu::Buffer>,
+    upload: Vec<f32>,
+    plans: Vec<Compiled>,
+    ring: Option<wgpu::Buffer>,
+    ring_rows: Vec<usize>,
+    ring_used: usize,
+    metrics: Vec<Vec<f32>>,
+    in_flight: std::collections::VecDeque<wgpu::SubmissionIndex>,
+}
+
+impl GpuExecutor {
+    pub fn open(wanted: &Wanted, options: ExecOptions) -> Result<Self> {
+        Ok(Self::new(Device::open(wanted)?, options))
+    }
+
+    pub fn new(device: Device, options: ExecOptions) -> Self {
+        GpuExecutor {
+            device,
+            options,
+            layout: ParamLayout::default(),
+            buffers: BTreeMap::new(),
+            retired: Vec::new(),
+            upload: Vec::new(),
+            plans: Vec::new(),
+            ring: None,
+            ring_rows: Vec::new(),
+            ring_used: 0,
+            metrics: Vec::new(),
+            in_flight: Default::default(),
+        }
+    }
+
+    /// Hands the device back, with its compiled kernels, for another executor.
+    pub fn into_device(self) -> Device {
+        self.device
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Waits until everything submitted has run.
+    pub fn wait(&mut self) -> Result<()> {
+        let polled = self.device.device.poll(wgpu::PollType::wait_indefinitely());
+        self.in_flight.clear();
+        self.device.check("the last step")?;
+        polled.map(drop).map_err(|e| Error::DeviceLost { kernel: "the last step".into(), message: e.to_string() })
+    }
+
+    fn guard_words(&self) -> usize {
+        if self.options.poison { GUARD_WORDS } else { 0 }
+    }
+
+    fn reserve(&mut self, buffer: Buffer, words: usize, label: &str) -> Result<()> {
+        if self.buffers.get(&buffer).is_some_and(|(_, held)| *held >= words) {
+            return Ok(());
+        }
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let words = words.next_multiple_of(64);
+        let fresh = self.device.buffer(label, words + self.guard_words(), usage)?;
+        if self.options.poison {
+            let guard = vec![GUARD; GUARD_WORDS];
+            self.device.queue.write_buffer(&fresh, 4 * words as u64, bytemuck::cast_slice(&guard));
+        }
+        if let Some((old, _)) = self.buffers.insert(buffer, (fresh, words)) {
+            self.retired.push(old);
+        }
+        Ok(())
+    }
+
+    fn write(&self, place: Place, words: &[f32]) {
+        self.device.queue.write_buffer(&self.buffers[&place.buffer].0, 4 * place.offset as u64, bytemuck::cast_slice(words));
+    }
+
+    fn read(&mut self, place: Place) -> Result<Vec<f32>> {
+        let buffer = self.buffers[&place.buffer].0.clone();
+        self.read_buffer(&buffer, place.offset, place.len)
+    }
+
+    fn read_buffer(&mut self, buffer: &wgpu::Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.device.buffer("readback", len, usage)?;
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 4 * offset as u64, &staging, 0, Some(4 * len as u64));
+        self.device.queue.submit([encoder.finish()]);
+        let slice = staging.slice(..4 * len as u64);
+        slice.map_async(wgpu::MapMode::Read, |_| {});
+        self.wait()?;
+        let lost = |e: wgpu::MapRangeError| Error::DeviceLost { kernel: "readback".into(), message: e.to_string() };
+        let words = bytemuck::cast_slice(&slice.get_mapped_range().map_err(lost)?).to_vec();
+        Ok(words)
+    }
+
+    /// Everything an op dispatches, with its scratch, before any memory is assigned.
+    fn record(&self, graph: &Graph) -> Result<(Vec<Vec<Dispatch>>, Vec<Vec<usize>>)> {
+        let (mut dispatches, mut scratch) = (Vec::new(), Vec::new());
+        for node in &graph.nodes {
+            let (inputs, outputs) = graph.node_types(node);
+            let mut builder = GpuBuilder::new(&inputs, &outputs, self.device.limits);
+            node.op.gpu(&mut builder)?;
+            for dispatch in &builder.dispatches {
+                for (region, _) in &dispatch.bindings {
+                    if region.len > self.device.limits.binding_words {
+                        return Err(Error::AdapterLimit {
+                            op: node.label.clone(),
+                            what: format!("a binding of kernel {}", dispatch.kernel.label()),
+                            needed: 4 * region.len as u64,
+                            limit: 4 * self.device.limits.binding_words as u64,
+                        });
+                    }
+                }
+            }
+            dispatches.push(builder.dispatches);
+            scratch.push(builder.scratch_words);
+        }
+        Ok((dispatches, scratch))
+    }
+
+    fn bind(&mut self, graph: &Graph, plan: &Plan, recorded: &[Vec<Dispatch>]) -> Result<(Vec<Action>, wgpu::Buffer)> {
+        let count: usize = recorded.iter().map(Vec::len).sum();
+        let mut uniform_bytes = vec![0u8; UNIFORM_STRIDE * count.max(1)];
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniforms = self.device.buffer("uniforms", uniform_bytes.len() / 4, usage)?;
+        let mut actions = Vec::new();
+        let mut index = 0;
+        for (step, dispatches) in plan.steps.iter().zip(recorded) {
+            actions.extend(step.copies.iter().map(|&(from, to)| Action::Copy { from, to }));
+            let node = &graph.nodes[step.node];
+            let place_of = |operand| match operand {
+                Operand::Input(i) => plan.place(node.inputs[i]),
+                Operand::Output(i) => plan.place(node.outputs[i]),
+                Operand::Scratch(i) => step.scratch[i],
+            };
+            for dispatch in dispatches {
+                let read_only: Vec<bool> = dispatch.bindings.iter().map(|(_, a)| *a == Access::Read).collect();
+                let pipeline = self.device.pipeline(&dispatch.kernel, &read_only)?;
+                let bytes = &mut uniform_bytes[index * UNIFORM_STRIDE..];
+                assert!(dispatch.params.len() <= UNIFORM_WORDS, "{} has too many params", dispatch.kernel.label());
+                for (word, param) in dispatch.params.iter().enumerate() {
+                    bytes[4 * word..4 * word + 4].copy_from_slice(&param.bits().to_le_bytes());
+                }
+                let mut entries = vec![wgpu::BindGroupEntry {
+                    binding: 0,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &uniforms,
+                        offset: 0,
+                        size: std::num::NonZeroU64::new(4 * UNIFORM_WORDS as u64),
+                    }),
+                }];
+                for ((region, _), binding) in dispatch.bindings.iter().zip(1..) {
+                    let place = place_of(region.operand);
+                    let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &self.buffers[&place.buffer].0,
+                        offset: 4 * (place.offset + region.offset) as u64,
+                        size: std::num::NonZeroU64::new(4 * region.len.max(1) as u64),
+                    });
+                    entries.push(wgpu::BindGroupEntry { binding, resource });
+                }
+                let descriptor = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries };
+                let bind_group = self.device.device.create_bind_group(&descriptor);
+                let uniform_offset = (index * UNIFORM_STRIDE) as u32;
+                actions.push(Action::Dispatch { pipeline, bind_group, uniform_offset, grid: dispatch.grid() });
+                index += 1;
+            }
+        }
+        self.device.queue.write_buffer(&uniforms, 0, &uniform_bytes);
+        Ok((actions, uniforms))
+    }
+
+    fn fill_slots(&self, pattern: u32) {
+        for (buffer, (held, words)) in &self.buffers {
+            if matches!(buffer, Buffer::Slot(_)) {
+                self.device.queue.write_buffer(held, 0, bytemuck::cast_slice(&vec![pattern; *words]));
+            }
+        }
+    }
+
+    /// Copies the metrics of this run into the next row of the ring.
+    fn record_metrics(&mut self, encoder: &mut wgpu::CommandEncoder, id: PlanId) -> Result<()> {
+        let count = self.plans[id.0].graph.metrics.len();
+        if count == 0 {
+            return Ok(());
+        }
+        if self.ring.is_none() {
+            let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            self.ring = Some(self.device.buffer("metrics", RING_ROWS * 16, usage)?);
+        }
+        let ring = self.ring.as_ref().expect("just made");
+        let Compiled { graph, plan, .. } = &self.plans[id.0];
+        for (_, value) in &graph.metrics {
+            let place = plan.place(*value);
+            let source = &self.buffers[&place.buffer].0;
+            encoder.copy_buffer_to_buffer(source, 4 * place.offset as u64, ring, 4 * self.ring_used as u64, Some(4));
+            self.ring_used += 1;
+        }
+        self.ring_rows.push(count);
+        Ok(())
+    }
+
+    fn read_ring(&mut self) -> Result<()> {
+        let Some(ring) = self.ring.clone() else { return Ok(()) };
+        let words = self.read_buffer(&ring, 0, self.ring_used)?;
+        let mut rest = words.as_slice();
+        for count in self.ring_rows.drain(..) {
+            let (row, tail) = rest.split_at(count);
+            self.metrics.push(row.to_vec());
+            rest = tail;
+        }
+        self.ring_used = 0;
+        Ok(())
+    }
+}
+
+impl Executor for GpuExecutor {
+    fn describe(&self) -> String {
+        format!("gpu: {} ({})", self.device.summary.name, self.device.summary.backend)
+    }
+
+    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
+        self.layout = layout.clone();
+        for (set, content) in state.sets.iter().enumerate() {
+            let zeros = vec![0.0; content.params.len()];
+            let flats = [
+                (FlatKey::Params, &content.params),
+                (FlatKey::Grads, &zeros),
+                (FlatKey::FirstMoment, &content.m),
+                (FlatKey::SecondMoment, &content.v),
+            ];
+            for (flat, words) in flats {
+                let buffer = Buffer::Flat { set, flat };
+                self.reserve(buffer, words.len().max(1), "parameters")?;
+                self.write(Place { buffer, offset: 0, len: words.len() }, words);
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<State> {
+        let mut sets = Vec::new();
+        for (set, len) in self.layout.sets.iter().map(|s| s.flat_len()).enumerate().collect::<Vec<_>>() {
+            let mut flat = |flat| self.read(Place { buffer: Buffer::Flat { set, flat }, offset: 0, len });
+            sets.push(SetState {
+                params: flat(FlatKey::Params)?,
+                m: flat(FlatKey::FirstMoment)?,
+                v: flat(FlatKey::SecondMoment)?,
+            });
+        }
+        Ok(State { sets })
+    }
+
+    fn compile(&mut self, graph: Graph) -> Result<PlanId> {
+        let (recorded, scratch) = self.record(&graph)?;
+        let plan = Plan::new(&graph, &scratch, self.options.share_slots);
+        self.reserve(Buffer::Inputs, plan.input_words.max(1), "inputs")?;
+        for (slot, &words) in plan.slot_words.iter().enumerate() {
+            self.reserve(Buffer::Slot(slot), words, &format!("slot {slot}"))?;
+        }
+        let label = graph.nodes.first().map_or("empty plan".into(), |node| format!("the plan of {}", node.label));
+        let scope = self.device.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let (actions, uniforms) = self.bind(&graph, &plan, &recorded)?;
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::ShaderCompile { kernel: label, message: error.to_string() });
+        }
+        let grids = recorded.iter().map(|dispatches| {
+            let grids = dispatches.iter().map(|d| d.grid()).map(|[x, y, _]| if y > 1 { format!("{x}x{y}") } else { x.to_string() });
+            grids.collect::<Vec<_>>().join("+")
+        });
+        let grids = grids.collect();
+        self.plans.push(Compiled { graph, plan, grids, actions, label, _uniforms: uniforms });
+        Ok(PlanId(self.plans.len() - 1))
+    }
+
+    fn run(&mut self, id: PlanId, feed: &Feed) -> Result<()> {
+        if self.options.poison {
+            self.fill_slots(POISON);
+        }
+        let Compiled { graph, plan, .. } = &self.plans[id.0];
+        self.upload.clear();
+        self.upload.resize(plan.input_words, 0.0);
+        for (value, _) in graph.inputs() {
+            let place = plan.place(value);
+            self.upload[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
+        }
+        self.write(Place { buffer: Buffer::Inputs, offset: 0, len: self.upload.len() }, &self.upload);
+        if self.ring_rows.len() >= RING_ROWS || self.ring_used + graph.metrics.len() > RING_ROWS * 16 {
+            self.read_ring()?;
+        }
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        encode(&mut encoder, &self.plans[id.0].actions, &self.buffers);
+        self.record_metrics(&mut encoder, id)?;
+        let submission = self.device.queue.submit([encoder.finish()]);
+        self.in_flight.push_back(submission);
+        if self.in_flight.len() > STEPS_IN_FLIGHT {
+            let oldest = self.in_flight.pop_front();
+            let poll = wgpu::PollType::Wait { submission_index: oldest, timeout: None };
+            let lost = |e: wgpu::PollError| Error::DeviceLost { kernel: self.plans[id.0].label.clone(), message: e.to_string() };
+            self.device.device.poll(poll).map_err(lost)?;
+        }
+        self.device.check(&self.plans[id.0].label)
+    }
+
+    fn fetch(&mut self, id: PlanId, output: &str) -> Result<Tensor> {
+        let Compiled { graph, plan, .. } = &self.plans[id.0];
+        let value = graph.outputs.get(output);
+        let value = *value.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
+        let (ty, place) = (graph.ty(value).clone(), plan.place(value));
+        Ok(Tensor { ty, words: self.read(place)? })
+    }
+
+    fn drain_metrics(&mut self) -> Result<Vec<Vec<f32>>> {
+        self.read_ring()?;
+        Ok(std::mem::take(&mut self.metrics))
+    }
+
+    fn graph(&self, plan: PlanId) -> &Graph {
+        &self.plans[plan.0].graph
+    }
+
+    fn plan(&self, plan: PlanId) -> &Plan {
+        &self.plans[plan.0].plan
+    }
+
+    fn plan_table(&self, plan: PlanId) -> String {
+        plan::table(self.graph(plan), self.plan(plan), &self.plans[plan.0].grids)
+    }
+
+    fn guards_intact(&mut self) -> Result<bool> {
+        if !self.options.poison {
+            return Ok(true);
+        }
+        let held: HashMap<Buffer, (wgpu::Buffer, usize)> = self.buffers.iter().map(|(k, v)| (*k, v.clone())).collect();
+        for (buffer, words) in held.values() {
+            let guard = self.read_buffer(buffer, *words, GUARD_WORDS)?;
+            if guard.iter().any(|w| w.to_bits() != GUARD) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Copies end a compute pass, so passes are as long as copies allow; a training step has one pass.
+fn encode(encoder: &mut wgpu::CommandEncoder, actions: &[Action], buffers: &BTreeMap<Buffer, (wgpu::Buffer, usize)>) {
+    let mut rest = actions;
+    while let Some(action) = rest.first() {
+        if let Action::Copy { from, to } = action {
+            let (source, target) = (&buffers[&from.buffer].0, &buffers[&to.buffer].0);
+            let (from_bytes, to_bytes) = (4 * from.offset as u64, 4 * to.offset as u64);
+            encoder.copy_buffer_to_buffer(source, from_bytes, target, to_bytes, Some(4 * from.len as u64));
+            rest = &rest[1..];
+            continue;
+        }
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        while let Some(Action::Dispatch { pipeline, bind_group, uniform_offset, grid }) = rest.first() {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, bind_group, &[*uniform_offset]);
+            pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+            rest = &rest[1..];
+        }
+    }
+}

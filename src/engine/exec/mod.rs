@@ -1,0 +1,95 @@
+//! The three executors: `reference` (f64, the specification), `cpu` (f32, all cores), `gpu` (WGSL through wgpu).
+
+pub mod cpu;
+pub mod gpu;
+pub mod reference;
+pub mod simd;
+
+use super::graph::{Graph, Source, ValueId};
+use super::params::{ParamLayout, State};
+use super::plan::Plan;
+use super::tensor::Tensor;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+
+/// The inputs of one run, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Feed {
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Feed {
+    pub fn set(&mut self, name: &str, tensor: Tensor) {
+        self.tensors.insert(name.into(), tensor);
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor for an input of a graph, checked against its declared type.
+    pub(crate) fn for_input<'a>(&'a self, graph: &Graph, id: ValueId) -> Result<&'a Tensor> {
+        let value = &graph.values[id.0];
+        debug_assert_eq!(value.source, Source::Input);
+        match self.get(&value.name) {
+            Some(tensor) if tensor.ty == value.ty => Ok(tensor),
+            Some(tensor) => {
+                Err(Error::graph("feed", format!("input `{}` is {}, the graph wants {}", value.name, tensor.ty, value.ty)))
+            }
+            None => Err(Error::graph("feed", format!("input `{}` is missing", value.name))),
+        }
+    }
+}
+
+/// A compiled graph on an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PlanId(pub usize);
+
+/// How to run; everything but `Default` is for the correctness suite.
+#[derive(Clone, Copy, Debug)]
+pub struct ExecOptions {
+    /// Let values share memory when their lifetimes are apart.
+    pub share_slots: bool,
+    /// Fill slots with NaN bits before each run and put guard words behind every buffer.
+    pub poison: bool,
+}
+
+impl Default for ExecOptions {
+    fn default() -> Self {
+        ExecOptions { share_slots: true, poison: false }
+    }
+}
+
+/// Runs compiled graphs over one set of parameter buffers.
+pub trait Executor {
+    /// What it runs on, for reports: `cpu (2 threads)`, `gpu: NAME (Vulkan)`.
+    fn describe(&self) -> String;
+
+    /// Sets the parameters and optimiser state. Graphs compiled afterwards must share this layout.
+    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()>;
+
+    /// Reads back the parameters and the optimiser state.
+    fn state(&mut self) -> Result<State>;
+
+    fn compile(&mut self, graph: Graph) -> Result<PlanId>;
+
+    fn run(&mut self, plan: PlanId, feed: &Feed) -> Result<()>;
+
+    /// A named output of the last run of `plan`.
+    fn fetch(&mut self, plan: PlanId, output: &str) -> Result<Tensor>;
+
+    /// The metrics of all runs since the last call, oldest first; one row per run that has metrics.
+    fn drain_metrics(&mut self) -> Result<Vec<Vec<f32>>>;
+
+    fn graph(&self, plan: PlanId) -> &Graph;
+
+    fn plan(&self, plan: PlanId) -> &Plan;
+
+    /// The plan as a table for people.
+    fn plan_table(&self, plan: PlanId) -> String;
+
+    /// With `ExecOptions::poison`: whether every guard word is untouched.
+    fn guards_intact(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+}

@@ -1,0 +1,156 @@
+//! The specification: every op by its plain f64 loops, one value after the other, nothing shared.
+
+use super::{Executor, Feed, PlanId};
+use crate::engine::graph::{Flat, Graph, Source, ValueId};
+use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::plan::{self, Plan};
+use crate::engine::tensor::{Array, Tensor, TensorType};
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+
+/// The four flat buffers of one set, in f64.
+#[derive(Clone, Debug, Default)]
+struct Buffers {
+    params: Vec<f64>,
+    grads: Vec<f64>,
+    m: Vec<f64>,
+    v: Vec<f64>,
+}
+
+impl Buffers {
+    fn flat(&mut self, flat: Flat) -> &mut Vec<f64> {
+        match flat {
+            Flat::Params => &mut self.params,
+            Flat::Grads => &mut self.grads,
+            Flat::FirstMoment => &mut self.m,
+            Flat::SecondMoment => &mut self.v,
+        }
+    }
+}
+
+/// Evaluates a graph without parameters of its own: inputs in, all values out. For tests that perturb inputs in f64.
+pub fn evaluate(graph: &Graph, inputs: &HashMap<ValueId, Array>) -> Result<Vec<Option<Array>>> {
+    run_nodes(graph, inputs, &mut [])
+}
+
+fn run_nodes(graph: &Graph, inputs: &HashMap<ValueId, Array>, sets: &mut [Buffers]) -> Result<Vec<Option<Array>>> {
+    let mut values: Vec<Option<Array>> = vec![None; graph.values.len()];
+    for node in &graph.nodes {
+        for &id in &node.inputs {
+            let value = &graph.values[id.0];
+            match &value.source {
+                Source::Node { .. } => {}
+                Source::Input => {
+                    let given = inputs.get(&id);
+                    let given = given.ok_or_else(|| Error::graph("feed", format!("input `{}` is missing", value.name)))?;
+                    values[id.0].get_or_insert_with(|| given.clone());
+                }
+                Source::Parameter { set, range } => {
+                    let content = sets[*set].params[range.clone()].to_vec();
+                    values[id.0].get_or_insert_with(|| Array::from_f64(&value.ty, content));
+                }
+                Source::Flat { set, flat } => {
+                    values[id.0] = Some(Array::from_f64(&value.ty, sets[*set].flat(*flat).clone()));
+                }
+            }
+        }
+        let mut outputs: Vec<Array> = node.outputs.iter().map(|&v| Array::zeros(graph.ty(v))).collect();
+        let get = |id: &ValueId| values[id.0].as_ref().expect("nodes are in order");
+        for &(input, output) in node.op.in_place() {
+            outputs[output] = get(&node.inputs[input]).clone().with_type(graph.ty(node.outputs[output]));
+        }
+        node.op.reference(&node.inputs.iter().map(get).collect::<Vec<_>>(), &mut outputs);
+        for &(input, output) in node.op.in_place() {
+            if let Source::Flat { set, flat } = graph.values[node.inputs[input].0].source {
+                sets[set].flat(flat).copy_from_slice(outputs[output].f());
+            }
+        }
+        for (&id, output) in node.outputs.iter().zip(outputs) {
+            if let Some((set, range)) = graph.gradient_homes.get(&id) {
+                sets[*set].grads[range.clone()].copy_from_slice(output.f());
+            }
+            values[id.0] = Some(output);
+        }
+    }
+    Ok(values)
+}
+
+/// The reference as an executor, for trajectories beside the others.
+#[derive(Default)]
+pub struct ReferenceExecutor {
+    sets: Vec<Buffers>,
+    plans: Vec<(Graph, Plan)>,
+    last: HashMap<PlanId, Vec<Option<Array>>>,
+    metrics: Vec<Vec<f32>>,
+}
+
+impl ReferenceExecutor {
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Executor for ReferenceExecutor {
+    fn describe(&self) -> String {
+        "reference (f64)".into()
+    }
+
+    fn load(&mut self, _layout: &ParamLayout, state: &State) -> Result<()> {
+        let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        self.sets = (state.sets.iter())
+            .map(|s| Buffers { params: wide(&s.params), grads: vec![0.0; s.params.len()], m: wide(&s.m), v: wide(&s.v) })
+            .collect();
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<State> {
+        let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+        let set = |s: &Buffers| SetState { params: narrow(&s.params), m: narrow(&s.m), v: narrow(&s.v) };
+        Ok(State { sets: self.sets.iter().map(set).collect() })
+    }
+
+    fn compile(&mut self, graph: Graph) -> Result<PlanId> {
+        let plan = Plan::new(&graph, &vec![Vec::new(); graph.nodes.len()], false);
+        self.plans.push((graph, plan));
+        Ok(PlanId(self.plans.len() - 1))
+    }
+
+    fn run(&mut self, plan: PlanId, feed: &Feed) -> Result<()> {
+        let graph = &self.plans[plan.0].0;
+        let mut inputs = HashMap::new();
+        for (id, value) in graph.inputs() {
+            inputs.insert(id, Array::from_words(&value.ty, &feed.for_input(graph, id)?.words));
+        }
+        let values = run_nodes(graph, &inputs, &mut self.sets)?;
+        if !graph.metrics.is_empty() {
+            let scalar = |id: &ValueId| values[id.0].as_ref().map_or(f32::NAN, |a| a.f()[0] as f32);
+            self.metrics.push(graph.metrics.iter().map(|(_, id)| scalar(id)).collect());
+        }
+        self.last.insert(plan, values);
+        Ok(())
+    }
+
+    fn fetch(&mut self, plan: PlanId, output: &str) -> Result<Tensor> {
+        let id = self.plans[plan.0].0.outputs[output];
+        let array = self.last.get(&plan).and_then(|values| values[id.0].as_ref());
+        let array = array.ok_or_else(|| Error::graph("fetch", format!("`{output}` has not been computed")))?;
+        let ty: TensorType = array.ty.clone();
+        Ok(Tensor { ty, words: array.to_words() })
+    }
+
+    fn drain_metrics(&mut self) -> Result<Vec<Vec<f32>>> {
+        Ok(std::mem::take(&mut self.metrics))
+    }
+
+    fn graph(&self, plan: PlanId) -> &Graph {
+        &self.plans[plan.0].0
+    }
+
+    fn plan(&self, plan: PlanId) -> &Plan {
+        &self.plans[plan.0].1
+    }
+
+    fn plan_table(&self, plan: PlanId) -> String {
+        plan::table(self.graph(plan), self.plan(plan), &[])
+    }
+}

@@ -1,0 +1,169 @@
+//! The static list of nodes. Built once per shape bucket, then replayed for every step.
+
+use super::op::Op;
+use super::params::{Init, ParamLayout};
+use super::tensor::{DType, TensorType};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub usize);
+
+/// One of the four flat buffers of a parameter set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flat {
+    Params,
+    Grads,
+    FirstMoment,
+    SecondMoment,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// Uploaded before each step.
+    Input,
+    /// A range of the parameters of a set.
+    Parameter { set: usize, range: Range<usize> },
+    /// A whole flat buffer, as the optimizer sees it.
+    Flat { set: usize, flat: Flat },
+    /// Output `output` of node `node`.
+    Node { node: usize, output: usize },
+}
+
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub name: String,
+    pub ty: TensorType,
+    pub source: Source,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub op: Box<dyn Op>,
+    pub inputs: Vec<ValueId>,
+    pub outputs: Vec<ValueId>,
+    pub label: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Graph {
+    pub values: Vec<Value>,
+    pub nodes: Vec<Node>,
+    pub layout: ParamLayout,
+    /// Values that can be fetched after a run.
+    pub outputs: BTreeMap<String, ValueId>,
+    /// Scalars recorded at every run and drained in batches, in this order.
+    pub metrics: Vec<(String, ValueId)>,
+    /// Gradients that must land in their range of a set's flat gradient buffer.
+    pub gradient_homes: BTreeMap<ValueId, (usize, Range<usize>)>,
+    set: usize,
+    scope: String,
+}
+
+impl Graph {
+    /// An empty graph over parameters that may be declared already by another graph of the same method.
+    pub fn new(layout: ParamLayout) -> Self {
+        let mut graph = Graph { layout, ..Graph::default() };
+        graph.set = graph.layout.set_index("model");
+        graph
+    }
+
+    pub fn input(&mut self, name: &str, ty: TensorType) -> ValueId {
+        self.push_value(name.into(), ty, Source::Input)
+    }
+
+    /// A parameter of the current set, declared on first use.
+    pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> ValueId {
+        let range = self.layout.declare(self.set, name, shape, init);
+        let source = Source::Parameter { set: self.set, range };
+        match self.values.iter().position(|v| v.source == source) {
+            Some(known) => ValueId(known),
+            None => self.push_value(name.into(), TensorType::f32(shape), source),
+        }
+    }
+
+    /// Declares parameters in another set (another optimizer) for the length of `build`.
+    pub fn in_set<T>(&mut self, set: &str, build: impl FnOnce(&mut Self) -> T) -> T {
+        let index = self.layout.set_index(set);
+        let before = std::mem::replace(&mut self.set, index);
+        let result = build(self);
+        self.set = before;
+        result
+    }
+
+    /// Prefixes the labels of the nodes that `build` adds.
+    pub fn in_scope<T>(&mut self, scope: &str, build: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.scope.clone();
+        self.scope = if before.is_empty() { scope.into() } else { format!("{before}.{scope}") };
+        let result = build(self);
+        self.scope = before;
+        result
+    }
+
+    pub fn flat(&mut self, set: usize, flat: Flat) -> ValueId {
+        let ty = TensorType::f32(&[self.layout.sets[set].flat_len()]);
+        self.push_value(format!("{}.{flat:?}", self.layout.sets[set].name), ty, Source::Flat { set, flat })
+    }
+
+    /// Appends a node; returns its outputs.
+    pub fn add(&mut self, op: impl Op + 'static, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
+        let types: Vec<&TensorType> = inputs.iter().map(|id| &self.values[id.0].ty).collect();
+        let output_types = op.infer(&types).map_err(|error| match error {
+            Error::Graph { op, problem } if !self.scope.is_empty() => {
+                Error::Graph { op: format!("{op} in {}", self.scope), problem }
+            }
+            other => other,
+        })?;
+        let node = self.nodes.len();
+        let label = if self.scope.is_empty() { op.name().into() } else { format!("{}.{}", self.scope, op.name()) };
+        let mut outputs = Vec::with_capacity(output_types.len());
+        for (output, ty) in output_types.into_iter().enumerate() {
+            outputs.push(self.push_value(format!("{label}#{node}.{output}"), ty, Source::Node { node, output }));
+        }
+        self.nodes.push(Node { op: Box::new(op), inputs: inputs.to_vec(), outputs: outputs.clone(), label });
+        Ok(outputs)
+    }
+
+    /// Appends a node with one output of interest: the first.
+    pub fn add1(&mut self, op: impl Op + 'static, inputs: &[ValueId]) -> Result<ValueId> {
+        Ok(self.add(op, inputs)?[0])
+    }
+
+    pub fn output(&mut self, name: &str, value: ValueId) {
+        self.outputs.insert(name.into(), value);
+    }
+
+    /// Records a scalar at every run.
+    pub fn metric(&mut self, name: &str, value: ValueId) {
+        assert_eq!(self.ty(value).len(), 1, "metric {name} must be a scalar");
+        self.metrics.push((name.into(), value));
+    }
+
+    pub fn ty(&self, value: ValueId) -> &TensorType {
+        &self.values[value.0].ty
+    }
+
+    pub fn shape(&self, value: ValueId) -> &[usize] {
+        &self.values[value.0].ty.shape
+    }
+
+    pub fn is_float(&self, value: ValueId) -> bool {
+        self.ty(value).dtype == DType::F32
+    }
+
+    /// Input values by name, in order of declaration.
+    pub fn inputs(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        self.values.iter().enumerate().filter(|(_, v)| v.source == Source::Input).map(|(i, v)| (ValueId(i), v))
+    }
+
+    pub fn node_types(&self, node: &Node) -> (Vec<&TensorType>, Vec<&TensorType>) {
+        (node.inputs.iter().map(|&v| self.ty(v)).collect(), node.outputs.iter().map(|&v| self.ty(v)).collect())
+    }
+
+    fn push_value(&mut self, name: String, ty: TensorType, source: Source) -> ValueId {
+        self.values.push(Value { name, ty, source });
+        ValueId(self.values.len() - 1)
+    }
+}

@@ -1,0 +1,120 @@
+//! Parameters: named ranges of flat buffers, one set of buffers per optimizer.
+//!
+//! A set (`model`, `logits`, later `teacher`) has four flat buffers of the same layout: parameters, gradients, and the
+//! two Adam moments. Each parameter starts on a 256-byte boundary, so that a GPU can bind its range.
+
+use super::rng::{RngState, Site};
+use std::ops::Range;
+
+/// Words between two parameters' starts are a multiple of this: 256 bytes, WebGPU's binding alignment.
+pub const ALIGN_WORDS: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    Constant(f32),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+    /// Uniform in `[-bound, bound]`.
+    Uniform(f32),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub init: Init,
+    /// Words in the flat buffers of the set.
+    pub range: Range<usize>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ParamSet {
+    pub name: String,
+    pub parameters: Vec<Parameter>,
+}
+
+impl ParamSet {
+    /// Words of each flat buffer, the last range padded as well.
+    pub fn flat_len(&self) -> usize {
+        self.parameters.last().map_or(0, |p| p.range.end.next_multiple_of(ALIGN_WORDS))
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().find(|p| p.name == name)
+    }
+
+    /// Number of trainable numbers, without the padding between ranges.
+    pub fn count(&self) -> usize {
+        self.parameters.iter().map(|p| p.range.len()).sum()
+    }
+}
+
+/// The layout of all parameter sets of a method. Graphs of one method share it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ParamLayout {
+    pub sets: Vec<ParamSet>,
+}
+
+impl ParamLayout {
+    pub fn set_index(&mut self, name: &str) -> usize {
+        self.sets.iter().position(|set| set.name == name).unwrap_or_else(|| {
+            self.sets.push(ParamSet { name: name.into(), parameters: Vec::new() });
+            self.sets.len() - 1
+        })
+    }
+
+    pub fn declare(&mut self, set: usize, name: &str, shape: &[usize], init: Init) -> Range<usize> {
+        if let Some(known) = self.sets[set].find(name) {
+            assert_eq!(known.shape, shape, "parameter {name} is used with two shapes");
+            return known.range.clone();
+        }
+        let start = self.sets[set].flat_len();
+        let range = start..start + shape.iter().product::<usize>();
+        let parameter = Parameter { name: name.into(), shape: shape.to_vec(), init, range: range.clone() };
+        self.sets[set].parameters.push(parameter);
+        range
+    }
+
+    /// Initial values: each parameter draws from a stream named by its place in the layout.
+    pub fn initial_state(&self, seed: u64) -> State {
+        let fill = |set_index: usize, set: &ParamSet| {
+            let mut params = vec![0.0; set.flat_len()];
+            for (index, parameter) in set.parameters.iter().enumerate() {
+                let site = Site(0x1_0000 + ((set_index as u32) << 12) + index as u32);
+                let mut stream = RngState { seed, step: u32::MAX }.stream(site, 0);
+                for value in &mut params[parameter.range.clone()] {
+                    *value = match parameter.init {
+                        Init::Constant(c) => c,
+                        Init::Normal(std) => (stream.normal() * f64::from(std)) as f32,
+                        Init::Uniform(bound) => (2.0 * stream.uniform() - 1.0) * bound,
+                    };
+                }
+            }
+            SetState { m: vec![0.0; params.len()], v: vec![0.0; params.len()], params }
+        };
+        State { sets: self.sets.iter().enumerate().map(|(i, set)| fill(i, set)).collect() }
+    }
+}
+
+/// Contents of one set's flat buffers: parameters and Adam's first and second moments.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SetState {
+    pub params: Vec<f32>,
+    pub m: Vec<f32>,
+    pub v: Vec<f32>,
+}
+
+/// Everything that training changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    pub sets: Vec<SetState>,
+}
+
+impl State {
+    /// The values of one parameter.
+    pub fn parameter<'a>(&'a self, layout: &ParamLayout, set: &str, name: &str) -> Option<&'a [f32]> {
+        let index = layout.sets.iter().position(|s| s.name == set)?;
+        let range = layout.sets[index].find(name)?.range.clone();
+        Some(&self.sets[index].params[range])
+    }
+}

@@ -1,0 +1,155 @@
+//! Philox4x32-10, the counter-based generator behind every random number (Salmon et al., SC'11).
+//!
+//! A word depends only on `(seed, step, site)` and on the *logical* place it is used for: sequence, position, feature.
+//! So every executor, packing, tiling, batch order and thread count draws the same bits, a resumed run draws what the
+//! uninterrupted one would have drawn, and two forward passes of one step share their noise by sharing their sites.
+
+const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+
+/// Ten rounds of Philox4x32. The same function is `shaders/lib/philox.wgsl`.
+#[inline]
+pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for _ in 0..10 {
+        let left = u64::from(MULTIPLIER[0]) * u64::from(counter[0]);
+        let right = u64::from(MULTIPLIER[1]) * u64::from(counter[2]);
+        counter = [
+            (right >> 32) as u32 ^ counter[1] ^ key[0],
+            right as u32,
+            (left >> 32) as u32 ^ counter[3] ^ key[1],
+            left as u32,
+        ];
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    counter
+}
+
+/// The place in the program a random number belongs to: one site per dropout layer, per sampler, per augmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Site(pub u32);
+
+/// What the random numbers of one step are keyed by. On the device it is the input `rng`: `[seed_lo, seed_hi, step, 0]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RngState {
+    pub seed: u64,
+    pub step: u32,
+}
+
+impl RngState {
+    pub fn words(self) -> [u32; 4] {
+        [self.seed as u32, (self.seed >> 32) as u32, self.step, 0]
+    }
+
+    pub fn from_words(words: &[u32]) -> Self {
+        RngState { seed: u64::from(words[0]) | u64::from(words[1]) << 32, step: words[2] }
+    }
+
+    /// The four words for features `4 * block .. 4 * block + 4` at `(sequence, position)`.
+    #[inline]
+    pub fn block(self, site: Site, sequence: u32, position: u32, block: u32) -> [u32; 4] {
+        let key = [self.seed as u32, (self.seed >> 32) as u32 ^ site.0.wrapping_mul(WEYL[0])];
+        philox4x32_10([block, position, sequence, self.step], key)
+    }
+
+    /// The word for one feature.
+    #[inline]
+    pub fn word(self, site: Site, sequence: u32, position: u32, feature: u32) -> u32 {
+        self.block(site, sequence, position, feature >> 2)[(feature & 3) as usize]
+    }
+
+    /// Independent draws for host-side sampling: a stream of words at `(site, sequence)`.
+    pub fn stream(self, site: Site, sequence: u32) -> Stream {
+        Stream { state: self, site, sequence, next: 0 }
+    }
+}
+
+/// A uniform in the open interval (0, 1): the middle of one of 2^24 equal cells, exact in f32.
+#[inline]
+pub fn uniform(word: u32) -> f32 {
+    ((word >> 8) as f32 + 0.5) * (1.0 / 16_777_216.0)
+}
+
+/// The threshold below which a word means "dropped", for a drop probability in [0, 1).
+pub fn drop_threshold(probability: f64) -> u32 {
+    (probability * 4_294_967_296.0).min(4_294_967_295.0) as u32
+}
+
+/// Host-side draws for one `(state, site, sequence)`, in order.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    state: RngState,
+    site: Site,
+    sequence: u32,
+    next: u32,
+}
+
+impl Stream {
+    pub fn next_u32(&mut self) -> u32 {
+        let word = self.state.word(self.site, self.sequence, 0, self.next);
+        self.next += 1;
+        word
+    }
+
+    /// Uniform in `0..n` without bias (Lemire's rejection method). `n` must be positive.
+    pub fn below(&mut self, n: u32) -> u32 {
+        let reject_under = n.wrapping_neg() % n;
+        loop {
+            let product = u64::from(self.next_u32()) * u64::from(n);
+            if product as u32 >= reject_under {
+                return (product >> 32) as u32;
+            }
+        }
+    }
+
+    pub fn uniform(&mut self) -> f32 {
+        uniform(self.next_u32())
+    }
+
+    /// A standard normal by the Box-Muller transform in f64 (host only).
+    pub fn normal(&mut self) -> f64 {
+        let (u, v) = (f64::from(self.uniform()), f64::from(self.uniform()));
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    /// Fisher-Yates.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u32 + 1) as usize);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_the_published_random123_vectors() {
+        assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(
+            philox4x32_10([0xffff_ffff; 4], [0xffff_ffff; 2]),
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
+        );
+    }
+
+    #[test]
+    fn uniforms_are_open_and_below_is_in_range() {
+        assert!(uniform(0) > 0.0 && uniform(u32::MAX) < 1.0);
+        let mut stream = RngState { seed: 3, step: 1 }.stream(Site(9), 2);
+        assert!((0..1000).all(|_| stream.below(7) < 7));
+    }
+
+    #[test]
+    fn sites_sequences_and_steps_draw_different_words() {
+        let state = RngState { seed: 1, step: 2 };
+        let words = [
+            state.word(Site(1), 0, 0, 0),
+            state.word(Site(2), 0, 0, 0),
+            state.word(Site(1), 1, 0, 0),
+            state.word(Site(1), 0, 1, 0),
+            state.word(Site(1), 0, 0, 1),
+            RngState { step: 3, ..state }.word(Site(1), 0, 0, 0),
+        ];
+        assert!((0..6).all(|i| (0..i).all(|j| words[i] != words[j])));
+    }
+}

@@ -1,0 +1,167 @@
+//! Types and host-side values. Everything on a device is 32 bits wide: f32, or u32 for ids, lengths and random words.
+
+use bytemuck::cast_slice;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    F32,
+    U32,
+}
+
+/// Row-major shape and element type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorType {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+}
+
+impl TensorType {
+    pub fn f32(shape: &[usize]) -> Self {
+        TensorType { dtype: DType::F32, shape: shape.to_vec() }
+    }
+
+    pub fn u32(shape: &[usize]) -> Self {
+        TensorType { dtype: DType::U32, shape: shape.to_vec() }
+    }
+
+    /// Number of elements; also the size in 32-bit words.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Length of the last axis.
+    pub fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows when everything but the last axis is flattened.
+    pub fn rows(&self) -> usize {
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+}
+
+impl std::fmt::Display for TensorType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{:?}", if self.dtype == DType::F32 { "f32" } else { "u32" }, self.shape)
+    }
+}
+
+/// A host tensor in device precision. U32 elements are kept as the bits of an f32, so that one vector type serves all.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub ty: TensorType,
+    pub words: Vec<f32>,
+}
+
+impl Tensor {
+    pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), data.len());
+        Tensor { ty: TensorType::f32(shape), words: data }
+    }
+
+    pub fn u32(shape: &[usize], data: &[u32]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), data.len());
+        Tensor { ty: TensorType::u32(shape), words: bytemuck::cast_vec(data.to_vec()) }
+    }
+
+    pub fn as_u32(&self) -> &[u32] {
+        cast_slice(&self.words)
+    }
+}
+
+/// A value of the reference executor: f64, or u32 as it is.
+#[derive(Clone, Debug)]
+pub struct Array {
+    pub ty: TensorType,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    F64(Vec<f64>),
+    U32(Vec<u32>),
+}
+
+impl Array {
+    pub fn zeros(ty: &TensorType) -> Self {
+        let data = match ty.dtype {
+            DType::F32 => Data::F64(vec![0.0; ty.len()]),
+            DType::U32 => Data::U32(vec![0; ty.len()]),
+        };
+        Array { ty: ty.clone(), data }
+    }
+
+    pub fn from_words(ty: &TensorType, words: &[f32]) -> Self {
+        let data = match ty.dtype {
+            DType::F32 => Data::F64(words.iter().map(|&x| f64::from(x)).collect()),
+            DType::U32 => Data::U32(cast_slice(words).to_vec()),
+        };
+        Array { ty: ty.clone(), data }
+    }
+
+    pub fn from_f64(ty: &TensorType, values: Vec<f64>) -> Self {
+        assert_eq!((ty.dtype, ty.len()), (DType::F32, values.len()));
+        Array { ty: ty.clone(), data: Data::F64(values) }
+    }
+
+    /// The same content under a type of the same length.
+    pub fn with_type(self, ty: &TensorType) -> Self {
+        assert_eq!((self.ty.dtype, self.ty.len()), (ty.dtype, ty.len()));
+        Array { ty: ty.clone(), data: self.data }
+    }
+
+    /// Back to device precision.
+    pub fn to_words(&self) -> Vec<f32> {
+        match &self.data {
+            Data::F64(values) => values.iter().map(|&x| x as f32).collect(),
+            Data::U32(values) => cast_slice(values).to_vec(),
+        }
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.ty.shape
+    }
+
+    pub fn width(&self) -> usize {
+        self.ty.width()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.ty.rows()
+    }
+
+    pub fn f(&self) -> &[f64] {
+        match &self.data {
+            Data::F64(values) => values,
+            Data::U32(_) => panic!("a float tensor was expected"),
+        }
+    }
+
+    pub fn f_mut(&mut self) -> &mut [f64] {
+        match &mut self.data {
+            Data::F64(values) => values,
+            Data::U32(_) => panic!("a float tensor was expected"),
+        }
+    }
+
+    pub fn u(&self) -> &[u32] {
+        match &self.data {
+            Data::U32(values) => values,
+            Data::F64(_) => panic!("an integer tensor was expected"),
+        }
+    }
+
+    pub fn u_mut(&mut self) -> &mut [u32] {
+        match &mut self.data {
+            Data::U32(values) => values,
+            Data::F64(_) => panic!("an integer tensor was expected"),
+        }
+    }
+
+    /// Row `i` of a float array seen as `[rows, width]`.
+    pub fn row(&self, i: usize) -> &[f64] {
+        let width = self.width();
+        &self.f()[i * width..(i + 1) * width]
+    }
+}

@@ -1,0 +1,354 @@
+//! `sum = residual + dropout(x)`, `y = (sum - mean) * rstd * weight + bias` per row, with
+//! `rstd = 1 / sqrt(var + eps)` and the biased variance: residual connection, dropout and LayerNorm in one pass.
+//!
+//! Gradient, with `xhat = (sum - mean) rstd` and `g = dy weight`:
+//! `dsum = rstd (g - mean(g) - xhat mean(g xhat))`, `dweight = sum_n dy xhat`, `dbias = sum_n dy`,
+//! `dresidual = dsum`, `dx = dsum * keep / (1 - p)`.
+
+use crate::engine::case::{Builder, Case, Kernel};
+use crate::engine::exec::cpu::CpuIo;
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::grad::Vjp;
+use crate::engine::op::{Cost, Op, expect};
+use crate::engine::rng::{RngState, Site, drop_threshold};
+use crate::engine::tensor::{Array, TensorType};
+use crate::error::Result;
+use crate::ops::matmul::sum_slabs_gpu;
+use crate::shader;
+use rayon::prelude::*;
+
+/// Dropout on `x` before the residual is added.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropped {
+    pub probability: f64,
+    pub site: Site,
+}
+
+impl Dropped {
+    /// The factor for `(row key, feature)`: 0 or `1 / (1 - p)`.
+    fn factor(&self, rng: &[u32], row_key: &[u32], feature: usize) -> f64 {
+        let word = RngState::from_words(rng).word(self.site, row_key[0], row_key[1], feature as u32);
+        if word >= drop_threshold(self.probability) { 1.0 / (1.0 - self.probability) } else { 0.0 }
+    }
+
+    /// Multiplies a row by its mask, four features per block of random words.
+    fn apply(&self, row: &mut [f32], rng: &[u32], row_key: &[u32]) {
+        let (state, threshold) = (RngState::from_words(rng), drop_threshold(self.probability));
+        let scale = (1.0 / (1.0 - self.probability)) as f32;
+        for (block, values) in (0..).zip(row.chunks_mut(4)) {
+            let words = state.block(self.site, row_key[0], row_key[1], block);
+            values.iter_mut().zip(words).for_each(|(v, word)| *v *= if word >= threshold { scale } else { 0.0 });
+        }
+    }
+}
+
+/// Inputs `x[N, D]`, `weight[D]`, `bias[D]`, then `residual[N, D]` when `residual`, then `rng[4]`, `row_keys[N, 2]`
+/// (logical sequence, position) when `dropout`; outputs `y[N, D]`, `sum[N, D]` (saved), `stats[N, 2]` (mean, rstd).
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    pub eps: f64,
+    pub residual: bool,
+    pub dropout: Option<Dropped>,
+}
+
+impl LayerNorm {
+    /// Plain LayerNorm of `x`.
+    pub fn plain(eps: f64) -> Self {
+        LayerNorm { eps, residual: false, dropout: None }
+    }
+
+    fn rng_at(&self) -> usize {
+        if self.residual { 4 } else { 3 }
+    }
+}
+
+const ROW_BLOCK: usize = 64;
+
+impl Op for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let x = inputs[0];
+        let fits = x.shape.len() == 2 && inputs[1].len() == x.width() && inputs[2].len() == x.width();
+        expect("layer_norm", fits, || format!("x is {x}, weight {}, bias {}", inputs[1], inputs[2]))?;
+        expect("layer_norm", !self.residual || inputs[3] == x, || "the residual must look like x".into())?;
+        Ok(vec![x.clone(), x.clone(), TensorType::f32(&[x.rows(), 2])])
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let (x, width) = (inputs[0], inputs[0].width());
+        for n in 0..x.rows() {
+            let sum: Vec<f64> = (0..width)
+                .map(|d| {
+                    let factor = self.dropout.map_or(1.0, |dropped| {
+                        let (rng, keys) = (inputs[self.rng_at()].u(), inputs[self.rng_at() + 1].u());
+                        dropped.factor(rng, &keys[2 * n..2 * n + 2], d)
+                    });
+                    x.row(n)[d] * factor + if self.residual { inputs[3].row(n)[d] } else { 0.0 }
+                })
+                .collect();
+            let mean = sum.iter().sum::<f64>() / width as f64;
+            let variance = sum.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / width as f64;
+            let rstd = 1.0 / (variance + self.eps).sqrt();
+            for (d, s) in sum.iter().enumerate() {
+                outputs[0].f_mut()[n * width + d] = (s - mean) * rstd * inputs[1].f()[d] + inputs[2].f()[d];
+            }
+            outputs[1].f_mut()[n * width..(n + 1) * width].copy_from_slice(&sum);
+            outputs[2].f_mut()[2 * n..2 * n + 2].copy_from_slice(&[mean, rstd]);
+        }
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let width = io.inputs[0].width();
+        let (x, weight, bias) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[2].f());
+        let residual = self.residual.then(|| io.inputs[3].f());
+        let random = self.dropout.map(|dropped| (dropped, io.inputs[self.rng_at()].u(), io.inputs[self.rng_at() + 1].u()));
+        let [y, sum, stats] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let blocks = y.f().par_chunks_mut(ROW_BLOCK * width).zip(sum.f().par_chunks_mut(ROW_BLOCK * width));
+        blocks.zip(stats.f().par_chunks_mut(ROW_BLOCK * 2)).enumerate().for_each(|(block, ((y, sum), stats))| {
+            let rows = y.chunks_exact_mut(width).zip(sum.chunks_exact_mut(width)).zip(stats.chunks_exact_mut(2));
+            for (n, ((y, sum), stats)) in (block * ROW_BLOCK..).zip(rows) {
+                let row = n * width..(n + 1) * width;
+                sum.copy_from_slice(&x[row.clone()]);
+                if let Some((dropped, rng, keys)) = random {
+                    dropped.apply(sum, rng, &keys[2 * n..2 * n + 2]);
+                }
+                if let Some(residual) = residual {
+                    sum.iter_mut().zip(&residual[row]).for_each(|(s, r)| *s += r);
+                }
+                let mean = sum.iter().sum::<f32>() / width as f32;
+                let variance = sum.iter().map(|s| (s - mean) * (s - mean)).sum::<f32>() / width as f32;
+                let rstd = 1.0 / (variance + self.eps as f32).sqrt();
+                let affine = weight.iter().zip(bias).zip(sum.iter());
+                y.iter_mut().zip(affine).for_each(|(y, ((w, b), s))| *y = (s - mean) * rstd * w + b);
+                stats.copy_from_slice(&[mean, rstd]);
+            }
+        });
+    }
+
+    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+        let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
+        let consts = [("RESIDUAL", u32::from(self.residual)), ("DROPOUT", u32::from(self.dropout.is_some()))];
+        let mut bindings = vec![(b.input(0), Read), (b.input(1), Read), (b.input(2), Read)];
+        let (rng, keys) = if self.dropout.is_some() { (self.rng_at(), self.rng_at() + 1) } else { (0, 0) };
+        bindings.push((b.input(if self.residual { 3 } else { 0 }), Read));
+        bindings.extend([(b.input(rng), Read), (b.input(keys), Read)]);
+        bindings.extend([(b.output(0), Write), (b.output(1), Write)]);
+        let mut params = vec![rows.into(), width.into(), self.eps.into()];
+        params.extend(drop_params(self.dropout));
+        b.dispatch(shader!("layer_norm"), &consts, &bindings, &params, rows.div_ceil(64))?;
+        let bindings = [(b.output(1), Read), (b.output(2), Write)];
+        let params = [rows.into(), width.into(), self.eps.into()];
+        b.dispatch(shader!("row_stats"), &[], &bindings, &params, rows.div_ceil(64))
+    }
+
+    fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        if vjp.cotangent(0).is_none() && vjp.cotangent(1).is_none() {
+            return Ok(());
+        }
+        let dy = vjp.cotangent_or_zero(0)?;
+        let mut inputs = vec![dy, vjp.output(1), vjp.output(2), vjp.input(1)];
+        if self.dropout.is_some() {
+            inputs.extend([vjp.input(self.rng_at()), vjp.input(self.rng_at() + 1)]);
+        }
+        let further = vjp.cotangent(1);
+        inputs.extend(further);
+        let gradient = LayerNormGradient { dropout: self.dropout, sum_cotangent: further.is_some() };
+        let outputs = vjp.add(gradient, &inputs)?;
+        vjp.accumulate(0, if self.dropout.is_some() { outputs[3] } else { outputs[0] })?;
+        vjp.accumulate(1, outputs[1])?;
+        vjp.accumulate(2, outputs[2])?;
+        if self.residual { vjp.accumulate(3, outputs[0]) } else { Ok(()) }
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        Cost::new(8 * inputs[0].len(), inputs, outputs)
+    }
+}
+
+fn drop_params(dropout: Option<Dropped>) -> [crate::engine::exec::gpu::kernel::Param; 3] {
+    match dropout {
+        Some(Dropped { probability, site }) => {
+            [site.0.into(), drop_threshold(probability).into(), (1.0 / (1.0 - probability)).into()]
+        }
+        None => [0u32.into(), 0u32.into(), 1.0.into()],
+    }
+}
+
+/// Inputs `dy`, `sum`, `stats`, `weight`, (`rng`, `row_keys`), (`dsum` from other uses of the sum); outputs
+/// `dsum[N, D]` (the residual's gradient), `dweight[D]`, `dbias[D]`, and `dx[N, D]` when there is dropout.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNormGradient {
+    pub dropout: Option<Dropped>,
+    pub sum_cotangent: bool,
+}
+
+impl LayerNormGradient {
+    fn further_at(&self) -> usize {
+        if self.dropout.is_some() { 6 } else { 4 }
+    }
+}
+
+impl Op for LayerNormGradient {
+    fn name(&self) -> &'static str {
+        "layer_norm_gradient"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let (dy, weight) = (inputs[0].clone(), inputs[3].clone());
+        let mut outputs = vec![dy.clone(), weight.clone(), weight];
+        outputs.extend(self.dropout.map(|_| dy));
+        Ok(outputs)
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let (dy, sum, stats, weight) = (inputs[0], inputs[1], inputs[2], inputs[3].f());
+        let width = dy.width();
+        for n in 0..dy.rows() {
+            let [mean, rstd] = [stats.row(n)[0], stats.row(n)[1]];
+            let xhat: Vec<f64> = sum.row(n).iter().map(|s| (s - mean) * rstd).collect();
+            let g: Vec<f64> = dy.row(n).iter().zip(weight).map(|(dy, w)| dy * w).collect();
+            let mean_g = g.iter().sum::<f64>() / width as f64;
+            let mean_gx = g.iter().zip(&xhat).map(|(g, x)| g * x).sum::<f64>() / width as f64;
+            for d in 0..width {
+                let further = if self.sum_cotangent { inputs[self.further_at()].row(n)[d] } else { 0.0 };
+                let dsum = rstd * (g[d] - mean_g - xhat[d] * mean_gx) + further;
+                outputs[0].f_mut()[n * width + d] = dsum;
+                outputs[1].f_mut()[d] += dy.row(n)[d] * xhat[d];
+                outputs[2].f_mut()[d] += dy.row(n)[d];
+                if let Some(dropped) = self.dropout {
+                    let factor = dropped.factor(inputs[4].u(), &inputs[5].u()[2 * n..2 * n + 2], d);
+                    outputs[3].f_mut()[n * width + d] = dsum * factor;
+                }
+            }
+        }
+    }
+
+    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        inputs[0].rows().div_ceil(ROW_BLOCK) * 2 * inputs[0].width()
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let width = io.inputs[0].width();
+        let (dy, sum, stats, weight) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[2].f(), io.inputs[3].f());
+        let further = self.sum_cotangent.then(|| io.inputs[self.further_at()].f());
+        let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(io.scratch.par_chunks_mut(2 * width));
+        blocks.enumerate().for_each(|(block, (dsum, partial))| {
+            let (dweight, dbias) = partial.split_at_mut(width);
+            dweight.fill(0.0);
+            dbias.fill(0.0);
+            for (n, dsum) in (block * ROW_BLOCK..).zip(dsum.chunks_exact_mut(width)) {
+                let row = n * width..(n + 1) * width;
+                let (dy, sum, [mean, rstd]) = (&dy[row.clone()], &sum[row.clone()], [stats[2 * n], stats[2 * n + 1]]);
+                let (mut mean_g, mut mean_gx) = (0.0, 0.0);
+                for d in 0..width {
+                    let (g, xhat) = (dy[d] * weight[d], (sum[d] - mean) * rstd);
+                    mean_g += g;
+                    mean_gx += g * xhat;
+                    dweight[d] += dy[d] * xhat;
+                    dbias[d] += dy[d];
+                }
+                (mean_g, mean_gx) = (mean_g / width as f32, mean_gx / width as f32);
+                for d in 0..width {
+                    dsum[d] = rstd * (dy[d] * weight[d] - mean_g - (sum[d] - mean) * rstd * mean_gx);
+                }
+                if let Some(further) = further {
+                    dsum.iter_mut().zip(&further[row]).for_each(|(s, f)| *s += f);
+                }
+            }
+        });
+        let [dsum, dweight, dbias, dx @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
+        dweight.f().fill(0.0);
+        dbias.f().fill(0.0);
+        for partial in io.scratch.chunks_exact(2 * width) {
+            dweight.f().iter_mut().zip(&partial[..width]).for_each(|(y, x)| *y += x);
+            dbias.f().iter_mut().zip(&partial[width..]).for_each(|(y, x)| *y += x);
+        }
+        if let (Some(dropped), [dx]) = (self.dropout, dx) {
+            let (dsum, rng, keys) = (&*dsum.f(), io.inputs[4].u(), io.inputs[5].u());
+            dx.f().par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, rows)| {
+                rows.copy_from_slice(&dsum[block * ROW_BLOCK * width..][..rows.len()]);
+                for (n, row) in (block * ROW_BLOCK..).zip(rows.chunks_exact_mut(width)) {
+                    dropped.apply(row, rng, &keys[2 * n..2 * n + 2]);
+                }
+            });
+        }
+    }
+
+    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+        const BLOCK: usize = 64;
+        let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
+        let consts = [("FURTHER", u32::from(self.sum_cotangent))];
+        let further = b.input(if self.sum_cotangent { self.further_at() } else { 0 });
+        let statistics = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read)];
+        let mut bindings = statistics.to_vec();
+        bindings.extend([(b.input(3), Read), (further, Read), (b.output(0), Write)]);
+        let params = [rows.into(), width.into()];
+        b.dispatch(shader!("layer_norm_gradient"), &consts, &bindings, &params, rows.div_ceil(64))?;
+        let blocks = rows.div_ceil(BLOCK);
+        let partial = [b.scratch(blocks * width), b.scratch(blocks * width)];
+        let mut bindings = statistics.to_vec();
+        bindings.extend(partial.map(|region| (region, Write)));
+        let params = [rows.into(), width.into(), BLOCK.into()];
+        b.dispatch(shader!("layer_norm_affine"), &[], &bindings, &params, blocks * width.div_ceil(64))?;
+        sum_slabs_gpu(b, partial[0], b.output(1), blocks, false)?;
+        sum_slabs_gpu(b, partial[1], b.output(2), blocks, false)?;
+        if self.dropout.is_some() {
+            let bindings = [(b.output(0), Read), (b.input(4), Read), (b.input(5), Read), (b.output(3), Write)];
+            let mut params = vec![(rows * width).into(), width.into()];
+            params.extend(drop_params(self.dropout));
+            b.dispatch(shader!("dropout"), &[], &bindings, &params, (rows * width).div_ceil(64))?;
+        }
+        Ok(())
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        Cost::new(14 * inputs[0].len(), inputs, outputs)
+    }
+}
+
+pub const KERNELS: &[Kernel] = &[("layer_norm", build)];
+
+fn build(b: &mut Builder) -> Result<()> {
+    let mut inputs = vec![b.input("x")?, b.input("weight")?, b.input("bias")?];
+    let residual = b.has("residual");
+    if residual {
+        inputs.push(b.input("residual")?);
+    }
+    let dropout = b.optional_f64("dropout").map(|probability| Dropped { probability, site: Site(7) });
+    if dropout.is_some() {
+        inputs.push(b.rng());
+        inputs.push(b.input("row_keys")?);
+    }
+    let outputs = b.graph.add(LayerNorm { eps: b.attr_f64("eps")?, residual, dropout }, &inputs)?;
+    b.output("y", outputs[0]);
+    if residual {
+        b.output("sum", outputs[1]);
+    }
+    Ok(())
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |n: usize, d: usize, name: &str| {
+        let case = Case::new(KERNELS[0], format!("{n}x{d}{name}")).attr("eps", 1e-5);
+        case.normal("x", &[n, d], 2.0).normal("weight", &[d], 1.0).normal("bias", &[d], 1.0)
+    };
+    let keys = |n: usize| (0..n as u32).flat_map(|i| [i / 5, i % 5]).collect::<Vec<u32>>();
+    let fused = |n, d| {
+        let case = case(n, d, " residual dropout").attr("dropout", 0.4).attr("seed", 5).attr("step", 3);
+        case.normal("residual", &[n, d], 1.0).ids("row_keys", &[n, 2], &keys(n))
+    };
+    let half_constant = (0..128).map(|i| if i < 64 { 3.0 } else { (i % 7) as f32 }).collect();
+    let constant_row = Case::new(KERNELS[0], "a constant row").attr("eps", 1e-3);
+    vec![
+        case(1, 3, ""),
+        case(3, 63, ""),
+        case(65, 64, ""),
+        case(130, 7, " residual").normal("residual", &[130, 7], 1.0),
+        fused(2, 3),
+        fused(127, 65),
+        constant_row.tensor("x", &[2, 64], half_constant).normal("weight", &[64], 1.0).normal("bias", &[64], 1.0),
+    ]
+}

@@ -1,0 +1,294 @@
+//! `Y = A B`, batched, either operand transposed; and the one GEMM that every op with a matrix product calls.
+//!
+//! A long inner dimension with few output tiles (a weight gradient: K = tokens) is cut into slices whose sums are added
+//! in order afterwards (split-K), so that the result depends on the shape alone, never on the number of threads.
+
+use crate::engine::case::{Builder, Case, Kernel};
+use crate::engine::exec::cpu::CpuIo;
+use crate::engine::exec::gpu::kernel::{Access, Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
+use crate::engine::grad::Vjp;
+use crate::engine::op::{Cost, Op, expect};
+use crate::engine::tensor::{Array, TensorType};
+use crate::error::Result;
+use crate::shader;
+use rayon::prelude::*;
+
+/// Inputs `a[.., M, K]` (`[.., K, M]` when `trans_a`), `b[.., K, N]` (`[.., N, K]` when `trans_b`); output `y[.., M, N]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Matmul {
+    pub trans_a: bool,
+    pub trans_b: bool,
+}
+
+/// The sizes of one (batched) product.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl Matmul {
+    pub const NN: Matmul = Matmul { trans_a: false, trans_b: false };
+    pub const NT: Matmul = Matmul { trans_a: false, trans_b: true };
+    pub const TN: Matmul = Matmul { trans_a: true, trans_b: false };
+
+    fn sizes(&self, a: &TensorType, b: &TensorType) -> Option<Sizes> {
+        let (rank, fits) = (a.shape.len(), a.shape.len() >= 2 && a.shape.len() == b.shape.len());
+        if !fits || a.shape[..rank - 2] != b.shape[..rank - 2] {
+            return None;
+        }
+        let last = |ty: &TensorType, transposed: bool| match ty.shape[rank - 2..] {
+            [x, y] if transposed => (y, x),
+            [x, y] => (x, y),
+            _ => unreachable!("the slice has two elements"),
+        };
+        let ((m, k), (k_b, n)) = (last(a, self.trans_a), last(b, self.trans_b));
+        (k == k_b).then(|| Sizes { batch: a.shape[..rank - 2].iter().product(), m, n, k })
+    }
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let sizes = self.sizes(inputs[0], inputs[1]);
+        expect("matmul", sizes.is_some(), || format!("{} and {} do not fit as {self:?}", inputs[0], inputs[1]))?;
+        let Sizes { m, n, .. } = sizes.expect("just checked");
+        let mut shape = inputs[0].shape.clone();
+        shape.truncate(shape.len() - 2);
+        shape.extend([m, n]);
+        Ok(vec![TensorType::f32(&shape)])
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let Sizes { batch, m, n, k } = self.sizes(&inputs[0].ty, &inputs[1].ty).expect("inferred");
+        let (a, b, y) = (inputs[0].f(), inputs[1].f(), outputs[0].f_mut());
+        for i in 0..batch * m * n {
+            let (z, row, column) = (i / (m * n), i / n % m, i % n);
+            let a_at = |l: usize| a[z * m * k + if self.trans_a { l * m + row } else { row * k + l }];
+            let b_at = |l: usize| b[z * k * n + if self.trans_b { column * k + l } else { l * n + column }];
+            y[i] = (0..k).map(|l| a_at(l) * b_at(l)).sum();
+        }
+    }
+
+    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        let sizes = self.sizes(inputs[0], inputs[1]).expect("inferred");
+        split_k_scratch(sizes.m, sizes.n, sizes.k)
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let Sizes { batch, m, n, k } = self.sizes(io.inputs[0].ty, io.inputs[1].ty).expect("inferred");
+        let (a, b, y) = (io.inputs[0].f(), io.inputs[1].f(), io.outputs[0].f());
+        for z in 0..batch {
+            let (a, b) = (&a[z * m * k..(z + 1) * m * k], &b[z * k * n..(z + 1) * k * n]);
+            let a = if self.trans_a { Matrix::transposed(a, m) } else { Matrix::new(a, k) };
+            let b = if self.trans_b { Matrix::transposed(b, k) } else { Matrix::new(b, n) };
+            matmul_cpu((m, n, k), a, b, &mut y[z * m * n..(z + 1) * m * n], io.scratch);
+        }
+    }
+
+    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+        let sizes = self.sizes(builder.inputs[0], builder.inputs[1]).expect("inferred");
+        gemm_gpu(builder, Gemm::new(*self, sizes, builder.input(0), builder.input(1), builder.output(0)))
+    }
+
+    fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        let Some(dy) = vjp.cotangent(0) else { return Ok(()) };
+        let (a, b) = (vjp.input(0), vjp.input(1));
+        if vjp.needs(0) {
+            let da = match self.trans_a {
+                false => vjp.add(Matmul { trans_a: false, trans_b: !self.trans_b }, &[dy, b])?[0],
+                true => vjp.add(Matmul { trans_a: self.trans_b, trans_b: true }, &[b, dy])?[0],
+            };
+            vjp.accumulate(0, da)?;
+        }
+        if vjp.needs(1) {
+            let db = match self.trans_b {
+                false => vjp.add(Matmul { trans_a: !self.trans_a, trans_b: false }, &[a, dy])?[0],
+                true => vjp.add(Matmul { trans_a: true, trans_b: self.trans_a }, &[dy, a])?[0],
+            };
+            vjp.accumulate(1, db)?;
+        }
+        Ok(())
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        let Sizes { batch, m, n, k } = self.sizes(inputs[0], inputs[1]).expect("inferred");
+        Cost::new(2 * batch * m * n * k, inputs, outputs)
+    }
+}
+
+/// A matrix in host memory by its strides.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    pub data: &'a [f32],
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major, `width` words per row.
+    pub fn new(data: &'a [f32], width: usize) -> Self {
+        Matrix { data, row_stride: width, column_stride: 1 }
+    }
+
+    /// The transpose of a row-major matrix with `width` words per row.
+    pub fn transposed(data: &'a [f32], width: usize) -> Self {
+        Matrix { data, row_stride: 1, column_stride: width }
+    }
+}
+
+/// `C = A B`, or `C += A B` with `accumulate`, on the calling thread; `c` is row-major, `c_stride` words per row.
+pub fn gemm((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mut [f32], c_stride: usize, accumulate: bool) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let last = |matrix: Matrix, rows: usize, columns: usize| {
+        (rows.max(1) - 1) * matrix.row_stride + (columns.max(1) - 1) * matrix.column_stride
+    };
+    assert!(k == 0 || (last(a, m, k) < a.data.len() && last(b, k, n) < b.data.len()), "gemm reads out of bounds");
+    assert!((m - 1) * c_stride + n <= c.len(), "gemm writes out of bounds");
+    // SAFETY: every address that m, n, k and the strides reach was just checked to lie inside its slice, and `c` is
+    // borrowed mutably, so nothing overlaps it. `gemm` has no safe form.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            c_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Rows of the output that one worker computes.
+const ROW_BLOCK: usize = 128;
+/// Inner elements of one split-K slice.
+const K_SLICE: usize = 1024;
+
+/// Split-K pays when the output is small and the inner dimension long. A rule on the shape alone.
+fn k_slices(m: usize, n: usize, k: usize) -> usize {
+    if m * n <= 128 * 1024 && k >= 2 * K_SLICE { k.div_ceil(K_SLICE) } else { 1 }
+}
+
+/// Words of scratch that `matmul_cpu` wants.
+pub fn split_k_scratch(m: usize, n: usize, k: usize) -> usize {
+    match k_slices(m, n, k) {
+        1 => 0,
+        slices => slices * m * n,
+    }
+}
+
+/// `C = A B` on all cores; `c[m, n]` row-major.
+pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mut [f32], scratch: &mut [f32]) {
+    let slices = k_slices(m, n, k);
+    if slices == 1 {
+        c.par_chunks_mut(ROW_BLOCK * n).enumerate().for_each(|(block, c)| {
+            let a = Matrix { data: &a.data[block * ROW_BLOCK * a.row_stride..], ..a };
+            gemm((c.len() / n, n, k), a, b, c, n, false);
+        });
+        return;
+    }
+    let scratch = &mut scratch[..slices * m * n];
+    scratch.par_chunks_mut(m * n).enumerate().for_each(|(slice, partial)| {
+        let (first, len) = (slice * K_SLICE, K_SLICE.min(k - slice * K_SLICE));
+        let a = Matrix { data: &a.data[first * a.column_stride..], ..a };
+        let b = Matrix { data: &b.data[first * b.row_stride..], ..b };
+        gemm((m, n, len), a, b, partial, n, false);
+    });
+    c.copy_from_slice(&scratch[..m * n]);
+    for partial in scratch[m * n..].chunks_exact(m * n) {
+        c.iter_mut().zip(partial).for_each(|(c, x)| *c += x);
+    }
+}
+
+/// One product on the GPU: `y = a b (+ bias) (+ y)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    pub form: Matmul,
+    pub sizes: Sizes,
+    pub a: Region,
+    pub b: Region,
+    /// `[N]`, added to every row.
+    pub bias: Option<Region>,
+    pub y: Region,
+    pub accumulate: bool,
+}
+
+impl Gemm {
+    pub fn new(form: Matmul, sizes: Sizes, a: Region, b: Region, y: Region) -> Self {
+        Gemm { form, sizes, a, b, bias: None, y, accumulate: false }
+    }
+}
+
+const TILE: usize = 64;
+
+/// Appends the dispatches of a product.
+pub fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
+    let Sizes { batch, m, n, k } = gemm.sizes;
+    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE) * batch;
+    let slices = if tiles < 32 && k >= 512 && gemm.bias.is_none() { k.div_ceil(256).min(64) } else { 1 };
+    let k_slice = k.div_ceil(slices).next_multiple_of(16);
+    let target = if slices > 1 { builder.scratch(slices * batch * m * n) } else { gemm.y };
+    let access = |accumulate: bool| if accumulate { Access::Update } else { Access::Write };
+    let accumulate = gemm.accumulate && slices == 1;
+    let consts = [("TRANS_A", u32::from(gemm.form.trans_a)), ("TRANS_B", u32::from(gemm.form.trans_b))];
+    let bindings =
+        [(gemm.a, Read), (gemm.b, Read), (gemm.bias.unwrap_or(gemm.b), Read), (target, access(accumulate))];
+    let params =
+        [m.into(), n.into(), k.into(), batch.into(), k_slice.into(), gemm.bias.is_some().into(), accumulate.into()];
+    builder.dispatch(shader!("gemm"), &consts, &bindings, &params, tiles * slices)?;
+    if slices > 1 { sum_slabs_gpu(builder, target, gemm.y, slices, gemm.accumulate) } else { Ok(()) }
+}
+
+/// `y (+)= sum of the slabs of x`, in order; each slab has the length of `y`.
+pub fn sum_slabs_gpu(builder: &mut GpuBuilder, x: Region, y: Region, slabs: usize, accumulate: bool) -> Result<()> {
+    let params = [y.len.into(), slabs.into(), accumulate.into()];
+    let access = if accumulate { Update } else { Write };
+    builder.dispatch(shader!("sum_slabs"), &[], &[(x, Read), (y, access)], &params, y.len.div_ceil(64))
+}
+
+pub const KERNELS: &[Kernel] = &[("matmul", build)];
+
+fn build(b: &mut Builder) -> Result<()> {
+    let op = Matmul { trans_a: b.attr_bool("trans_a")?, trans_b: b.attr_bool("trans_b")? };
+    let inputs = [b.input("a")?, b.input("b")?];
+    let y = b.graph.add1(op, &inputs)?;
+    b.output("y", y);
+    Ok(())
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |(batch, m, n, k): (usize, usize, usize, usize), trans_a: bool, trans_b: bool| {
+        let form = [if trans_a { 'T' } else { 'N' }, if trans_b { 'T' } else { 'N' }];
+        let name = format!("{} {batch}x{m}x{n}x{k}", form.iter().collect::<String>());
+        let a = if trans_a { [batch, k, m] } else { [batch, m, k] };
+        let b = if trans_b { [batch, n, k] } else { [batch, k, n] };
+        let case = Case::new(KERNELS[0], name).attr("trans_a", trans_a).attr("trans_b", trans_b);
+        case.normal("a", &a, 1.0).normal("b", &b, 1.0)
+    };
+    let mut cases = Vec::new();
+    for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+        cases.extend([(1, 1, 1, 1), (2, 3, 65, 2), (1, 63, 64, 130)].map(|sizes| case(sizes, trans_a, trans_b)));
+    }
+    cases.push(case((1, 5, 7, 2500), true, false));
+    cases
+}

@@ -1,0 +1,99 @@
+//! Every kernel through naga to SPIR-V, MSL and HLSL, and the rules that naga does not check. Needs no GPU.
+
+use super::{Checked, Failure, Outcome};
+use crate::engine::case::Case;
+use crate::engine::exec::gpu::kernel::{GpuBuilder, GpuLimits, KernelKey};
+use crate::verify::program::Program;
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use std::collections::{BTreeMap, HashSet};
+
+/// WebGPU's default limits, which every adapter must allow.
+const WEB: GpuLimits = GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20 };
+const MAX_STORAGE_BUFFERS: usize = 8;
+
+/// All kernels, with their constants, that the cases dispatch, gradients included.
+pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
+    let (mut seen, mut keys) = (HashSet::new(), Vec::new());
+    for case in cases {
+        let graph = Program::new(case, &BTreeMap::new())?.graph;
+        for node in &graph.nodes {
+            let (inputs, outputs) = graph.node_types(node);
+            let mut builder = GpuBuilder::new(&inputs, &outputs, WEB);
+            node.op.gpu(&mut builder)?;
+            for dispatch in builder.dispatches {
+                if dispatch.bindings.len() > MAX_STORAGE_BUFFERS {
+                    let problem = format!("{} binds {} storage buffers", dispatch.kernel.label(), dispatch.bindings.len());
+                    return Err(Failure(problem));
+                }
+                if seen.insert(dispatch.kernel.clone()) {
+                    keys.push(dispatch.kernel);
+                }
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Checks the kernels of one op.
+pub fn check(cases: &[Case]) -> Checked {
+    for key in kernels(cases)? {
+        let failed = |what: &str, message: String| Failure(format!("{}: {what}: {message}", key.label()));
+        let text = key.wgsl();
+        let module = naga::front::wgsl::parse_str(&text).map_err(|e| failed("WGSL", e.emit_to_string(&text)))?;
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+        let info = validator.validate(&module).map_err(|e| failed("validation", e.emit_to_string(&text)))?;
+        translate(&module, &info).map_err(|(what, message)| failed(what, message))?;
+        barriers_at_top_level(&text).map_err(|line| failed("barrier in a branch", line))?;
+    }
+    Ok(Outcome::default())
+}
+
+fn translate(module: &naga::Module, info: &ModuleInfo) -> Result<(), (&'static str, String)> {
+    spv::write_vec(module, info, &spv::Options::default(), None).map_err(|e| ("SPIR-V", e.to_string()))?;
+    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    msl::write_string(module, info, &options, &Default::default()).map_err(|e| ("MSL", e.to_string()))?;
+    let options =
+        hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, fake_missing_bindings: true, ..Default::default() };
+    let mut text = String::new();
+    let pipeline = hlsl::PipelineOptions::default();
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).map_err(|e| ("HLSL", e.to_string()))?;
+    Ok(())
+}
+
+/// naga accepts barriers in non-uniform control flow, browsers reject them and GPUs corrupt memory. Here a barrier may
+/// stand at the top level of `main` or inside `for` loops, whose bounds are uniform by our own rule; never inside an
+/// `if`, nor after an early `return`.
+fn barriers_at_top_level(text: &str) -> Result<(), String> {
+    let mut blocks: Vec<bool> = Vec::new(); // true: a branch
+    let mut returned = false;
+    for line in text.lines().map(|line| line.split("//").next().unwrap_or("")) {
+        if line.starts_with("fn ") || line.contains("@compute") {
+            returned = false;
+        }
+        if line.contains("Barrier()") && (returned || blocks.iter().any(|branch| *branch)) {
+            return Err(line.trim().into());
+        }
+        returned |= line.trim_start().starts_with("return;");
+        for c in line.chars() {
+            match c {
+                '{' => blocks.push(line.contains("if ") || line.contains("else") || line.contains("switch")),
+                '}' => drop(blocks.pop()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_barrier_under_a_branch_or_after_a_return_is_found() {
+        assert!(barriers_at_top_level("fn main() {\n  workgroupBarrier();\n}").is_ok());
+        assert!(barriers_at_top_level("fn main() {\n  if (x) {\n    workgroupBarrier();\n  }\n}").is_err());
+        assert!(barriers_at_top_level("fn main() {\n  if (x) {\n    return;\n  }\n  workgroupBarrier();\n}").is_err());
+    }
+}
