@@ -83,9 +83,12 @@ impl Error {
 
     /// An unknown name, with the nearest valid one.
     pub fn unknown(kind: &str, given: &str, valid: &[&str]) -> Self {
-        let nearest = valid.iter().max_by(|a, b| strsim::jaro_winkler(given, a).total_cmp(&strsim::jaro_winkler(given, b)));
+        let nearest =
+            valid.iter().max_by(|a, b| strsim::jaro_winkler(given, a).total_cmp(&strsim::jaro_winkler(given, b)));
         let help = match nearest {
-            Some(name) if strsim::jaro_winkler(given, name) > 0.7 => format!("did you mean `{name}`? valid: {}", valid.join(", ")),
+            Some(name) if strsim::jaro_winkler(given, name) > 0.7 => {
+                format!("did you mean `{name}`? valid: {}", valid.join(", "))
+            }
             _ => format!("valid: {}", valid.join(", ")),
         };
         Error::usage(format!("unknown {kind} `{given}`"), help)

@@ -39,5 +39,5 @@ fn rng_word(state: vec4<u32>, site: u32, sequence: u32, position: u32, feature: 
 
 // Uniform in the open interval (0, 1).
 fn rng_uniform(word: u32) -> f32 {
-    return (f32(word >> 8u) + 0.5) * (1.0 / 16777216.0);
+    return (f32(word >> 9u) + 0.5) * (1.0 / 8388608.0);
 }

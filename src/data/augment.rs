@@ -120,7 +120,13 @@ impl AugmentConfig {
 }
 
 /// One randomly augmented view of `seq`, not padded and not cut. Views that differ need streams that differ.
-pub fn augment(cfg: &AugmentConfig, similar: &Similarity, stream: &mut Stream, seq: &[u32], mask_item: u32) -> Vec<u32> {
+pub fn augment(
+    cfg: &AugmentConfig,
+    similar: &Similarity,
+    stream: &mut Stream,
+    seq: &[u32],
+    mask_item: u32,
+) -> Vec<u32> {
     let short = seq.len() <= cfg.short_threshold;
     let operator = if short {
         cfg.short_set.0[stream.below(cfg.short_set.0.len() as u32) as usize]

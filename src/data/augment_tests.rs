@@ -130,7 +130,8 @@ fn a_sequence_just_above_the_threshold_draws_from_all_five() {
     let cfg = AugmentConfig::default();
     let lengths = |n: u32| -> std::collections::BTreeSet<usize> {
         let seq: Vec<u32> = (0..n).collect();
-        let view = |step| augment(&cfg, &plus_hundred(), &mut RngState { seed: 1, step }.stream(Site(3), 0), &seq, MASK);
+        let view =
+            |step| augment(&cfg, &plus_hundred(), &mut RngState { seed: 1, step }.stream(Site(3), 0), &seq, MASK);
         (0..200).map(|step| view(step).len()).collect()
     };
     assert!(lengths(4).into_iter().eq([4, 5]), "substitute and mask keep four items, insert makes five");
@@ -153,7 +154,9 @@ fn a_config_is_read_from_toml_and_mistakes_are_named() {
     assert_eq!((cfg.insert_ratio, cfg.short_threshold, cfg.crop_ratio), (0.5, 12, 0.2));
     assert_eq!(String::from(cfg.short_set), "SIMRC");
     assert!(toml::from_str::<AugmentConfig>("croop_ratio = 0.5").is_err());
-    assert!(toml::from_str::<AugmentConfig>("short_set = \"SIX\"").unwrap_err().to_string().contains("short_set `SIX`"));
+    assert!(
+        toml::from_str::<AugmentConfig>("short_set = \"SIX\"").unwrap_err().to_string().contains("short_set `SIX`")
+    );
     assert!(toml::from_str::<AugmentConfig>("short_set = \"\"").is_err());
     let wrong = AugmentConfig { mask_ratio: f64::NAN, ..AugmentConfig::default() };
     assert!(wrong.validate().unwrap_err().to_string().starts_with("mask_ratio"));

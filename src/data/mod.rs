@@ -26,7 +26,8 @@ pub use split::LeaveOneOut;
 /// Data sets that may not be bundled, for the tests that need them: `None`, with a printed note, where they are absent.
 #[cfg(test)]
 pub(crate) fn public_dataset(name: &str) -> Option<Interactions> {
-    let known = std::env::var_os(catalog::DATA_DIR).is_some() && list().is_ok_and(|all| all.iter().any(|d| d.name == name));
+    let known =
+        std::env::var_os(catalog::DATA_DIR).is_some() && list().is_ok_and(|all| all.iter().any(|d| d.name == name));
     if !known {
         println!("skipped {name}: set {} to a folder that holds {name}.txt.gz", catalog::DATA_DIR);
         return None;

@@ -33,7 +33,11 @@ pub fn read_bytes(name: &str, bytes: &[u8], origin: &Path) -> Result<Interaction
     };
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let (line, column) = place_of_end(&bytes[..error.valid_up_to()]);
-        Place { path: origin, line }.error(column, "not valid UTF-8".into(), "save the file as UTF-8 text, or as such text in gzip")
+        Place { path: origin, line }.error(
+            column,
+            "not valid UTF-8".into(),
+            "save the file as UTF-8 text, or as such text in gzip",
+        )
     })?;
     parse(name, text.strip_prefix('\u{feff}').unwrap_or(text), origin)
 }
@@ -66,7 +70,11 @@ fn gunzip(bytes: &[u8], origin: &Path) -> Result<Vec<u8>> {
             std::io::ErrorKind::UnexpectedEof => "the gzip data ends here, before its end mark".to_owned(),
             _ => format!("the gzip data is damaged ({error})"),
         };
-        Place { path: origin, line }.error(column, problem, "fetch the file again: this copy is incomplete; `gzip -t` tests it")
+        Place { path: origin, line }.error(
+            column,
+            problem,
+            "fetch the file again: this copy is incomplete; `gzip -t` tests it",
+        )
     })?;
     Ok(out)
 }
@@ -98,7 +106,11 @@ fn parse(name: &str, text: &str, origin: &Path) -> Result<Interactions> {
         }
         let n = ids.len() - offsets[users.len()];
         if n < MIN_ITEMS {
-            let problem = format!("user `{}` has {n} item{}, fewer than {MIN_ITEMS}", shortened(user), if n == 1 { "" } else { "s" });
+            let problem = format!(
+                "user `{}` has {n} item{}, fewer than {MIN_ITEMS}",
+                shortened(user),
+                if n == 1 { "" } else { "s" }
+            );
             let help = "each line is `user item item item ...`, separated by spaces or tabs; the leave-one-out split needs \
                         three items: to train, to validate and to test. Remove such users";
             return Err(place.error(column, problem, help));

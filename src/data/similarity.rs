@@ -138,7 +138,7 @@ impl Scratch {
     fn row(&mut self, item: usize, sets: &[Vec<u32>], users_of: &[Vec<u32>]) -> Row {
         for &user in &users_of[item] {
             let set = &sets[user as usize];
-            let weight = 1.0 / (set.len() as f64).ln_1p();
+            let weight = 1.0 / (1.0 + set.len() as f64).ln();
             for &other in set.iter().filter(|&&other| other as usize != item) {
                 let c = &mut self.c[other as usize];
                 if *c == 0.0 {

@@ -63,10 +63,10 @@ impl RngState {
     }
 }
 
-/// A uniform in the open interval (0, 1): the middle of one of 2^24 equal cells, exact in f32.
+/// A uniform in the open interval (0, 1): the middle of one of 2^23 equal cells, exact in f32 (2^24 would round to 1).
 #[inline]
 pub fn uniform(word: u32) -> f32 {
-    ((word >> 8) as f32 + 0.5) * (1.0 / 16_777_216.0)
+    ((word >> 9) as f32 + 0.5) * (1.0 / 8_388_608.0)
 }
 
 /// The threshold below which a word means "dropped", for a drop probability in [0, 1).

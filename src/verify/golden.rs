@@ -10,7 +10,7 @@ use crate::engine::exec::ExecOptions;
 use crate::engine::rng::philox4x32_10;
 use crate::engine::tensor::{Array, DType, Tensor, TensorType};
 use crate::error::{Error, Result};
-use crate::ops;
+use crate::{eval, ops};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -108,8 +108,31 @@ fn host_check(golden: &Golden) -> Option<Checked> {
                 words.flat_map(|(c, k)| philox4x32_10([c[0], c[1], c[2], c[3]], [k[0], k[1]])).collect();
             if words == output("words").as_u32() { Ok(()) } else { Err(Failure("philox4x32_10: other words".into())) }
         }
+        "ranking_metrics" => ranking_metrics(input("scores"), input("target"), output("rank"), near),
+        "auc" => {
+            let labels: Vec<bool> = input("labels").as_u32().iter().map(|&l| l == 1).collect();
+            eval::auc(&input("scores").words, &labels, 0)
+                .map_err(Failure::from)
+                .and_then(|auc| near("auc", auc.ok_or_else(|| Failure("auc: one class is missing".into()))?))
+        }
         _ => return None,
     };
     Some(outcome.map(|()| Outcome::default()))
 }
 
+fn ranking_metrics(
+    scores: &Tensor,
+    target: &Tensor,
+    expected: &Tensor,
+    near: impl Fn(&str, f64) -> std::result::Result<(), Failure>,
+) -> std::result::Result<(), Failure> {
+    let mut ranks = Vec::new();
+    for (row, &target) in scores.words.chunks_exact(scores.ty.width()).zip(target.as_u32()) {
+        ranks.push(eval::rank_of(row, target, &[], 0)?.rank);
+    }
+    if ranks != expected.as_u32() {
+        return Err(Failure("ranking_metrics: other ranks".into()));
+    }
+    let metrics = eval::metrics::Metrics::from_ranks(&ranks);
+    metrics.entries().iter().try_for_each(|(name, value)| near(name, *value))
+}

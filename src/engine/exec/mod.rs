@@ -93,3 +93,43 @@ pub trait Executor {
         Ok(true)
     }
 }
+
+/// Where to run, as `--device` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice<'a> {
+    /// A discrete GPU, else an integrated one, else the cpu. Never a software adapter.
+    Auto,
+    Cpu,
+    /// A real GPU, or an error.
+    Gpu,
+    /// The f64 specification: for comparisons, far too slow to train with.
+    Reference,
+    /// The adapter whose name contains this.
+    Named(&'a str),
+}
+
+impl<'a> DeviceChoice<'a> {
+    pub fn parse(text: &'a str) -> Self {
+        match text {
+            "auto" => DeviceChoice::Auto,
+            "cpu" => DeviceChoice::Cpu,
+            "gpu" => DeviceChoice::Gpu,
+            "reference" => DeviceChoice::Reference,
+            name => DeviceChoice::Named(name),
+        }
+    }
+
+    /// Opens the executor; `threads` = 0 uses every core.
+    pub fn open(self, threads: usize) -> Result<Box<dyn Executor>> {
+        use gpu::device::{Wanted, adapters, choose};
+        let options = ExecOptions::default();
+        let on_gpu = |wanted: &Wanted| -> Result<Box<dyn Executor>> { Ok(Box::new(gpu::GpuExecutor::open(wanted, options)?)) };
+        match self {
+            DeviceChoice::Auto if choose(&adapters(), &Wanted::Hardware).is_some() => on_gpu(&Wanted::Hardware),
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Box::new(cpu::CpuExecutor::new(threads, options))),
+            DeviceChoice::Gpu => on_gpu(&Wanted::Hardware),
+            DeviceChoice::Reference => Ok(Box::new(reference::ReferenceExecutor::new())),
+            DeviceChoice::Named(name) => on_gpu(&Wanted::Named(name)),
+        }
+    }
+}

@@ -9,7 +9,7 @@ use multiversion::target::target_cfg_f;
 /// Partial sums of a reduction: one AVX-512 register, or two of AVX2, or four of NEON.
 const LANES: usize = 16;
 
-/// `exp` is exact up to 2 ulp between these bounds; below the first it gives 0, above the second `exp(EXP_MAX)`.
+/// `exp` is good to 2 ulp between these bounds; below the first it gives 0, above the second `exp(EXP_MAX)`.
 pub const EXP_MIN: f32 = -87.0;
 pub const EXP_MAX: f32 = 88.0;
 
@@ -18,31 +18,30 @@ fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `e^x = 2^n e^r` with `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, and a polynomial for `e^r`.
+/// `e^x = 2^n e^r` with `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, and a polynomial for `e^r`; `x` at most `EXP_MAX`.
 #[inline(always)]
 fn exp_lane<const FMA: bool>(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the mantissa.
-    const ROUND: f32 = 12_582_912.0;
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the mantissa; 127 more make it the
+    // biased exponent of 2^n. The smallest argument gives exponent 0, which is the number 0.
+    const ROUND: f32 = 12_582_912.0 + 127.0;
+    const SMALLEST: f32 = -88.0;
     // ln 2 in two parts; the first has few bits, so that n * LN2_HIGH is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = if x > EXP_MAX { EXP_MAX } else { x };
-    let clamped = if clamped < EXP_MIN { EXP_MIN } else { clamped };
-    let rounded = multiply_add::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let x = if x < SMALLEST { SMALLEST } else { x };
+    let rounded = multiply_add::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
-    let r = multiply_add::<FMA>(n, -LN2_LOW, multiply_add::<FMA>(n, -LN2_HIGH, clamped));
-    let mut poly = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+    let r = multiply_add::<FMA>(n, -LN2_LOW, multiply_add::<FMA>(n, -LN2_HIGH, x));
+    let mut poly = 1.392_621_3e-3;
+    for c in [8.363_203e-3, 4.166_655_6e-2, 1.666_657_6e-1, 0.5, 1.0, 1.0] {
         poly = multiply_add::<FMA>(poly, r, c);
     }
-    let mantissa = multiply_add::<FMA>(poly * r, r, r) + 1.0;
-    let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
-    if x < EXP_MIN { 0.0 } else { mantissa * scale }
+    poly * f32::from_bits(rounded.to_bits() << 23)
 }
 
 /// `e^x` as the slice functions compute it, up to the rounding of fused multiply-adds.
 pub fn exp(x: f32) -> f32 {
-    exp_lane::<false>(x)
+    exp_lane::<false>(x.min(EXP_MAX))
 }
 
 #[inline(always)]
@@ -57,11 +56,11 @@ fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Calls `step(lane, elements)` on full groups of `LANES` and then on the rest.
+/// Declares a function with one body for all instruction sets.
 macro_rules! per_instruction_set {
     ($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?, $body:ident) => {
         $(#[$doc])*
-        #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+        #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
         pub fn $name($($arg: $ty),*) $(-> $out)? {
             if target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64")) {
                 $body::<true>($($arg),*)
@@ -79,11 +78,11 @@ per_instruction_set! {
 
 #[inline(always)]
 fn exp_in_place_body<const FMA: bool>(row: &mut [f32]) {
-    row.iter_mut().for_each(|x| *x = exp_lane::<FMA>(*x));
+    row.iter_mut().for_each(|x| *x = exp_lane::<FMA>(if *x > EXP_MAX { EXP_MAX } else { *x }));
 }
 
 per_instruction_set! {
-    /// `row_i = e^(row_i - shift)`; returns their sum.
+    /// `row_i = e^(row_i - shift)` for rows up to `shift + EXP_MAX`; returns their sum.
     exp_sub_sum(row: &mut [f32], shift: f32) -> f32, exp_sub_sum_body
 }
 

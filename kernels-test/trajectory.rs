@@ -1,0 +1,75 @@
+//! 200 steps of small models on every executor with one seed: losses must stay together.
+
+use crate::{gpu_trial, trial};
+use gpurec::data::{self, Interactions, epoch_order};
+use gpurec::engine::exec::ExecOptions;
+use gpurec::engine::rng::RngState;
+use gpurec::methods::{self, Method};
+use gpurec::train::Trainer;
+use gpurec::verify::{Checked, Failure, Outcome, Target};
+use libtest_mimic::Trial;
+use std::sync::Arc;
+
+const STEPS: usize = 200;
+const BATCH: usize = 24;
+/// Largest relative difference of the loss from the reference's at any of the 200 steps. f32 rounding is about 1e-7 a
+/// step and training amplifies it; a wrong gradient is off by far more within the first steps.
+const BAND: f64 = 2e-3;
+
+/// Small enough for software Vulkan, with everything the methods have.
+const MODELS: &[(&str, &[&str])] = &[
+    ("sasrec", &["loss=ce"]),
+    ("sasrec", &["loss=bce"]),
+    ("sasrec", &["loss=sampled_softmax", "negatives=4"]),
+    ("lma4rec", &["mode=quality"]),
+    ("lma4rec", &["mode=paper", "max_len=6"]),
+];
+const SMALL: &[&str] = &["dim=8", "inner_dim=16", "max_len=10", "blocks=1", "learning_rate=0.003", "batch_size=24"];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &(method, assignments) in MODELS {
+        let name = format!("{method} {}", assignments.join(" ")).replace(' ', "_");
+        trials.push(trial(format!("trajectory::cpu::{name}"), move || follows(method, assignments, &mut Target::Cpu { threads: 2 })));
+        trials.push(gpu_trial(format!("trajectory::gpu::{name}"), move |target| follows(method, assignments, target)));
+    }
+    trials
+}
+
+fn follows(method: &str, assignments: &[&str], target: &mut Target) -> Checked {
+    let data = Arc::new(data::resolve("kuairec")?.head(300));
+    let info = methods::find(method)?;
+    let settings: Vec<String> = SMALL.iter().chain(assignments).map(|s| s.to_string()).collect();
+    let config = methods::config::resolve(info, None, None, &settings)?;
+    let method = (info.build)(&config, data.n_items())?;
+    let expected = losses(method.as_ref(), &data, &mut Target::Reference)?;
+    let got = losses(method.as_ref(), &data, target)?;
+    let mut worst = 0.0f64;
+    for (step, (a, b)) in got.iter().zip(&expected).enumerate() {
+        let difference = f64::from((a - b).abs() / b.abs());
+        if !(difference <= BAND) {
+            return Err(Failure(format!("the loss of step {} is {a}, the reference has {b}", step + 1)));
+        }
+        worst = worst.max(difference / BAND);
+    }
+    if expected[STEPS - 1] >= expected[0] {
+        return Err(Failure(format!("the loss did not fall: {} to {}", expected[0], expected[STEPS - 1])));
+    }
+    Ok(Outcome { share: worst })
+}
+
+fn losses(method: &dyn Method, data: &Arc<Interactions>, target: &mut Target) -> Result<Vec<f32>, Failure> {
+    let losses = target.with(ExecOptions::default(), |executor| {
+        let mut trainer = Trainer::new(method, data.clone(), 5, executor, None)?;
+        let sampler = method.sampler(data.clone())?;
+        let order = epoch_order(5, 1, data.n_users());
+        let trainable: Vec<u32> = order.into_iter().filter(|&u| data.sequence(u as usize).len() >= 4).collect();
+        let mut users = trainable.chunks_exact(BATCH).cycle();
+        for step in 1..=STEPS {
+            let batch = sampler.batch(users.next().expect("cycles"), RngState { seed: 5, step: step as u32 })?;
+            trainer.step(executor, batch)?;
+        }
+        executor.drain_metrics()
+    })?;
+    Ok(losses.into_iter().map(|row| row[0]).collect())
+}

@@ -1,0 +1,107 @@
+//! Output that never panics: text to stdout, complaints to stderr, tables and progress bars.
+
+use super::excerpt;
+use crate::error::{Error, Result};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Prints a line. A reader that has gone away (`| head`) is no error.
+pub fn say(text: impl Display) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("write to", Path::new("standard output"), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a line on stderr, if anyone listens.
+pub fn note(text: impl Display) {
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
+/// One readable message: what is wrong and where, then what to do. On a terminal, data errors show the line.
+pub fn complain(error: &Error) {
+    let shown = std::io::stderr().is_terminal().then(|| excerpt::graphical(error)).flatten();
+    note(shown.unwrap_or_else(|| plain(error)));
+}
+
+fn plain(error: &Error) -> String {
+    let help = error.help().map(|help| format!("\nhelp: {help}"));
+    format!("error: {error}{}", help.unwrap_or_default())
+}
+
+/// 2 when the user can mend it, 1 when a computation failed.
+pub fn exit_code(error: &Error) -> ExitCode {
+    match error {
+        Error::Data { .. }
+        | Error::Usage { .. }
+        | Error::Io { .. }
+        | Error::Format { .. }
+        | Error::NoAdapter { .. }
+        | Error::AdapterLimit { .. } => ExitCode::from(2),
+        Error::Graph { .. }
+        | Error::ShaderCompile { .. }
+        | Error::DeviceLost { .. }
+        | Error::OutOfMemory { .. }
+        | Error::NotFinite { .. } => ExitCode::FAILURE,
+    }
+}
+
+/// A table whose columns from `numbers_from` on are set to the right.
+pub fn table<R: IntoIterator<Item = String>>(header: &[&str], rows: impl IntoIterator<Item = R>, numbers_from: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.into_iter().collect::<Vec<String>>());
+    }
+    for column in table.column_iter_mut().skip(numbers_from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A progress bar on stderr; invisible when that is no terminal, or when asked to be quiet.
+pub fn bar(length: usize, template: &str, quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let style = ProgressStyle::with_template(template).expect("the templates are constants").progress_chars("=> ");
+    ProgressBar::with_draw_target(Some(length as u64), target).with_style(style)
+}
+
+/// 12_345_678 as `11.8 MiB`.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..=9_999 => format!("{n} B"),
+        10_000..=10_239_999 => format!("{:.1} KiB", n as f64 / 1024.0),
+        10_240_000..=10_737_418_239 => format!("{:.1} MiB", n as f64 / 1048576.0),
+        _ => format!("{:.1} GiB", n as f64 / 1073741824.0),
+    }
+}
+
+/// 12345 as `12,345`.
+pub fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).expect("digits")).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([512, 134_217_728, u64::from(u32::MAX)].map(bytes), ["512 B", "128.0 MiB", "4096.0 MiB"]);
+    }
+
+    #[test]
+    fn a_plain_complaint_has_a_line_for_the_problem_and_one_for_the_remedy() {
+        let error = Error::unknown("method", "sasrek", &["sasrec", "pop"]);
+        assert_eq!(plain(&error), "error: unknown method `sasrek`\nhelp: did you mean `sasrec`? valid: sasrec, pop");
+    }
+}

@@ -1,0 +1,90 @@
+//! `gpurec devices`: what this machine offers, and what `auto` makes of it.
+
+use super::console::{bytes, say, table};
+use crate::engine::exec::gpu::AdapterSummary;
+use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
+use crate::error::Result;
+
+const HEADER: [&str; 9] =
+    ["adapter", "backend", "type", "driver", "max binding", "max buffer", "workgroup memory", "timestamps", "f16"];
+
+pub fn devices() -> Result<()> {
+    let adapters = adapters();
+    say(table(&HEADER, adapters.iter().map(adapter_row).chain([cpu_row()]), 4))?;
+    say(format!("auto: {}", verdict(&adapters)))
+}
+
+fn adapter_row(adapter: &AdapterSummary) -> [String; 9] {
+    let yes = |has: bool| String::from(if has { "yes" } else { "no" });
+    [
+        adapter.name.clone(),
+        adapter.backend.clone(),
+        kind(adapter).into(),
+        adapter.driver.clone(),
+        bytes(adapter.max_binding_bytes),
+        bytes(adapter.max_buffer_bytes),
+        bytes(adapter.max_workgroup_bytes.into()),
+        yes(adapter.timestamps),
+        yes(adapter.f16),
+    ]
+}
+
+fn kind(adapter: &AdapterSummary) -> &'static str {
+    match adapter.kind {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "unknown",
+    }
+}
+
+fn cpu_row() -> [String; 9] {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut row: [String; 9] = std::array::from_fn(|_| "-".into());
+    [row[0], row[1], row[2]] = ["cpu".into(), "own kernels".into(), format!("{cores} cores")];
+    row
+}
+
+/// What `auto` opens, and why.
+fn verdict(adapters: &[AdapterSummary]) -> String {
+    if let Some(index) = choose(adapters, &Wanted::Hardware) {
+        return format!("{} ({}): a {} goes before the cpu", adapters[index].name, adapters[index].backend, kind(&adapters[index]));
+    }
+    let named = adapters.iter().find(|adapter| adapter.is_software());
+    match named.map(|adapter| adapter.name.split_whitespace().next().unwrap_or_default()) {
+        Some(name) => format!(
+            "cpu: there is no GPU. A software adapter computes on the same cores, far slower; it is used only when \
+             named: --device {name}"
+        ),
+        None => "cpu: no GPU adapter was found".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(name: &str, kind: wgpu::DeviceType) -> AdapterSummary {
+        AdapterSummary {
+            name: name.into(),
+            backend: "vulkan".into(),
+            driver: String::new(),
+            kind,
+            max_binding_bytes: 0,
+            max_buffer_bytes: 0,
+            max_workgroup_bytes: 0,
+            timestamps: false,
+            f16: false,
+        }
+    }
+
+    #[test]
+    fn auto_prefers_a_discrete_gpu_and_never_takes_software() {
+        let software = adapter("llvmpipe (LLVM 19)", wgpu::DeviceType::Cpu);
+        assert!(verdict(&[]).starts_with("cpu: no GPU"));
+        assert!(verdict(std::slice::from_ref(&software)).ends_with("--device llvmpipe"));
+        let all = [software, adapter("Iris", wgpu::DeviceType::IntegratedGpu), adapter("RTX", wgpu::DeviceType::DiscreteGpu)];
+        assert_eq!(verdict(&all), "RTX (vulkan): a discrete GPU goes before the cpu");
+    }
+}

@@ -1,0 +1,77 @@
+//! `gpurec eval`: ranks the held-out items of a data set with a trained model.
+
+use super::DeviceArgs;
+use super::console::say;
+use super::results::{Results, published_row};
+use crate::data::{Interactions, resolve};
+use crate::error::{Error, Result};
+use crate::train::Trained;
+use std::path::{Path, PathBuf};
+use toml::Table;
+
+const EXAMPLES: &str = "\
+Examples:
+  gpurec eval --checkpoint runs/lma4rec-kuairec-seed1
+  gpurec eval --checkpoint runs/mine --dataset newer_sequences.txt --device cpu";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct EvalArgs {
+    /// The folder of a run
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+
+    /// Name or path of a data set with the items that the model was trained on; the run's own when not given
+    #[arg(long, value_name = "NAME|PATH")]
+    dataset: Option<String>,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub fn eval(args: &EvalArgs) -> Result<()> {
+    let trained = Trained::open(&args.checkpoint)?;
+    let data = match &args.dataset {
+        Some(dataset) => resolve(dataset)?,
+        None => resolve(&trained.dataset).map_err(|error| {
+            let problem = format!("the data set of this run cannot be read: {error}");
+            Error::usage(problem, "give its name or path with --dataset")
+        })?,
+    };
+    same_items(&trained, &data)?;
+    let mut executor = args.device.open()?;
+    let mut ranker = trained.ranker(executor.as_mut())?;
+    say(format!("method  {}\ndata    {}: {}", trained.method_name, data.name, data.statistics()))?;
+    say(format!("device  {}\n", executor.describe()))?;
+    let measured = Results::measure(&mut ranker, executor.as_mut(), &data)?;
+    let published = published_row(&trained.method_name, &config_of(&args.checkpoint), &data.name);
+    say(Results { published, ..measured }.text())
+}
+
+/// The configuration of the method in a run's `config.toml`, which `Trained::open` has read already.
+fn config_of(folder: &Path) -> Table {
+    let run = if folder.join("config.toml").exists() { folder } else { folder.parent().unwrap_or(folder) };
+    let text = std::fs::read_to_string(run.join("config.toml")).unwrap_or_default();
+    let table: Table = text.parse().unwrap_or_default();
+    table.get("method").and_then(toml::Value::as_table).cloned().unwrap_or_default()
+}
+
+/// The item table of a model has a row for each item it was trained on, in the order of their ids.
+fn same_items(trained: &Trained, data: &Interactions) -> Result<()> {
+    if trained.items == data.items {
+        return Ok(());
+    }
+    let missing = |from: &[String], of: &[String]| {
+        let held: std::collections::HashSet<&String> = from.iter().collect();
+        of.iter().find(|item| !held.contains(item)).map_or("none".into(), |item| format!("`{item}`"))
+    };
+    let problem = format!(
+        "{} has {} items, the model was trained with {}; first item unknown to the model: {}, to the data set: {}",
+        data.name,
+        data.n_items(),
+        trained.items.len(),
+        missing(&trained.items, &data.items),
+        missing(&data.items, &trained.items),
+    );
+    Err(Error::usage(problem, format!("evaluate on data with the same items, such as {}, or train a model on this data", trained.dataset)))
+}

@@ -1,0 +1,102 @@
+//! The command line: one file per subcommand. Results go to stdout; progress, warnings and errors to stderr.
+
+pub mod bench;
+pub mod console;
+mod data;
+mod devices;
+mod eval;
+mod excerpt;
+mod methods;
+mod progress;
+mod recommend;
+mod report;
+mod results;
+mod run;
+mod verify;
+
+use crate::engine::Executor;
+use crate::engine::exec::DeviceChoice;
+use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
+use crate::error::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  gpurec run --method lma4rec                     train on the bundled data set, on the best device there is
+  gpurec run --method sasrec --set loss=ce --dataset my_sequences.txt
+  gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29
+  gpurec verify                                   prove the kernels on this machine's device
+
+A data set is a file of lines `user item item item ...` in time order, plain or gzipped.";
+
+/// Trains and evaluates sequential recommenders on any GPU and on plain CPUs.
+#[derive(Debug, Parser)]
+#[command(name = "gpurec", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a method on a data set and evaluate it
+    Run(run::RunArgs),
+    /// Evaluate a trained model again
+    Eval(eval::EvalArgs),
+    /// Recommend items for a history, with a trained model
+    Recommend(recommend::RecommendArgs),
+    /// Prove the kernels right on a device: every case of every op against f64
+    Verify(verify::VerifyArgs),
+    /// List the adapters of this machine and the executor that `auto` chooses
+    Devices,
+    /// List the methods, or show the presets and keys of one
+    Methods(methods::MethodsArgs),
+    /// List the data sets, or show one
+    Data(data::DataArgs),
+    /// Measure kernels on a device
+    Bench(bench::BenchArgs),
+}
+
+/// Runs the command. The exit code is 0, or 1 where the command's own verdict is negative.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let done = |()| ExitCode::SUCCESS;
+    match cli.command {
+        Command::Run(args) => run::run(&args).map(done),
+        Command::Eval(args) => eval::eval(&args).map(done),
+        Command::Recommend(args) => recommend::recommend(&args).map(done),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Devices => devices::devices().map(done),
+        Command::Methods(args) => methods::methods(&args).map(done),
+        Command::Data(args) => data::data(&args).map(done),
+        Command::Bench(args) => bench::bench(&args).map(done),
+    }
+}
+
+/// Where to run; the same in every command that computes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DeviceArgs {
+    /// auto, cpu, gpu, or a part of an adapter's name (see `gpurec devices`)
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+
+    /// Threads of the cpu executor; 0 is one per core. Results do not depend on it
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+}
+
+impl DeviceArgs {
+    fn open(&self) -> Result<Box<dyn Executor>> {
+        DeviceChoice::parse(&self.device).open(self.threads)
+    }
+
+    /// The adapter that `open` asks for; `None` where it computes without one.
+    fn adapter(&self) -> Option<Wanted<'_>> {
+        match DeviceChoice::parse(&self.device) {
+            DeviceChoice::Auto => choose(&adapters(), &Wanted::Hardware).map(|_| Wanted::Hardware),
+            DeviceChoice::Gpu => Some(Wanted::Hardware),
+            DeviceChoice::Named(name) => Some(Wanted::Named(name)),
+            DeviceChoice::Cpu | DeviceChoice::Reference => None,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a person sees of training: a bar over the whole run, and a line per epoch.
+
+use super::console::{bar, note, say};
+use crate::train::{EpochReport, Observer};
+use indicatif::ProgressBar;
+use std::time::Duration;
+
+const TEMPLATE: &str = "{bar:20} {percent:>3}%  {msg}  at most {eta} left";
+
+pub struct Progress {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    epoch: String,
+    loss: Option<f32>,
+    /// The metric that selects the best epoch; shown besides the usual two.
+    select_by: String,
+}
+
+impl Progress {
+    pub fn new(quiet: bool, select_by: &str) -> Self {
+        Progress { quiet, bar: None, epoch: String::new(), loss: None, select_by: select_by.into() }
+    }
+
+    /// Prints without tearing the bar.
+    fn print(&self, line: &str, print: impl Fn(&str)) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| print(line)),
+            None => print(line),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+impl Observer for Progress {
+    fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize) {
+        let quiet = self.quiet;
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = bar(epochs * steps, TEMPLATE, quiet);
+            bar.set_position(((epoch - 1) * steps) as u64);
+            bar.reset_eta();
+            bar.enable_steady_tick(Duration::from_millis(500));
+            bar
+        });
+        self.epoch = format!("epoch {epoch}/{epochs}");
+        bar.set_message(self.epoch.clone());
+    }
+
+    fn steps_done(&mut self, steps: usize, loss: Option<f32>, tokens_per_second: f64) {
+        self.loss = loss.or(self.loss);
+        let Some(bar) = &self.bar else { return };
+        let loss = self.loss.map_or(String::new(), |loss| format!("  loss {loss:.4}"));
+        bar.inc(steps as u64);
+        bar.set_message(format!("{}{loss}  {:.0}k tokens/s", self.epoch, tokens_per_second / 1e3));
+    }
+
+    fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) {
+        if !self.quiet {
+            self.print(&epoch_line(report, best_epoch, &self.select_by), |line| drop(say(line)));
+        }
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.print(&format!("warning: {message}"), |line| note(line));
+    }
+}
+
+/// `epoch   3  loss 7.1234  valid ndcg@20 0.0512  hr@10 0.0731  12.3 s  best`.
+fn epoch_line(report: &EpochReport, best_epoch: usize, select_by: &str) -> String {
+    let loss = report.losses.get("loss").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+    let mut keys = vec!["ndcg@20", "hr@10"];
+    keys.extend((!keys.contains(&select_by)).then_some(select_by));
+    let valid: Vec<String> =
+        keys.into_iter().filter_map(|key| Some(format!("{key} {:.4}", report.valid.get(key)?))).collect();
+    let best = if best_epoch == report.epoch { "  best" } else { "" };
+    format!("epoch {:>3}  loss {loss:.4}  valid {}  {:.1} s{best}", report.epoch, valid.join("  "), report.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::Metrics;
+
+    #[test]
+    fn a_line_has_loss_metrics_time_and_marks_the_best_epoch() {
+        let report = EpochReport {
+            epoch: 3,
+            step: 9,
+            losses: serde_json::from_str(r#"{"loss": 2.5, "ssl": 1.0}"#).unwrap(),
+            valid: Metrics::from_ranks(&[1, 30]),
+            seconds: 1.25,
+            tokens_per_second: 1e5,
+        };
+        assert_eq!(epoch_line(&report, 3, "ndcg@20"), "epoch   3  loss 2.5000  valid ndcg@20 0.5000  hr@10 0.5000  1.2 s  best");
+        assert!(epoch_line(&report, 2, "mrr").ends_with("mrr 0.5167  1.2 s"));
+    }
+}

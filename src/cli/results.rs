@@ -1,0 +1,126 @@
+//! The table that ends a run or an evaluation: our figures under each protocol, and the paper's beside them.
+
+use crate::data::{Interactions, LeaveOneOut, paper_name};
+use crate::engine::Executor;
+use crate::error::Result;
+use crate::eval::{Metrics, Published, comparison_markdown, comparison_table, published, tie_warning};
+use crate::train::{Ranker, Ranks, RunResult};
+use toml::Table;
+
+/// Figures of one model on one data set.
+pub struct Results {
+    pub valid: Metrics,
+    pub test: Metrics,
+    pub test_history_kept: Metrics,
+    pub published: Option<Published>,
+    /// Shown below the table, if ties are common.
+    pub tie_warning: Option<String>,
+}
+
+impl Results {
+    pub fn of_run(result: &RunResult, config: &Table) -> Results {
+        Results {
+            valid: result.valid.clone(),
+            test: result.test.clone(),
+            test_history_kept: result.test_history_kept.clone(),
+            published: published_row(&result.method, config, &result.dataset),
+            tie_warning: None,
+        }
+    }
+
+    /// Ranks the held-out items of a data set with the loaded parameters.
+    pub fn measure(ranker: &mut Ranker, executor: &mut dyn Executor, data: &Interactions) -> Result<Results> {
+        let split = LeaveOneOut::new(data);
+        let users = 0..data.n_users();
+        let valid: Vec<(&[u32], u32)> = users.clone().map(|u| split.valid(u)).collect();
+        let test: Vec<(&[u32], u32)> = users.map(|u| split.test(u)).collect();
+        let valid: Ranks = ranker.rank(executor, &valid)?;
+        let test: Ranks = ranker.rank(executor, &test)?;
+        Ok(Results {
+            valid: Metrics::from_ranks(&valid.history_excluded),
+            test: Metrics::from_ranks(&test.history_excluded),
+            test_history_kept: Metrics::from_ranks(&test.history_kept),
+            published: None,
+            tie_warning: tie_warning(test.tie_share),
+        })
+    }
+
+    fn rows(&self) -> Vec<(&'static str, Metrics)> {
+        let mut rows = vec![
+            ("valid", self.valid.clone()),
+            ("test (history excluded)", self.test.clone()),
+            ("test (history kept)", self.test_history_kept.clone()),
+        ];
+        rows.extend(self.published.iter().map(|row| ("published (history excluded)", Metrics::from_figures(row.figures))));
+        rows
+    }
+
+    /// What must be known to read the table.
+    fn caption(&self) -> String {
+        let mut text = String::from(
+            "Leave-one-out; every item of the catalogue is a candidate, but for those of the user's history where it is excluded.",
+        );
+        if let Some(row) = &self.published {
+            text += &format!("\nPublished: {}.", row.source);
+            if row.doubtful {
+                text += " Doubtful: no ranking can have these figures together.";
+            }
+        }
+        if let Some(warning) = &self.tie_warning {
+            text += &format!("\nwarning: {warning}");
+        }
+        text
+    }
+
+    /// For the terminal.
+    pub fn text(&self) -> String {
+        let rows = self.rows();
+        let rows: Vec<(&str, &Metrics)> = rows.iter().map(|(label, metrics)| (*label, metrics)).collect();
+        format!("{}\n{}", comparison_table(&rows), self.caption())
+    }
+
+    pub fn markdown(&self) -> String {
+        let rows = self.rows();
+        let rows: Vec<(&str, &Metrics)> = rows.iter().map(|(label, metrics)| (*label, metrics)).collect();
+        format!("{}\n{}\n", comparison_markdown(&rows), self.caption())
+    }
+}
+
+/// The published figures that a method's configuration is to be held against.
+pub fn published_row(method: &str, config: &Table, dataset: &str) -> Option<Published> {
+    let loss = config.get("loss").and_then(toml::Value::as_str);
+    let row = match (method, loss) {
+        ("sasrec", Some("ce")) => "sasrec-ce",
+        ("sasrec", Some("sampled_softmax")) => return None,
+        _ => method,
+    };
+    published(row, paper_name(dataset)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_row_follows_the_loss() {
+        let config = |loss: &str| Table::from_iter([("loss".to_string(), loss.into())]);
+        let row = |loss| published_row("sasrec", &config(loss), "amazon_beauty");
+        assert_ne!(row("ce"), row("bce"));
+        assert!(row("ce").is_some() && row("sampled_softmax").is_none());
+        assert_eq!(published_row("lma4rec", &config("ce"), "kuairec"), None);
+    }
+
+    #[test]
+    fn a_published_row_comes_with_its_source() {
+        let ours = Metrics::from_ranks(&[1, 2, 3]);
+        let results = Results {
+            valid: ours.clone(),
+            test: ours.clone(),
+            test_history_kept: ours,
+            published: published("lma4rec", "Toys"),
+            tie_warning: None,
+        };
+        assert!(results.text().contains("0.1188") && results.text().contains("2204.10128"), "{}", results.text());
+        assert!(results.markdown().starts_with("| method |"), "{}", results.markdown());
+    }
+}

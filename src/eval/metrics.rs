@@ -1,0 +1,149 @@
+//! Hit rate, NDCG and MRR of one held-out target per user, over all U users.
+//!
+//! ```text
+//! HR@k    = 1/U sum_u [rank_u <= k]
+//! NDCG@k  = 1/U sum_u [rank_u <= k] / log2(rank_u + 1)
+//! MRR     = 1/U sum_u 1 / rank_u
+//! ```
+//!
+//! Ranks count from 1. An unreachable target (`UNREACHABLE`: it was excluded from the candidates) is a miss in all three.
+//! Ranks are whole numbers and the sums run in user order, so the metrics do not depend on batch size or thread count.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::rank::UNREACHABLE;
+
+/// The cut-offs reported by default.
+pub const KS: [usize; 3] = [5, 10, 20];
+
+/// Means over users. `hr` and `ndcg` hold `(k, value)`, k ascending. Serialised as one flat map in a fixed order:
+/// `hr@5, hr@10, hr@20, ndcg@5, ndcg@10, ndcg@20, mrr`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    pub hr: Vec<(usize, f64)>,
+    pub ndcg: Vec<(usize, f64)>,
+    pub mrr: f64,
+}
+
+impl Metrics {
+    pub fn from_ranks(ranks: &[u32]) -> Self {
+        Self::from_ranks_at(ranks, &KS)
+    }
+
+    /// At other cut-offs, for protocols that report others (SSI: 5, 10, 15, 20).
+    pub fn from_ranks_at(ranks: &[u32], ks: &[usize]) -> Self {
+        let mean = |gain: &dyn Fn(f64) -> f64| -> f64 {
+            let reached = ranks.iter().filter(|&&rank| rank != UNREACHABLE);
+            reached.map(|&rank| gain(f64::from(rank))).sum::<f64>() / ranks.len().max(1) as f64
+        };
+        let hit = |rank: f64, k: usize| f64::from(u8::from(rank <= k as f64));
+        Metrics {
+            hr: ks.iter().map(|&k| (k, mean(&|rank| hit(rank, k)))).collect(),
+            ndcg: ks.iter().map(|&k| (k, mean(&|rank| hit(rank, k) / (rank + 1.0).log2()))).collect(),
+            mrr: mean(&|rank| 1.0 / rank),
+        }
+    }
+
+    /// From the six figures papers print: HR@5/10/20, NDCG@5/10/20. They print no MRR; it is NaN.
+    pub fn from_figures(figures: [f64; 6]) -> Self {
+        let at = |values: &[f64]| KS.into_iter().zip(values.iter().copied()).collect();
+        Metrics { hr: at(&figures[..3]), ndcg: at(&figures[3..]), mrr: f64::NAN }
+    }
+
+    /// HR@5/10/20, NDCG@5/10/20; NaN where a cut-off was not measured.
+    pub fn figures(&self) -> [f64; 6] {
+        let at = |values: &[(usize, f64)]| KS.map(|k| value_at(values, k).unwrap_or(f64::NAN));
+        let ([a, b, c], [d, e, f]) = (at(&self.hr), at(&self.ndcg));
+        [a, b, c, d, e, f]
+    }
+
+    pub fn hr_at(&self, k: usize) -> Option<f64> {
+        value_at(&self.hr, k)
+    }
+
+    pub fn ndcg_at(&self, k: usize) -> Option<f64> {
+        value_at(&self.ndcg, k)
+    }
+
+    /// Key and value of every metric, in the order of serialisation.
+    pub fn entries(&self) -> Vec<(String, f64)> {
+        let hr = self.hr.iter().map(|&(k, value)| (format!("hr@{k}"), value));
+        let ndcg = self.ndcg.iter().map(|&(k, value)| (format!("ndcg@{k}"), value));
+        hr.chain(ndcg).chain([("mrr".to_owned(), self.mrr)]).collect()
+    }
+
+    /// One metric by its key, such as "ndcg@20".
+    pub fn get(&self, key: &str) -> Option<f64> {
+        self.entries().into_iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+}
+
+fn value_at(values: &[(usize, f64)], k: usize) -> Option<f64> {
+    values.iter().find(|(cut, _)| *cut == k).map(|&(_, value)| value)
+}
+
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.entries())
+    }
+}
+
+impl<'de> Deserialize<'de> for Metrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut metrics = Metrics { mrr: f64::NAN, ..Metrics::default() };
+        // A number that is not finite is written as null in JSON.
+        for (key, value) in std::collections::BTreeMap::<String, Option<f64>>::deserialize(deserializer)? {
+            let value = value.unwrap_or(f64::NAN);
+            match key.split_once('@').map(|(name, k)| (name, k.parse())) {
+                Some(("hr", Ok(k))) => metrics.hr.push((k, value)),
+                Some(("ndcg", Ok(k))) => metrics.ndcg.push((k, value)),
+                None if key == "mrr" => metrics.mrr = value,
+                _ => return Err(D::Error::custom(format!("unknown metric `{key}`; known: hr@K, ndcg@K, mrr"))),
+            }
+        }
+        metrics.hr.sort_by_key(|&(k, _)| k);
+        metrics.ndcg.sort_by_key(|&(k, _)| k);
+        Ok(metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_users_worked_out_by_hand() {
+        let metrics = Metrics::from_ranks(&[1, 3, 7, 21, UNREACHABLE]);
+        assert_eq!(metrics.hr, [(5, 2.0 / 5.0), (10, 3.0 / 5.0), (20, 3.0 / 5.0)]);
+        assert_eq!(metrics.ndcg_at(5), Some((1.0 + 1.0 / 2.0) / 5.0));
+        assert_eq!(metrics.ndcg_at(20), Some((1.0 + 1.0 / 2.0 + 1.0 / 3.0) / 5.0));
+        assert_eq!(metrics.mrr, (1.0 + 1.0 / 3.0 + 1.0 / 7.0 + 1.0 / 21.0) / 5.0);
+    }
+
+    #[test]
+    fn no_users_give_zero_and_not_nan() {
+        assert!(Metrics::from_ranks(&[]).entries().into_iter().all(|(_, value)| value == 0.0));
+    }
+
+    #[test]
+    fn metrics_are_written_as_one_flat_ordered_map_and_read_back() {
+        let metrics = Metrics::from_ranks(&[1, 2, 12]);
+        let json = serde_json::to_string(&metrics).unwrap();
+        let places =
+            ["hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr"].map(|key| json.find(key).unwrap());
+        assert!(places.is_sorted());
+        assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap(), metrics);
+        assert!(serde_json::from_str::<Metrics>(r#"{"recal@5": 0.1}"#).is_err());
+        assert_eq!(metrics.get("ndcg@10"), metrics.ndcg_at(10));
+    }
+
+    #[test]
+    fn published_figures_round_trip_without_an_mrr() {
+        let figures = [0.1, 0.2, 0.3, 0.05, 0.07, 0.09];
+        let metrics = Metrics::from_figures(figures);
+        assert_eq!(metrics.figures(), figures);
+        let back: Metrics = serde_json::from_str(&serde_json::to_string(&metrics).unwrap()).unwrap();
+        assert!(back.mrr.is_nan() && back.figures() == figures);
+        assert!(Metrics::from_ranks_at(&[1], &[15]).figures().iter().all(|figure| figure.is_nan()));
+    }
+}

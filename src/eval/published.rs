@@ -1,0 +1,92 @@
+//! Figures that papers and public logs report, to print beside our own. The data is `published.toml`.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// One row of a published table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// HR@5/10/20, NDCG@5/10/20; full ranking over all items, leave-one-out.
+    pub figures: [f64; 6],
+    /// The publication, for the table's caption.
+    pub source: String,
+    /// Whether the row holds a pair of figures that no ranking can have: a misprint, or another protocol.
+    pub doubtful: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    source: String,
+    /// Data set -> method -> figures.
+    figures: BTreeMap<String, BTreeMap<String, [f64; 6]>>,
+    /// Data set -> methods whose row is doubtful.
+    #[serde(default)]
+    doubtful: BTreeMap<String, Vec<String>>,
+}
+
+static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
+    let file: BTreeMap<String, Vec<Table>> =
+        toml::from_str(include_str!("published.toml")).expect("published.toml is well formed");
+    file.into_values().flatten().collect()
+});
+
+/// The published row of a method (`sasrec`, `lma4rec`, ...; `sasrec-ce` for SASRec with cross-entropy over all items)
+/// on a data set by its paper name (`Sports`, see `data::paper_name`).
+pub fn published(method: &str, dataset: &str) -> Option<Published> {
+    TABLES.iter().find_map(|table| {
+        let &figures = table.figures.get(dataset)?.get(method)?;
+        let doubtful = table.doubtful.get(dataset).is_some_and(|methods| methods.iter().any(|m| m == method));
+        Some(Published { figures, source: table.source.clone(), doubtful })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHODS: [&str; 9] = ["pop", "bpr", "gru4rec", "caser", "sasrec", "s3-rec", "cl4srec", "coserec", "lma4rec"];
+
+    #[test]
+    fn every_method_of_the_table_is_there_for_every_data_set() {
+        for dataset in ["Sports", "Toys", "Yelp"] {
+            assert!(METHODS.iter().all(|method| published(method, dataset).is_some()), "{dataset}");
+        }
+        for dataset in ["Beauty", "Sports", "Toys", "Yelp"] {
+            assert!(published("sasrec-ce", dataset).is_some(), "{dataset}");
+        }
+        let row = published("lma4rec", "Sports").unwrap();
+        assert_eq!(row.figures, [0.0297, 0.0439, 0.0634, 0.0199, 0.0246, 0.0293]);
+        assert!(row.source.contains("2204.10128") && !row.doubtful);
+        assert_eq!(published("lma4rec", "Beauty"), None);
+        assert_eq!(published("unheard-of", "Toys"), None);
+    }
+
+    /// Hits between places a and b, `dHR`, add to NDCG at least `dHR / log2(b + 1)` and at most `dHR / log2(a + 1)`.
+    fn is_possible([hr5, hr10, hr20, ndcg5, ndcg10, ndcg20]: [f64; 6]) -> bool {
+        let rounding = 1.01e-4;
+        let steps = [
+            (hr5, ndcg5, 1.0, 5.0),
+            (hr10 - hr5, ndcg10 - ndcg5, 6.0, 10.0),
+            (hr20 - hr10, ndcg20 - ndcg10, 11.0, 20.0f64),
+        ];
+        steps.into_iter().all(|(hr, ndcg, first, last): (f64, f64, f64, f64)| {
+            let (least, most) = ((hr - rounding) / (last + 1.0).log2(), (hr + rounding) / (first + 1.0).log2());
+            (least - rounding..=most + rounding).contains(&ndcg)
+        })
+    }
+
+    #[test]
+    fn rows_are_marked_doubtful_exactly_where_no_ranking_has_such_figures() {
+        for table in TABLES.iter() {
+            for (dataset, methods) in &table.figures {
+                for method in methods.keys() {
+                    let row = published(method, dataset).unwrap();
+                    assert_eq!(row.doubtful, !is_possible(row.figures), "{method} on {dataset}");
+                }
+            }
+        }
+    }
+}

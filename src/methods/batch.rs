@@ -1,0 +1,35 @@
+//! From packed sequences to the feed of a graph with `nn::Tokens`.
+
+use crate::data::Packed;
+use crate::data::pack::INERT;
+use crate::engine::rng::RngState;
+use crate::engine::{Feed, Tensor};
+use crate::ops::embedding::segments;
+
+/// Feeds the token inputs. `padding_item` is the row of the item table that is read but not trained, if there is one.
+/// `training` adds what only gradients and random numbers need.
+pub fn feed_tokens(feed: &mut Feed, packed: &Packed, padding_item: Option<u32>, training: Option<RngState>) {
+    let rows = packed.n_rows();
+    let mut set = |name: &str, shape: &[usize], data: &[u32]| feed.set(name, Tensor::u32(shape, data));
+    set("cu_seqlens", &[packed.cu_seqlens.len()], &packed.cu_seqlens);
+    set("items", &[rows], &packed.items);
+    set("positions", &[rows], &packed.positions);
+    let Some(rng) = training else {
+        let last_rows = packed.last_rows();
+        return set("last_rows", &[last_rows.len()], &last_rows);
+    };
+    let row_keys: Vec<u32> = packed.sequence.iter().zip(&packed.positions).flat_map(|(s, p)| [*s, *p]).collect();
+    set("row_keys", &[rows, 2], &row_keys);
+    set("rng", &[4], &rng.words());
+    // Inert rows read some position but must not be counted in its gradient.
+    let live = |(s, p): (&u32, &u32)| if *s == INERT { INERT } else { *p };
+    let positions: Vec<u32> = packed.sequence.iter().zip(&packed.positions).map(live).collect();
+    feed.set("item_segments", segments(&packed.items, padding_item));
+    feed.set("position_segments", segments(&positions, None));
+}
+
+/// Feeds `name[N]` and `name_segments` for a gather that is differentiated.
+pub fn feed_ids(feed: &mut Feed, name: &str, ids: &[u32]) {
+    feed.set(name, Tensor::u32(&[ids.len()], ids));
+    feed.set(&format!("{name}_segments"), segments(ids, None));
+}

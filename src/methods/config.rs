@@ -1,0 +1,150 @@
+//! Configuration in layers: defaults, preset of the mode, preset for the data set, file, `--set`. Later ones win.
+//!
+//! Every key must exist in the defaults; a wrong one is refused with the nearest valid name.
+
+use super::MethodInfo;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The complete table of a configuration struct.
+pub fn table_of<T: Serialize>(config: &T) -> Table {
+    Table::try_from(config).expect("configurations serialise to TOML tables")
+}
+
+/// The configuration struct of a complete table.
+pub fn typed<T: DeserializeOwned>(table: &Table) -> Result<T> {
+    table.clone().try_into().map_err(|e: toml::de::Error| {
+        Error::usage(format!("the configuration does not fit: {}", e.message()), "`gpurec methods NAME` prints the keys with their types")
+    })
+}
+
+/// Modes a method's preset knows.
+pub fn modes(info: &MethodInfo) -> Vec<String> {
+    parse_preset(info).keys().cloned().collect()
+}
+
+fn parse_preset(info: &MethodInfo) -> Table {
+    info.preset.parse().unwrap_or_else(|e| panic!("the preset of {} is not TOML: {e}", info.name))
+}
+
+/// The complete configuration of a method for a data set (`paper_name`: how the papers call it).
+pub fn resolve(
+    info: &MethodInfo,
+    paper_name: Option<&str>,
+    file: Option<&Path>,
+    assignments: &[String],
+) -> Result<Table> {
+    let file = file.map(read_file).transpose()?;
+    let assigned = assignments.iter().map(|text| assignment(text)).collect::<Result<Vec<Table>>>()?;
+    let named_mode = assigned.iter().rev().chain(&file).find_map(|t| t.get("mode")?.as_str());
+    let mode = named_mode.unwrap_or("quality").to_string();
+    let mut preset = parse_preset(info);
+    let known = modes(info);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let Some(Value::Table(mut of_mode)) = preset.remove(&mode) else {
+        return Err(Error::unknown("mode", &mode, &known));
+    };
+    let of_datasets = of_mode.remove("datasets");
+    let of_dataset = of_datasets.as_ref().and_then(|all| all.get(paper_name?)?.as_table()).cloned();
+
+    let mut config = (info.defaults)();
+    let layers = [Some(of_mode), of_dataset, file].into_iter().flatten().chain(assigned);
+    for layer in layers {
+        overlay(&mut config, layer, "")?;
+    }
+    config.insert("mode".into(), Value::String(mode));
+    Ok(config)
+}
+
+fn read_file(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
+    text.parse().map_err(|e: toml::de::Error| {
+        let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];
+        let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
+        Error::Data {
+            path: path.into(),
+            line: before.matches('\n').count() + 1,
+            column,
+            problem: e.message().to_string(),
+            help: "a configuration is TOML: lines of `key = value`, see config.toml of any run".into(),
+        }
+    })
+}
+
+/// `key=value` or `table.key=value` as a table. A value that is no TOML is a string: `--set loss=ce`.
+fn assignment(text: &str) -> Result<Table> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(Error::usage(format!("`{text}` is not an assignment"), "write --set key=value, e.g. --set dim=128"));
+    };
+    let (key, value) = (key.trim(), value.trim());
+    let value: Value = value.parse().unwrap_or_else(|_| Value::String(value.into()));
+    let mut path: Vec<&str> = key.split('.').collect();
+    let last = path.pop().unwrap_or(key);
+    let mut table = Table::from_iter([(last.to_string(), value)]);
+    for part in path.into_iter().rev() {
+        table = Table::from_iter([(part.to_string(), Value::Table(table))]);
+    }
+    Ok(table)
+}
+
+fn overlay(config: &mut Table, layer: Table, prefix: &str) -> Result<()> {
+    for (key, value) in layer {
+        let full = format!("{prefix}{key}");
+        if !config.contains_key(&key) {
+            let valid: Vec<String> = config.keys().map(|known| format!("{prefix}{known}")).collect();
+            return Err(Error::unknown("configuration key", &full, &valid.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
+        match (config.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(layer)) => overlay(inner, layer, &format!("{full}."))?,
+            (Some(held), value) => *held = coerce(&full, held, value)?,
+            (None, _) => unreachable!("just checked"),
+        }
+    }
+    Ok(())
+}
+
+/// Integers are accepted where a float is held; anything else must have the held type.
+fn coerce(key: &str, held: &Value, given: Value) -> Result<Value> {
+    match (held, given) {
+        (Value::Float(_), Value::Integer(n)) => Ok(Value::Float(n as f64)),
+        (held, given) if held.same_type(&given) => Ok(given),
+        (held, given) => Err(Error::usage(
+            format!("`{key}` = {given} is a {}, a {} is wanted", given.type_str(), held.type_str()),
+            format!("for example {key}={held}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::{METHODS, find};
+
+    #[test]
+    fn every_preset_of_every_method_builds() {
+        for info in METHODS {
+            for mode in modes(info) {
+                for dataset in [None, Some("Sports"), Some("Toys"), Some("Beauty")] {
+                    let config = resolve(info, dataset, None, &[format!("mode={mode}")]).unwrap();
+                    (info.build)(&config, 10).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_key_is_refused_with_the_nearest_valid_one() {
+        let error = resolve(find("sasrec").unwrap(), None, None, &["learning_rte=0.1".into()]).unwrap_err();
+        assert!(error.help().unwrap().contains("did you mean `learning_rate`?"), "{error:?}");
+    }
+
+    #[test]
+    fn an_integer_is_accepted_for_a_float_but_a_string_is_not() {
+        let sasrec = find("sasrec").unwrap();
+        assert!(resolve(sasrec, None, None, &["hidden_dropout=0".into()]).is_ok());
+        assert!(resolve(sasrec, None, None, &["hidden_dropout=much".into()]).is_err());
+    }
+}

@@ -1,0 +1,395 @@
+//! LMA4Rec (Hao et al., arXiv 2204.10128): contrastive learning over views made by data augmentation and by learnable
+//! model augmentation.
+//!
+//! Three copies of each sequence are encoded in one packed pass: the sequence itself and two augmented views. The loss is
+//!
+//! ```text
+//! L = L_rs + lambda L_ssl                                                       (Eq. 9)
+//! L_rs  = next-item loss on the original sequences                              (Eq. 7)
+//! L_ssl = NT-Xent over the 2B views, pairs (i, i + B)                           (Eq. 8)
+//! ```
+//!
+//! The feed-forward output of block c is multiplied by Bernoulli masks with keep probability `sigmoid(beta_c)` (Eq. 3).
+//! `beta_c` is learned by ARM (Eq. 2): a second forward pass with the antithetic masks and otherwise the same noise gives
+//! `f_B`, and the gradient is `sum (f_B - f_A)(u - 1/2)`. A row of the original sequence is credited with its own
+//! sequence's share of L_rs, a row of a view with its pair's share of L_ssl.
+//!
+//! Ablations of Table 3: `ssl`, `lma`, `da`. CoSeRec is `lma = false`; CL4SRec further restricts the operators.
+
+use super::batch::{feed_ids, feed_tokens};
+use super::config::{table_of, typed};
+use super::next_item::{Loss, LossInputs, NextItem};
+use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
+use crate::data::augment::{AugmentConfig, augment};
+use crate::data::pack::{INERT, row_bucket};
+use crate::data::sample::UserItems;
+use crate::data::{Interactions, LeaveOneOut, Packed, Similarity};
+use crate::engine::grad::Gradients;
+use crate::engine::graph::Flat;
+use crate::engine::params::ParamLayout;
+use crate::engine::rng::{RngState, Site};
+use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
+use crate::error::{Error, Result};
+use crate::nn::transformer::feed_forward_site;
+use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
+use crate::ops::add::Add;
+use crate::ops::arm_gradient::ArmGradient;
+use crate::ops::clamp::Clamp;
+use crate::ops::embedding::{Embedding, segments_len};
+use crate::ops::info_nce::{Similarity as Measure, info_nce};
+use crate::ops::reshape::Reshape;
+use crate::ops::scale::Scale;
+use crate::ops::sequence_sum::SequenceSum;
+use crate::ops::weighted_sum::WeightedSum;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub const INFO: MethodInfo = MethodInfo {
+    name: "lma4rec",
+    title: "LMA4Rec",
+    paper: "Hao et al., Learnable Model Augmentation Self-Supervised Learning for Sequential Recommendation, arXiv 2204.10128",
+    preset: include_str!("lma4rec.toml"),
+    defaults: || table_of(&Lma4RecConfig::default()),
+    build: |config, n_items| Ok(Box::new(Lma4Rec { config: checked(typed(config)?)?, n_items })),
+};
+
+/// What stands for a view in the contrastive loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Representation {
+    /// All `max_len x dim` encoder outputs, padding columns included, as CoSeRec's code does.
+    Flatten,
+    /// The hidden state of the last item.
+    Last,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lma4RecConfig {
+    pub mode: String,
+    pub loss: Loss,
+    pub negatives: usize,
+    /// The contrastive term; off: "w/o SSL".
+    pub ssl: bool,
+    /// Learnable Bernoulli masks; off (dropout in their place): "w/o LMA", which is CoSeRec.
+    pub lma: bool,
+    /// Data augmentation of the views; off (views differ by masks and dropout alone): "w/o DA".
+    pub da: bool,
+    /// lambda
+    pub ssl_weight: f64,
+    pub temperature: f64,
+    pub similarity: Measure,
+    pub representation: Representation,
+    #[serde(flatten)]
+    pub encoder: Transformer,
+    #[serde(flatten)]
+    pub training: Training,
+    pub augment: AugmentConfig,
+}
+
+impl Default for Lma4RecConfig {
+    fn default() -> Self {
+        Lma4RecConfig {
+            mode: String::new(),
+            loss: Loss::Ce,
+            negatives: 128,
+            ssl: true,
+            lma: true,
+            da: true,
+            ssl_weight: 0.1,
+            temperature: 1.0,
+            similarity: Measure::Dot,
+            representation: Representation::Last,
+            encoder: Transformer::default(),
+            training: Training::default(),
+            augment: AugmentConfig::default(),
+        }
+    }
+}
+
+fn checked(config: Lma4RecConfig) -> Result<Lma4RecConfig> {
+    config.encoder.validate()?;
+    config.augment.validate()?;
+    if config.temperature <= 0.0 {
+        return Err(Error::usage(format!("temperature = {} is not positive", config.temperature), "set temperature=1.0"));
+    }
+    Ok(config)
+}
+
+/// Bounds of the keep logits: beyond them masks hardly vary and ARM has no signal.
+const KEEP_LOGIT: Clamp = Clamp { low: -3.0, high: 5.0 };
+/// Copies of each sequence in a batch with views.
+const COPIES: usize = 3;
+
+pub struct Lma4Rec {
+    config: Lma4RecConfig,
+    n_items: usize,
+}
+
+/// Losses of one forward pass.
+struct Pass {
+    /// `[N]`
+    rows: ValueId,
+    /// Scalar and `[2B]`.
+    contrastive: Option<(ValueId, ValueId)>,
+}
+
+impl Lma4Rec {
+    /// The row of the item table that stands for no item: masked and padding positions.
+    fn padding_item(&self) -> u32 {
+        self.n_items as u32
+    }
+
+    fn copies(&self) -> usize {
+        if self.config.ssl { COPIES } else { 1 }
+    }
+
+    fn next_item(&self) -> NextItem {
+        NextItem { loss: self.config.loss, negatives: self.config.negatives }
+    }
+
+    fn view_rows(&self, users: usize) -> usize {
+        match self.config.representation {
+            Representation::Flatten => 2 * users * self.config.encoder.max_len,
+            Representation::Last => 2 * users,
+        }
+    }
+
+    fn noise(&self, antithetic: bool) -> FeedForwardNoise {
+        if self.config.lma { FeedForwardNoise::Learned { antithetic } } else { FeedForwardNoise::Dropout }
+    }
+
+    fn forward(&self, graph: &mut Graph, inputs: &Inputs, loss: Option<&LossInputs>, antithetic: bool) -> Result<(Pass, LossInputs)> {
+        let (encoder, config) = (&self.config.encoder, &self.config);
+        let table = encoder.item_table(graph, self.n_items + 1);
+        let noise = Some(self.noise(antithetic));
+        let hidden = encoder.encode(graph, &inputs.tokens, table, Some(self.padding_item()), noise)?;
+        let scorer = Scorer { query: hidden, table, bias: None, items: self.n_items };
+        let (rows, loss_inputs) = self.next_item().row_losses(graph, &scorer, loss)?;
+        let mut contrastive = None;
+        if let Some([ids, segments]) = inputs.view_rows {
+            let gather = Embedding { padding_idx: None };
+            let mut views = graph.add1(gather, &[hidden, ids, segments])?;
+            if config.representation == Representation::Flatten {
+                let width = encoder.max_len * encoder.dim;
+                views = graph.add1(Reshape { shape: vec![2 * inputs.users, width] }, &[views])?;
+            }
+            let [loss, rows] = info_nce(graph, views, config.similarity, config.temperature)?;
+            contrastive = Some((loss, rows));
+        }
+        Ok((Pass { rows, contrastive }, loss_inputs))
+    }
+
+    /// What each row is credited with, `[N]`: its sequence's share of the loss that it can influence.
+    fn credit(&self, graph: &mut Graph, inputs: &Inputs, pass: &Pass, weight: ValueId) -> Result<ValueId> {
+        let mut share = graph.add1(SequenceSum, &[pass.rows, weight, inputs.tokens.cu_seqlens])?;
+        if let (Some((_, rows)), Some(pair)) = (pass.contrastive, inputs.pairs) {
+            let views = 2 * inputs.users;
+            let rows = graph.add1(Reshape { shape: vec![views, 1] }, &[rows])?;
+            let gather = Embedding { padding_idx: None };
+            let first = graph.add1(gather, &[rows, pair[0]])?;
+            let second = graph.add1(gather, &[rows, pair[1]])?;
+            let both = graph.add1(Add, &[first, second])?;
+            let both = graph.add1(Scale { factor: self.config.ssl_weight / views as f64 }, &[both])?;
+            share = graph.add1(Add, &[share, both])?;
+        }
+        let rows = graph.add1(Embedding { padding_idx: None }, &[share, inputs.row_sequence])?;
+        let len = graph.shape(rows)[0];
+        graph.add1(Reshape { shape: vec![len] }, &[rows])
+    }
+
+    /// ARM (Eq. 2): the gradients of the keep logits from both passes.
+    fn arm(&self, graph: &mut Graph, inputs: &Inputs, a: &Pass, b: &Pass, weight: ValueId) -> Result<Gradients> {
+        let (f_a, f_b) = (self.credit(graph, inputs, a, weight)?, self.credit(graph, inputs, b, weight)?);
+        let random = inputs.tokens.training.expect("a training graph");
+        let mut gradients = Gradients::new();
+        for block in 0..self.config.encoder.blocks {
+            let logit = self.config.encoder.keep_logit(graph, block);
+            let op = ArmGradient { site: feed_forward_site(block), features: self.config.encoder.dim };
+            let gradient = graph.add1(op, &[f_a, f_b, random.rng, random.row_keys, logit])?;
+            gradients.insert(logit, gradient);
+        }
+        Ok(gradients)
+    }
+}
+
+/// Graph inputs of a step beside those of the loss.
+struct Inputs {
+    users: usize,
+    tokens: Tokens,
+    /// Rows that represent the views, with their segments.
+    view_rows: Option<[ValueId; 2]>,
+    /// `[3B]` each: the two rows of the contrastive loss that a sequence belongs to; none for the originals.
+    pairs: Option<[ValueId; 2]>,
+    /// `[N]`: the sequence of each row.
+    row_sequence: ValueId,
+}
+
+impl Inputs {
+    fn declare(method: &Lma4Rec, graph: &mut Graph, shape: Shape) -> Inputs {
+        let users = shape.sequences / method.copies();
+        let ssl = method.config.ssl;
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, ssl);
+        let mut input = |name: &str, len: usize| graph.input(name, TensorType::u32(&[len]));
+        let count = method.view_rows(users);
+        Inputs {
+            users,
+            tokens,
+            view_rows: ssl.then(|| [input("view_rows", count), input("view_rows_segments", segments_len(count))]),
+            pairs: ssl.then(|| [input("pair_first", shape.sequences), input("pair_second", shape.sequences)]),
+            row_sequence: input("row_sequence", shape.rows),
+        }
+    }
+}
+
+impl Method for Lma4Rec {
+    fn training(&self) -> &Training {
+        &self.config.training
+    }
+
+    fn max_len(&self) -> usize {
+        self.config.encoder.max_len
+    }
+
+    fn optimizer_sets(&self) -> Vec<&'static str> {
+        if self.config.lma { vec!["model", "logits"] } else { vec!["model"] }
+    }
+
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let inputs = Inputs::declare(self, &mut graph, shape);
+        let (a, loss_inputs) = graph.in_scope("a", |graph| self.forward(graph, &inputs, None, false))?;
+        let recommendation = graph.add1(WeightedSum, &[a.rows, loss_inputs.weight])?;
+        let mut loss = recommendation;
+        if let Some((contrastive, _)) = a.contrastive {
+            let weighted = graph.add1(Scale { factor: self.config.ssl_weight }, &[contrastive])?;
+            loss = graph.add1(Add, &[weighted, recommendation])?;
+        }
+        graph.metric("loss", loss);
+        graph.metric("loss_rs", recommendation);
+        if let Some((contrastive, _)) = a.contrastive {
+            graph.metric("loss_ssl", contrastive);
+        }
+        let gradients = graph.backward(loss)?;
+        if self.config.lma {
+            let (b, _) = graph.in_scope("b", |graph| self.forward(graph, &inputs, Some(&loss_inputs), true))?;
+            let arm = graph.in_scope("arm", |graph| self.arm(graph, &inputs, &a, &b, loss_inputs.weight))?;
+            adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
+            adam_step(&mut graph, "logits", &arm, None)?;
+            let logits = graph.layout.set_index("logits");
+            let flat = graph.flat(logits, Flat::Params);
+            graph.add1(KEEP_LOGIT, &[flat])?;
+        } else {
+            adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
+        }
+        Ok(graph)
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
+        let similar = if self.config.ssl && self.config.da { Some(Similarity::item_cf(&data)) } else { None };
+        let owned = UserItems::new(&data);
+        let (config, padding_item) = (self.config.clone(), self.padding_item());
+        Ok(Arc::new(Views { config, next_item: self.next_item(), padding_item, data, owned, similar }))
+    }
+
+    fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
+        let table = self.config.encoder.item_table(graph, self.n_items + 1);
+        let hidden = self.config.encoder.encode(graph, tokens, table, Some(self.padding_item()), None)?;
+        let query = tokens.last_of_each_sequence(graph, hidden)?;
+        Ok(Scorer { query, table, bias: None, items: self.n_items })
+    }
+}
+
+/// Makes batches: all originals, then all first views, then all second views.
+struct Views {
+    config: Lma4RecConfig,
+    next_item: NextItem,
+    padding_item: u32,
+    data: Arc<Interactions>,
+    owned: UserItems,
+    similar: Option<Similarity>,
+}
+
+/// Draws of the augmentation operators: one stream per user, view and step.
+const AUGMENTATION: Site = Site(0xA06);
+
+impl Views {
+    /// The augmented items of one view; under `flatten` padded on the left to `max_len`.
+    fn view(&self, history: &[u32], logical: u32, rng: RngState) -> Vec<u32> {
+        let mut items = match &self.similar {
+            Some(similar) => {
+                let mut stream = rng.stream(AUGMENTATION, logical);
+                augment(&self.config.augment, similar, &mut stream, history, self.padding_item)
+            }
+            None => history.to_vec(),
+        };
+        let max_len = self.config.encoder.max_len;
+        if self.config.representation == Representation::Flatten && items.len() < max_len {
+            let mut padded = vec![self.padding_item; max_len - items.len()];
+            padded.append(&mut items);
+            items = padded;
+        }
+        items
+    }
+
+    /// Bit 0: an item, so it may be attended to. Bit 1: no item up to here, so this row attends to its whole sequence,
+    /// which is what CoSeRec's additive mask amounts to.
+    fn row_flags(&self, packed: &Packed) -> Vec<u32> {
+        let mut flags = vec![0; packed.n_rows()];
+        for ends in packed.cu_seqlens.windows(2) {
+            let mut any_item = false;
+            for row in ends[0] as usize..ends[1] as usize {
+                let is_item = packed.items[row] != self.padding_item;
+                any_item |= is_item;
+                flags[row] = u32::from(is_item) | u32::from(!any_item) << 1;
+            }
+        }
+        flags
+    }
+
+    fn feed_views(&self, feed: &mut Feed, packed: &Packed, users: usize) {
+        feed.set("row_flags", Tensor::u32(&[packed.n_rows()], &self.row_flags(packed)));
+        let view_rows: Vec<u32> = match self.config.representation {
+            Representation::Flatten => (packed.cu_seqlens[users]..packed.cu_seqlens[COPIES * users]).collect(),
+            Representation::Last => packed.last_rows()[users..].to_vec(),
+        };
+        feed_ids(feed, "view_rows", &view_rows);
+        let pair = |offset: usize| {
+            let one = (offset..offset + users).map(|i| i as u32);
+            std::iter::repeat_n(INERT, users).chain(one.clone()).chain(one).collect::<Vec<u32>>()
+        };
+        feed.set("pair_first", Tensor::u32(&[COPIES * users], &pair(0)));
+        feed.set("pair_second", Tensor::u32(&[COPIES * users], &pair(users)));
+    }
+}
+
+impl Sampler for Views {
+    fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
+        let split = LeaveOneOut::new(&self.data);
+        let copies = if self.config.ssl { COPIES as u32 } else { 1 };
+        let mut packed = Packed::new();
+        for copy in 0..copies {
+            for &user in users {
+                let (history, logical) = (split.train_input(user as usize), user * COPIES as u32 + copy);
+                match copy {
+                    0 => packed.push(logical, history, self.config.encoder.max_len),
+                    _ => packed.push(logical, &self.view(history, logical, rng), self.config.encoder.max_len),
+                }
+            }
+        }
+        let tokens = packed.n_rows();
+        packed.pad_to(row_bucket(tokens), INERT);
+        let mut feed = Feed::default();
+        feed_tokens(&mut feed, &packed, Some(self.padding_item), Some(rng));
+        self.next_item.feed(&mut feed, &packed, users, &split, &self.owned, self.data.n_items(), rng);
+        if self.config.ssl {
+            self.feed_views(&mut feed, &packed, users.len());
+        }
+        let mut row_sequence = vec![INERT; packed.n_rows()];
+        for (s, ends) in (0..).zip(packed.cu_seqlens.windows(2)) {
+            row_sequence[ends[0] as usize..ends[1] as usize].fill(s);
+        }
+        feed.set("row_sequence", Tensor::u32(&[row_sequence.len()], &row_sequence));
+        Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
+    }
+}

@@ -1,0 +1,142 @@
+//! The methods: one file each, reading like its paper, with its preset beside it.
+//!
+//! A method is its configuration, the graph of a training step, the batches that feed it, and a scorer. Ablations and
+//! variants are configuration switches.
+
+pub mod batch;
+pub mod config;
+pub mod lma4rec;
+pub mod next_item;
+pub mod pop;
+pub mod sasrec;
+
+use crate::data::Interactions;
+use crate::engine::params::{ParamLayout, State};
+use crate::engine::rng::RngState;
+use crate::engine::{Feed, Graph};
+use crate::error::{Error, Result};
+use crate::nn::{Scorer, Tokens};
+use crate::ops::adam::AdamConfig;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How long and how fast to train, and which epoch to keep. Part of every method's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Training {
+    /// Upper bound; 0 trains nothing.
+    pub epochs: usize,
+    /// Users per step.
+    pub batch_size: usize,
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+    /// Bound on the global norm of the gradient; 0 is none.
+    pub clip_norm: f64,
+    /// Epochs without a better validation `select_by` before training stops.
+    pub patience: usize,
+    /// The metric that selects the best epoch.
+    pub select_by: String,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Training {
+            epochs: 300,
+            batch_size: 256,
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+            clip_norm: 0.0,
+            patience: 40,
+            select_by: "ndcg@20".into(),
+        }
+    }
+}
+
+impl Training {
+    pub fn adam(&self) -> AdamConfig {
+        AdamConfig {
+            learning_rate: self.learning_rate,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: 1e-8,
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    pub fn clip(&self) -> Option<f64> {
+        (self.clip_norm > 0.0).then_some(self.clip_norm)
+    }
+}
+
+/// What a training graph is built for; batches of one shape share a compiled plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shape {
+    /// Packed sequences, all views included.
+    pub sequences: usize,
+    /// Packed rows, rounded up to a bucket.
+    pub rows: usize,
+}
+
+/// One step's input, made ahead of use on a background thread.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub shape: Shape,
+    pub feed: Feed,
+    /// Rows that belong to a sequence, for the tokens/s of the progress bar.
+    pub tokens: usize,
+}
+
+/// Makes batches; shared with the background thread.
+pub trait Sampler: Send + Sync {
+    fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch>;
+}
+
+pub trait Method: Send + Sync {
+    fn training(&self) -> &Training;
+
+    /// Items of a history that the scorer looks at.
+    fn max_len(&self) -> usize;
+
+    /// The graph of one training step, optimizers included. Metrics: `loss` first, then its parts.
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph>;
+
+    /// Parameter sets that an optimizer of the training graph updates.
+    fn optimizer_sets(&self) -> Vec<&'static str> {
+        vec!["model"]
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>>;
+
+    /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
+    fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;
+
+    /// Initial parameters; methods that count instead of learning set them from the data.
+    fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
+        layout.initial_state(seed)
+    }
+}
+
+/// A method as `gpurec methods` lists it.
+pub struct MethodInfo {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub paper: &'static str,
+    /// TOML with a table per mode; comments name the source of each value.
+    pub preset: &'static str,
+    /// The complete configuration with its defaults, whose keys are the valid ones.
+    pub defaults: fn() -> toml::Table,
+    /// Makes the method for a catalogue of `n_items`.
+    pub build: fn(config: &toml::Table, n_items: usize) -> Result<Box<dyn Method>>,
+}
+
+pub const METHODS: &[MethodInfo] = &[lma4rec::INFO, sasrec::INFO, pop::INFO];
+
+/// The method of this name.
+pub fn find(name: &str) -> Result<&'static MethodInfo> {
+    let names: Vec<&str> = METHODS.iter().map(|m| m.name).collect();
+    METHODS.iter().find(|m| m.name == name).ok_or_else(|| Error::unknown("method", name, &names))
+}

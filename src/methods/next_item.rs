@@ -1,0 +1,166 @@
+//! The recommendation loss at every position: the item that came next, against all others or a sample of them.
+
+use crate::data::pack::INERT;
+use crate::data::sample::{UserItems, negative};
+use crate::data::{LeaveOneOut, Packed};
+use crate::engine::rng::{RngState, Site};
+use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
+use crate::error::Result;
+use crate::nn::Scorer;
+use crate::ops::add::Add;
+use crate::ops::bce_with_logits::BceWithLogits;
+use crate::ops::embedding::{segments, segments_len};
+use crate::ops::fill::Fill;
+use crate::ops::linear_cross_entropy::LinearCrossEntropy;
+use crate::ops::row_dot::RowDot;
+use crate::ops::sampled_softmax::{candidates, sampled_softmax};
+use serde::{Deserialize, Serialize};
+
+/// Which loss, by the field's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// `-log sigmoid(s+) - log(1 - sigmoid(s-))` with one uniform negative per position (SASRec, CoSeRec, LMA4Rec).
+    Bce,
+    /// Softmax over the positive and `negatives` uniform negatives per position (LMA4Rec, Eq. 7).
+    SampledSoftmax,
+    /// Softmax over the whole catalogue.
+    Ce,
+}
+
+/// The loss with its sampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NextItem {
+    pub loss: Loss,
+    pub negatives: usize,
+}
+
+/// Draws of negatives: one stream per user and step.
+const NEGATIVES: Site = Site(0x4E47);
+
+impl NextItem {
+    fn samples(&self) -> usize {
+        match self.loss {
+            Loss::Bce => 1,
+            Loss::SampledSoftmax => self.negatives,
+            Loss::Ce => 0,
+        }
+    }
+
+    /// The per-row losses `[N]` and the inputs they read; `shared` are the inputs of an earlier call in the same graph.
+    pub fn row_losses(
+        &self,
+        graph: &mut Graph,
+        scorer: &Scorer,
+        shared: Option<&LossInputs>,
+    ) -> Result<(ValueId, LossInputs)> {
+        let rows = graph.shape(scorer.query)[0];
+        let inputs = shared.copied().unwrap_or_else(|| LossInputs::declare(graph, rows, self));
+        let (hidden, table) = (scorer.query, scorer.table);
+        let losses = match inputs.items {
+            LossItems::Catalogue { target } => {
+                graph.add1(LinearCrossEntropy { items: Some(scorer.items) }, &[hidden, table, target])?
+            }
+            LossItems::Candidates(candidates) => {
+                sampled_softmax(graph, hidden, table, candidates.ids, candidates.segments)?
+            }
+            LossItems::OneNegative { positive, negative } => {
+                let mut part = |ids: Ids, target: f32| {
+                    let target = graph.add1(Fill { value: target, shape: vec![rows] }, &[])?;
+                    let score = graph.add1(RowDot, &[hidden, table, ids.ids, ids.segments])?;
+                    graph.add1(BceWithLogits, &[score, target])
+                };
+                let both = [part(positive, 1.0)?, part(negative, 0.0)?];
+                graph.add1(Add, &both)?
+            }
+        };
+        Ok((losses, inputs))
+    }
+
+    /// Targets, weights and negatives for the rows of `packed`, of which the first sequences belong to `users`.
+    /// Rows of further sequences (augmented views) and inert rows have no target.
+    pub fn feed(
+        &self,
+        feed: &mut Feed,
+        packed: &Packed,
+        users: &[u32],
+        split: &LeaveOneOut,
+        owned: &UserItems,
+        n_items: usize,
+        rng: RngState,
+    ) {
+        let (rows, samples) = (packed.n_rows(), self.samples());
+        let mut target = vec![INERT; rows];
+        let mut negatives = vec![INERT; rows * samples];
+        for (ends, &user) in packed.cu_seqlens.windows(2).zip(users) {
+            let own = ends[0] as usize..ends[1] as usize;
+            let all = split.train_target(user as usize);
+            target[own.clone()].copy_from_slice(&all[all.len() - own.len()..]);
+            let mut stream = rng.stream(NEGATIVES, user);
+            for sample in &mut negatives[own.start * samples..own.end * samples] {
+                *sample = negative(&mut stream, n_items, owned.of(user as usize));
+            }
+        }
+        let count = target.iter().filter(|&&t| t != INERT).count();
+        let weight = target.iter().map(|&t| if t == INERT { 0.0 } else { 1.0 / count as f32 }).collect();
+        feed.set("loss_weight", Tensor::f32(&[rows], weight));
+        let mut feed_ids = |name: &str, ids: Tensor| {
+            feed.set(&format!("{name}_segments"), segments(ids.as_u32(), None));
+            feed.set(name, ids);
+        };
+        match self.loss {
+            Loss::Ce => feed.set("target", Tensor::u32(&[rows], &target)),
+            Loss::Bce => {
+                feed_ids("positive", Tensor::u32(&[rows], &target));
+                feed_ids("negative", Tensor::u32(&[rows], &negatives));
+            }
+            Loss::SampledSoftmax => feed_ids("candidates", candidates(&target, &negatives)),
+        }
+    }
+}
+
+/// Item ids as a graph input, grouped for the gradient of the item table.
+#[derive(Clone, Copy, Debug)]
+struct Ids {
+    ids: ValueId,
+    segments: ValueId,
+}
+
+impl Ids {
+    fn declare(graph: &mut Graph, name: &str, shape: &[usize]) -> Ids {
+        let ids = graph.input(name, TensorType::u32(shape));
+        let segments = graph.input(&format!("{name}_segments"), TensorType::u32(&[segments_len(shape.iter().product())]));
+        Ids { ids, segments }
+    }
+}
+
+/// What the rows are scored against.
+#[derive(Clone, Copy, Debug)]
+enum LossItems {
+    Catalogue { target: ValueId },
+    Candidates(Ids),
+    OneNegative { positive: Ids, negative: Ids },
+}
+
+/// Graph inputs of the loss.
+#[derive(Clone, Copy, Debug)]
+pub struct LossInputs {
+    /// `[N]`: 1 / (number of rows with a target) there, 0 elsewhere.
+    pub weight: ValueId,
+    items: LossItems,
+}
+
+impl LossInputs {
+    fn declare(graph: &mut Graph, rows: usize, loss: &NextItem) -> LossInputs {
+        let weight = graph.input("loss_weight", TensorType::f32(&[rows]));
+        let items = match loss.loss {
+            Loss::Ce => LossItems::Catalogue { target: graph.input("target", TensorType::u32(&[rows])) },
+            Loss::SampledSoftmax => LossItems::Candidates(Ids::declare(graph, "candidates", &[rows, 1 + loss.negatives])),
+            Loss::Bce => LossItems::OneNegative {
+                positive: Ids::declare(graph, "positive", &[rows]),
+                negative: Ids::declare(graph, "negative", &[rows]),
+            },
+        };
+        LossInputs { weight, items }
+    }
+}

@@ -1,0 +1,11 @@
+//! Layers as functions that add nodes to a graph.
+
+pub mod optimizer;
+pub mod scorer;
+pub mod tokens;
+pub mod transformer;
+
+pub use optimizer::{adam_step, optimizer_inputs};
+pub use scorer::Scorer;
+pub use tokens::Tokens;
+pub use transformer::{FeedForwardNoise, Transformer};

@@ -1,0 +1,44 @@
+//! The optimizer step as nodes at the end of a training graph.
+
+use crate::engine::grad::Gradients;
+use crate::engine::graph::Flat;
+use crate::engine::{Feed, Graph, TensorType};
+use crate::error::Result;
+use crate::ops::adam::{Adam, AdamConfig, hyper};
+use crate::ops::clip_scale::ClipScale;
+use crate::ops::fill::Fill;
+
+/// Appends one Adam update of a parameter set; `gradients` are by parameter value, absent ones are zero.
+/// `clip_norm` scales all gradients of the set so that their global norm is at most this.
+pub fn adam_step(graph: &mut Graph, set: &str, gradients: &Gradients, clip_norm: Option<f64>) -> Result<()> {
+    let index = graph.layout.set_index(set);
+    for parameter in graph.layout.sets[index].parameters.clone() {
+        let value = graph.in_set(set, |g| g.param(&parameter.name, &parameter.shape, parameter.init));
+        let gradient = match gradients.get(&value) {
+            Some(gradient) => *gradient,
+            None => graph.add1(Fill { value: 0.0, shape: parameter.shape.clone() }, &[])?,
+        };
+        let taken = graph.gradient_homes.insert(gradient, (index, parameter.range.clone()));
+        assert!(taken.is_none(), "two parameters cannot share one gradient value");
+    }
+    graph.in_scope("optimizer", |graph| {
+        let [params, grads, m, v] =
+            [Flat::Params, Flat::Grads, Flat::FirstMoment, Flat::SecondMoment].map(|flat| graph.flat(index, flat));
+        let hyper = graph.input(&hyper_name(set), TensorType::f32(&[8]));
+        let mut inputs = vec![params, grads, m, v, hyper];
+        if let Some(max_norm) = clip_norm {
+            inputs.push(graph.add1(ClipScale { max_norm }, &[grads])?);
+        }
+        graph.add(Adam, &inputs)?;
+        Ok(())
+    })
+}
+
+fn hyper_name(set: &str) -> String {
+    format!("adam.{set}")
+}
+
+/// Feeds the optimizer of a set for `step`, counted from 1.
+pub fn optimizer_inputs(feed: &mut Feed, set: &str, config: &AdamConfig, step: u64) {
+    feed.set(&hyper_name(set), hyper(config, step));
+}

@@ -1,0 +1,65 @@
+//! The inputs that describe a batch of packed sequences: N rows end to end, S sequences.
+
+use crate::engine::{Graph, TensorType, ValueId};
+use crate::error::Result;
+use crate::ops::embedding::{Embedding, segments_len};
+
+/// Graph inputs of one packed batch. Inert rows at the end belong to no sequence and hold no item.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// `[S + 1]`, prefix sums of the sequence lengths.
+    pub cu_seqlens: ValueId,
+    /// `[N]`, item of each row; `u32::MAX` on inert rows.
+    pub items: ValueId,
+    /// `[N]`, column in the window of the last `max_len` items.
+    pub positions: ValueId,
+    /// `[N]`, bit 0: may be attended to; bit 1: attends to its whole sequence. Only where padding is part of the model.
+    pub row_flags: Option<ValueId>,
+    /// What only training needs.
+    pub training: Option<TrainingTokens>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingTokens {
+    /// Rows grouped by item, for the gradient of the item table.
+    pub item_segments: ValueId,
+    pub position_segments: ValueId,
+    /// `[4]`, seed and step.
+    pub rng: ValueId,
+    /// `[N, 2]`, logical sequence and position: what random numbers are counted by.
+    pub row_keys: ValueId,
+}
+
+impl Tokens {
+    /// Inputs of a batch that is only read.
+    pub fn for_scoring(graph: &mut Graph, sequences: usize, rows: usize) -> Tokens {
+        let mut input = |name: &str, len: usize| graph.input(name, TensorType::u32(&[len]));
+        Tokens {
+            cu_seqlens: input("cu_seqlens", sequences + 1),
+            items: input("items", rows),
+            positions: input("positions", rows),
+            row_flags: None,
+            training: None,
+        }
+    }
+
+    /// Inputs of a training batch.
+    pub fn for_training(graph: &mut Graph, sequences: usize, rows: usize, with_flags: bool) -> Tokens {
+        let tokens = Self::for_scoring(graph, sequences, rows);
+        let mut input = |name: &str, shape: &[usize]| graph.input(name, TensorType::u32(shape));
+        let training = TrainingTokens {
+            item_segments: input("item_segments", &[segments_len(rows)]),
+            position_segments: input("position_segments", &[segments_len(rows)]),
+            rng: input("rng", &[4]),
+            row_keys: input("row_keys", &[rows, 2]),
+        };
+        Tokens { row_flags: with_flags.then(|| input("row_flags", &[rows])), training: Some(training), ..tokens }
+    }
+
+    /// `[S, D]`: the hidden state of each sequence's last row (zeros for an empty sequence). Adds the input `last_rows`.
+    pub fn last_of_each_sequence(&self, graph: &mut Graph, hidden: ValueId) -> Result<ValueId> {
+        let sequences = graph.shape(self.cu_seqlens)[0] - 1;
+        let rows = graph.input("last_rows", TensorType::u32(&[sequences]));
+        graph.add1(Embedding { padding_idx: None }, &[hidden, rows])
+    }
+}

@@ -1,0 +1,221 @@
+//! The post-LN transformer encoder of S3-Rec and CoSeRec, on packed rows.
+//!
+//! ```text
+//! x = dropout(LN(E[item] + P[position]))
+//! per block: x = LN(x + dropout(W_o attention(W_q x, W_k x, W_v x) + b_o))
+//!            x = LN(x + noise(W_2 gelu(W_1 x + b_1) + b_2))
+//! ```
+//!
+//! `noise` is dropout, or the learnable Bernoulli masks of LMA4Rec (Eq. 3). There is no final LayerNorm.
+
+use super::Tokens;
+use crate::engine::params::Init;
+use crate::engine::rng::Site;
+use crate::engine::{Graph, ValueId};
+use crate::error::{Error, Result};
+use crate::ops::activation::Activation;
+use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::bernoulli_mask::BernoulliMask;
+use crate::ops::dropout::Dropout;
+use crate::ops::embedding::Embedding;
+use crate::ops::layer_norm::{Dropped, LayerNorm};
+use crate::ops::linear::Linear;
+use serde::{Deserialize, Serialize};
+
+/// Sizes and dropout rates; the defaults are CoSeRec's, which LMA4Rec builds on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Transformer {
+    pub dim: usize,
+    pub heads: usize,
+    pub blocks: usize,
+    /// Width of the feed-forward layer's hidden part.
+    pub inner_dim: usize,
+    /// Items of the history that are used, the last ones.
+    pub max_len: usize,
+    /// On embeddings and on the output of attention and feed-forward layers.
+    pub hidden_dropout: f64,
+    /// On attention probabilities.
+    pub attention_dropout: f64,
+    pub init_std: f64,
+    pub layer_norm_eps: f64,
+}
+
+impl Default for Transformer {
+    fn default() -> Self {
+        Transformer {
+            dim: 64,
+            heads: 2,
+            blocks: 2,
+            inner_dim: 256,
+            max_len: 50,
+            hidden_dropout: 0.5,
+            attention_dropout: 0.5,
+            init_std: 0.02,
+            layer_norm_eps: 1e-12,
+        }
+    }
+}
+
+/// The noise of a training pass, by what multiplies the output of the feed-forward layers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FeedForwardNoise {
+    Dropout,
+    /// Learnable Bernoulli masks; `antithetic` is ARM's second pass, which shares all other noise with the first.
+    Learned { antithetic: bool },
+}
+
+/// Sites of the random numbers: embedding dropout, then three per block.
+const EMBEDDING_SITE: u32 = 0x100;
+const PROBABILITY_SITE: u32 = 0;
+const ATTENTION_SITE: u32 = 1;
+const FEED_FORWARD_SITE: u32 = 2;
+
+fn block_site(block: usize, which: u32) -> Site {
+    Site(EMBEDDING_SITE + 1 + 4 * block as u32 + which)
+}
+
+/// Where the feed-forward noise of a block draws its numbers; ARM reads the same ones again.
+pub fn feed_forward_site(block: usize) -> Site {
+    block_site(block, FEED_FORWARD_SITE)
+}
+
+/// The inputs `rng`, `row_keys` of every op that draws random numbers.
+fn random(tokens: &Tokens) -> [ValueId; 2] {
+    let training = tokens.training.expect("noise is drawn in training graphs only");
+    [training.rng, training.row_keys]
+}
+
+impl Transformer {
+    /// Refuses sizes and rates that make no network.
+    pub fn validate(&self) -> Result<()> {
+        let sizes = [("dim", self.dim), ("heads", self.heads), ("inner_dim", self.inner_dim), ("max_len", self.max_len)];
+        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return Err(Error::usage(format!("{name} = 0 makes no network"), format!("set {name} to at least 1")));
+        }
+        if !self.dim.is_multiple_of(self.heads) {
+            let problem = format!("dim = {} cannot be split into {} heads", self.dim, self.heads);
+            return Err(Error::usage(problem, "choose heads so that they divide dim"));
+        }
+        let rates = [("hidden_dropout", self.hidden_dropout), ("attention_dropout", self.attention_dropout)];
+        match rates.iter().find(|(_, rate)| !(0.0..1.0).contains(rate)) {
+            Some((name, rate)) => Err(Error::usage(format!("{name} = {rate} is no rate"), "rates are from 0 up to, not including, 1")),
+            None => Ok(()),
+        }
+    }
+
+    /// The item table `[rows, dim]`, shared by input and output.
+    pub fn item_table(&self, graph: &mut Graph, rows: usize) -> ValueId {
+        graph.param("item_table", &[rows, self.dim], self.normal())
+    }
+
+    /// The keep logit `[1]` of a block's learnable masks, in the parameter set `logits`.
+    pub fn keep_logit(&self, graph: &mut Graph, block: usize) -> ValueId {
+        graph.in_set("logits", |g| g.param(&format!("block{block}.keep_logit"), &[1], Init::Constant(0.0)))
+    }
+
+    /// Hidden states `[N, dim]`. `noise` is `None` for evaluation: no random number is drawn then.
+    pub fn encode(
+        &self,
+        graph: &mut Graph,
+        tokens: &Tokens,
+        table: ValueId,
+        padding_item: Option<u32>,
+        noise: Option<FeedForwardNoise>,
+    ) -> Result<ValueId> {
+        let gather = |graph: &mut Graph, table, ids, segments: Option<ValueId>, padding_idx| {
+            let inputs: Vec<ValueId> = [table, ids].into_iter().chain(segments).collect();
+            graph.add1(Embedding { padding_idx }, &inputs)
+        };
+        let segments = tokens.training.map(|t| (t.item_segments, t.position_segments)).unzip();
+        let items = gather(graph, table, tokens.items, segments.0, padding_item)?;
+        let position_table = graph.param("position_table", &[self.max_len, self.dim], self.normal());
+        let positions = gather(graph, position_table, tokens.positions, segments.1, None)?;
+        let mut x = self.layer_norm(graph, "embedding_norm", positions, items, None, tokens)?;
+        if let Some(dropped) = self.hidden_dropout(noise, Site(EMBEDDING_SITE)) {
+            let dropout = Dropout { probability: dropped.probability, site: dropped.site };
+            x = graph.add1(dropout, &[&[x][..], &random(tokens)].concat())?;
+        }
+        for block in 0..self.blocks {
+            x = graph.in_scope(&format!("block{block}"), |graph| self.block(graph, tokens, x, block, noise))?;
+        }
+        Ok(x)
+    }
+
+    fn block(
+        &self,
+        graph: &mut Graph,
+        tokens: &Tokens,
+        x: ValueId,
+        block: usize,
+        noise: Option<FeedForwardNoise>,
+    ) -> Result<ValueId> {
+        let name = |part: &str| format!("block{block}.{part}");
+        let (dim, inner) = (self.dim, self.inner_dim);
+        let [q, k, v] = ["query", "key", "value"].map(|part| self.linear(graph, &name(part), x, dim, dim));
+        let dropout = (noise.is_some() && self.attention_dropout > 0.0).then(|| AttentionDropout {
+            probability: self.attention_dropout,
+            site: block_site(block, PROBABILITY_SITE),
+        });
+        let scale = 1.0 / ((dim / self.heads) as f64).sqrt();
+        let key_flags = tokens.row_flags.is_some();
+        let mut inputs = vec![q?, k?, v?, tokens.cu_seqlens];
+        inputs.extend(tokens.row_flags);
+        if dropout.is_some() {
+            inputs.extend(random(tokens));
+        }
+        let mixed = graph.add1(Attention { heads: self.heads, scale, causal: true, dropout, key_flags }, &inputs)?;
+        let attended = self.linear(graph, &name("attention_output"), mixed, dim, dim)?;
+        let dropped = self.hidden_dropout(noise, block_site(block, ATTENTION_SITE));
+        let x = self.layer_norm(graph, &name("attention_norm"), attended, x, dropped, tokens)?;
+
+        let hidden = self.linear(graph, &name("feed_forward_in"), x, dim, inner)?;
+        let hidden = graph.add1(Activation::Gelu, &[hidden])?;
+        let mut output = self.linear(graph, &name("feed_forward_out"), hidden, inner, dim)?;
+        let site = feed_forward_site(block);
+        let mut dropped = None;
+        match noise {
+            Some(FeedForwardNoise::Learned { antithetic }) => {
+                let logit = self.keep_logit(graph, block);
+                let mask = BernoulliMask { site, antithetic };
+                output = graph.add1(mask, &[&[output, logit][..], &random(tokens)].concat())?;
+            }
+            _ => dropped = self.hidden_dropout(noise, site),
+        }
+        self.layer_norm(graph, &name("feed_forward_norm"), output, x, dropped, tokens)
+    }
+
+    fn linear(&self, graph: &mut Graph, name: &str, x: ValueId, inputs: usize, outputs: usize) -> Result<ValueId> {
+        let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], self.normal());
+        let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
+        graph.add1(Linear, &[x, weight, bias])
+    }
+
+    /// `LN(residual + dropout(x))`
+    fn layer_norm(
+        &self,
+        graph: &mut Graph,
+        name: &str,
+        x: ValueId,
+        residual: ValueId,
+        dropout: Option<Dropped>,
+        tokens: &Tokens,
+    ) -> Result<ValueId> {
+        let weight = graph.param(&format!("{name}.weight"), &[self.dim], Init::Constant(1.0));
+        let bias = graph.param(&format!("{name}.bias"), &[self.dim], Init::Constant(0.0));
+        let mut inputs = vec![x, weight, bias, residual];
+        if dropout.is_some() {
+            inputs.extend(random(tokens));
+        }
+        graph.add1(LayerNorm { eps: self.layer_norm_eps, residual: true, dropout }, &inputs)
+    }
+
+    fn hidden_dropout(&self, noise: Option<FeedForwardNoise>, site: Site) -> Option<Dropped> {
+        let probability = self.hidden_dropout;
+        (noise.is_some() && probability > 0.0).then_some(Dropped { probability, site })
+    }
+
+    fn normal(&self) -> Init {
+        Init::Normal(self.init_std as f32)
+    }
+}

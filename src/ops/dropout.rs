@@ -1,0 +1,174 @@
+//! `y_nd = x_nd keep_nd / (1 - p)`, `keep_nd = [word(site, sequence_n, position_n, d) >= p 2^32]`.
+//!
+//! The mask is drawn from the row's logical place, so nothing is saved: the gradient is the same op on `dy`. The trick
+//! is in the drawing: sixteen Philox blocks (64 features) run side by side in vector registers.
+
+use crate::engine::case::{Builder, Case, Kernel};
+use crate::engine::exec::cpu::CpuIo;
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::grad::Vjp;
+use crate::engine::op::{Cost, Op, expect};
+use crate::engine::rng::{RngState, Site, drop_threshold};
+use crate::engine::tensor::{Array, DType, TensorType};
+use crate::error::Result;
+use crate::shader;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Inputs `x[N, D]`, `rng[4]`, `row_keys[N, 2]` (logical sequence, position); output `y[N, D]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Of dropping, in [0, 1).
+    pub probability: f64,
+    pub site: Site,
+}
+
+/// Rows that one worker draws.
+pub const ROW_BLOCK: usize = 64;
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let probability = self.probability;
+        expect("dropout", (0.0..1.0).contains(&probability), || format!("{probability} is not in [0, 1)"))?;
+        expect_random_rows("dropout", inputs[0], inputs[1], inputs[2])?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let (x, state, keys) = (inputs[0], RngState::from_words(inputs[1].u()), inputs[2].u());
+        for (i, y) in outputs[0].f_mut().iter_mut().enumerate() {
+            let (n, d) = (i / x.width(), i % x.width());
+            let word = state.word(self.site, keys[2 * n], keys[2 * n + 1], d as u32);
+            *y = if word >= drop_threshold(self.probability) { x.f()[i] / (1.0 - self.probability) } else { 0.0 };
+        }
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let (x, width) = (io.inputs[0].f(), io.inputs[0].width());
+        let (state, keys) = (RngState::from_words(io.inputs[1].u()), io.inputs[2].u());
+        let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(x.par_chunks(ROW_BLOCK * width));
+        blocks
+            .zip(keys.par_chunks(2 * ROW_BLOCK))
+            .for_each(|((y, x), keys)| drop_rows(*self, state, keys, width, x, y));
+    }
+
+    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+        let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
+        let bindings =
+            [(builder.input(0), Read), (builder.input(1), Read), (builder.input(2), Read), (builder.output(0), Write)];
+        let (threshold, scale) = (drop_threshold(self.probability), 1.0 / (1.0 - self.probability));
+        let params = [(rows * width).into(), width.into(), self.site.0.into(), threshold.into(), scale.into()];
+        let groups = (rows * width.div_ceil(4)).div_ceil(64);
+        builder.dispatch(shader!("dropout"), &[], &bindings, &params, groups)
+    }
+
+    fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        let Some(dy) = vjp.cotangent(0) else { return Ok(()) };
+        let dx = vjp.add(*self, &[dy, vjp.input(1), vjp.input(2)])?[0];
+        vjp.accumulate(0, dx)
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        Cost::new(outputs[0].len(), inputs, outputs)
+    }
+}
+
+/// Ops that draw random numbers for `[N, D]` take `rng[4]` and `row_keys[N, 2]`.
+pub fn expect_random_rows(op: &str, x: &TensorType, rng: &TensorType, row_keys: &TensorType) -> Result<()> {
+    expect(op, x.shape.len() == 2, || format!("x is {x}, it must have two axes"))?;
+    let fits = *rng == TensorType::u32(&[4]) && row_keys.dtype == DType::U32 && row_keys.shape == [x.rows(), 2];
+    expect(op, fits, || format!("x is {x}, rng {rng}, row_keys {row_keys}; they must be u32[4] and u32[N, 2]"))
+}
+
+/// Philox blocks that are computed side by side.
+const LANES: usize = 16;
+
+/// The words for features `4 * first_block ..` at a row's place: `LANES` blocks of `RngState::block`, one per lane.
+#[inline(always)]
+fn random_words(state: RngState, site: Site, row_key: &[u32], first_block: u32) -> [u32; 4 * LANES] {
+    const MULTIPLIER: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
+    const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+    const LOW: u64 = 0xffff_ffff;
+    let mut key = [state.seed as u32, (state.seed >> 32) as u32 ^ site.0.wrapping_mul(WEYL[0])];
+    // 64-bit lanes: the upper halves of `c` are rubbish that the products ignore, so that nothing is widened or narrowed.
+    let mut c = [[0; LANES], [row_key[1].into(); LANES], [row_key[0].into(); LANES], [state.step.into(); LANES]];
+    c[0].iter_mut().zip(first_block..).for_each(|(counter, block)| *counter = u64::from(block));
+    for _ in 0..10 {
+        for i in 0..LANES {
+            let (left, right) = (MULTIPLIER[0] * (c[0][i] & LOW), MULTIPLIER[1] * (c[2][i] & LOW));
+            c[0][i] = (right >> 32) ^ c[1][i] ^ u64::from(key[0]);
+            c[1][i] = right;
+            c[2][i] = (left >> 32) ^ c[3][i] ^ u64::from(key[1]);
+            c[3][i] = left;
+        }
+        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    }
+    let mut words = [0; 4 * LANES];
+    for (i, block) in words.chunks_exact_mut(4).enumerate() {
+        block.copy_from_slice(&[c[0][i] as u32, c[1][i] as u32, c[2][i] as u32, c[3][i] as u32]);
+    }
+    words
+}
+
+/// Draws the words of one row and hands them out in pieces: `consume(first feature, words)`.
+/// To be called from a function that is compiled for several instruction sets.
+#[inline(always)]
+pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, mut consume: impl FnMut(usize, &[u32])) {
+    for first in (0..width).step_by(4 * LANES) {
+        let words = random_words(state, site, row_key, (first / 4) as u32);
+        consume(first, &words[..(width - first).min(4 * LANES)]);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+fn drop_rows(dropout: Dropout, state: RngState, keys: &[u32], width: usize, x: &[f32], y: &mut [f32]) {
+    let (threshold, scale) = (drop_threshold(dropout.probability), (1.0 / (1.0 - dropout.probability)) as f32);
+    for ((y, x), key) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(keys.chunks_exact(2)) {
+        draw_row(state, dropout.site, key, width, |first, words| {
+            for ((y, x), word) in y[first..].iter_mut().zip(&x[first..]).zip(words) {
+                *y = if *word >= threshold { x * scale } else { 0.0 };
+            }
+        });
+    }
+}
+
+pub const KERNELS: &[Kernel] = &[("dropout", build)];
+
+fn build(b: &mut Builder) -> Result<()> {
+    let op = Dropout { probability: b.attr_f64("probability")?, site: Site(b.attr_usize("site")? as u32) };
+    let inputs = [b.input("x")?, b.rng(), b.input("row_keys")?];
+    let y = b.graph.add1(op, &inputs)?;
+    b.output("y", y);
+    Ok(())
+}
+
+/// Logical places of `n` rows: sequences of five positions, numbered in descending order.
+pub fn case_keys(n: usize) -> Vec<u32> {
+    (0..n as u32).flat_map(|i| [1000 - i / 5, i % 5]).collect()
+}
+
+pub fn cases() -> Vec<Case> {
+    let case = |n: usize, d: usize, probability: f64| {
+        let case = Case::new(KERNELS[0], format!("{n}x{d} p={probability}")).attr("probability", probability);
+        let case = case.attr("site", 12).attr("seed", 0x1234_5678_9abc_u64).attr("step", 7);
+        case.normal("x", &[n, d], 1.0).ids("row_keys", &[n, 2], &case_keys(n))
+    };
+    let sizes = [(1, 130, 0.5), (2, 3, 0.0), (3, 64, 0.1), (63, 65, 0.5), (130, 7, 0.9), (127, 1, 0.25)];
+    sizes.map(|(n, d, probability)| case(n, d, probability)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_draw_the_words_of_the_generator() {
+        let state = RngState { seed: 0xdead_beef_0123_4567, step: 9 };
+        let words = random_words(state, Site(5), &[70, 3], 16);
+        assert!((0..64).all(|i| words[i as usize] == state.word(Site(5), 70, 3, 64 + i)));
+    }
+}

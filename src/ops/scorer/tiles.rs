@@ -1,0 +1,227 @@
+//! Scores `z = H W^T (+ b)` of queries against a catalogue, tile by tile: what cross-entropy, distillation, ranking and
+//! top-k have in common. A tile stays in the cache of its core; on a GPU a chunk of scores stays below the scratch limit.
+
+use crate::engine::exec::cpu::CpuIo;
+use crate::engine::exec::gpu::kernel::{GpuBuilder, Region};
+use crate::engine::op::expect;
+use crate::engine::tensor::{Array, TensorType};
+use crate::error::Result;
+use crate::ops::matmul::{Gemm, Matmul, Matrix, Sizes, gemm, gemm_gpu};
+use std::ops::Range;
+
+/// A target or an item that is none.
+pub const NONE: u32 = u32::MAX;
+/// The score of what cannot be chosen; infinities are not portable.
+pub const LOWEST: f32 = -1e30;
+
+/// Most rows of a tile.
+pub const TILE_ROWS: usize = 256;
+/// Most items of a tile.
+pub const TILE_ITEMS: usize = 256;
+/// Words from one row of a tile to the next. Not a power of two: else a column would fall on few sets of the cache.
+pub const TILE_STRIDE: usize = TILE_ITEMS + 16;
+/// Words of a tile.
+pub const TILE: usize = TILE_ROWS * TILE_STRIDE;
+
+/// Checks `hidden[N, D]`, `weight[V, D]` and the bias, if there is one.
+pub fn check(op: &str, inputs: &[&TensorType], bias: Option<&TensorType>, items: Option<usize>) -> Result<()> {
+    let (hidden, weight) = (inputs[0], inputs[1]);
+    let fits = hidden.shape.len() == 2 && weight.shape.len() == 2 && hidden.width() == weight.width();
+    expect(op, fits, || format!("hidden is {hidden}, weight is {weight}; both must end in the same width"))?;
+    if let Some(bias) = bias {
+        expect(op, bias.len() == weight.rows(), || format!("bias is {bias}, weight is {weight}"))?;
+    }
+    let items = items.unwrap_or(weight.rows());
+    expect(op, (1..=weight.rows()).contains(&items), || format!("{items} items, but weight is {weight}"))
+}
+
+/// The score of an item, in f64.
+pub fn reference_score(hidden: &Array, weight: &Array, bias: Option<&Array>, row: usize, item: usize) -> f64 {
+    let products = hidden.row(row).iter().zip(weight.row(item)).map(|(h, w)| h * w);
+    products.sum::<f64>() + bias.map_or(0.0, |bias| bias.f()[item])
+}
+
+/// Queries and a catalogue in host memory.
+#[derive(Clone, Copy)]
+pub struct Scorer<'a> {
+    pub hidden: &'a [f32],
+    pub weight: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub width: usize,
+}
+
+impl<'a> Scorer<'a> {
+    /// Of an op whose inputs are `hidden`, `weight`, (`bias`), ...
+    pub fn new(io: &CpuIo<'a>, has_bias: bool) -> Self {
+        let bias = has_bias.then(|| io.inputs[2].f());
+        Scorer { hidden: io.inputs[0].f(), weight: io.inputs[1].f(), bias, width: io.inputs[0].width() }
+    }
+
+    /// The queries of ascending `rows`, as they lie or copied to `space`.
+    pub fn gather<'s>(&'s self, rows: &[u32], space: &'s mut [f32]) -> &'s [f32] {
+        let (first, last) = (rows[0] as usize, rows[rows.len() - 1] as usize);
+        if last - first + 1 == rows.len() {
+            return &self.hidden[first * self.width..(last + 1) * self.width];
+        }
+        for (to, &row) in space.chunks_exact_mut(self.width).zip(rows) {
+            to.copy_from_slice(&self.hidden[row as usize * self.width..][..self.width]);
+        }
+        &space[..rows.len() * self.width]
+    }
+
+    /// The table's rows of a range of items.
+    pub fn items(&self, items: &Range<usize>) -> Matrix<'a> {
+        Matrix::new(&self.weight[items.start * self.width..items.end * self.width], self.width)
+    }
+
+    /// Scores of queries (`[rows, D]`) for a range of items.
+    pub fn tile(&self, queries: &[f32], items: Range<usize>, tile: &mut [f32]) {
+        let rows = queries.len() / self.width;
+        if let Some(bias) = self.bias {
+            let rows = tile.chunks_exact_mut(TILE_STRIDE).take(rows);
+            rows.for_each(|row| row[..items.len()].copy_from_slice(&bias[items.clone()]));
+        }
+        let weight = Matrix { row_stride: 1, column_stride: self.width, ..self.items(&items) };
+        let sizes = (rows, items.len(), self.width);
+        gemm(sizes, Matrix::new(queries, self.width), weight, tile, TILE_STRIDE, self.bias.is_some());
+    }
+}
+
+/// Consecutive ranges of items, `TILE_ITEMS` each but the last.
+pub fn chunks(items: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    items.clone().step_by(TILE_ITEMS).map(move |first| first..items.end.min(first + TILE_ITEMS))
+}
+
+/// Cuts rows into lanes that may run at the same time, each with its own scratch; a lane takes blocks of `TILE_ROWS`.
+pub const LANES: usize = 8;
+
+/// Rows of a lane.
+pub fn lane_rows(rows: usize) -> usize {
+    rows.div_ceil(LANES).next_multiple_of(64).max(64)
+}
+
+/// Scores whose bits depend on the query and the item alone, not on the batch or the place in it, so that ranks and
+/// lists do not either: products always span whole tiles of items and 32 rows or more, the rest being zeros.
+#[derive(Clone, Copy)]
+pub struct SteadyScorer<'a> {
+    scorer: Scorer<'a>,
+    /// The last, incomplete chunk of items, padded.
+    tail: Scorer<'a>,
+}
+
+impl<'a> SteadyScorer<'a> {
+    /// Words of scratch for `new`.
+    pub fn scratch(width: usize) -> usize {
+        TILE_ITEMS * (width + 1)
+    }
+
+    pub fn new(scorer: Scorer<'a>, items: usize, scratch: &'a mut [f32]) -> Self {
+        let last = items / TILE_ITEMS * TILE_ITEMS..items;
+        let tail = scorer.gather_items(last.map(|item| item as u32), scratch);
+        SteadyScorer { scorer, tail }
+    }
+
+    /// Queries `rows` with zeros behind them, as `tile` and `pairs` want them; `space` holds a block of rows.
+    pub fn queries<'s>(&self, rows: Range<usize>, space: &'s mut [f32]) -> &'s [f32] {
+        let words = rows.len() * self.scorer.width;
+        let space = &mut space[..rows.len().next_multiple_of(32) * self.scorer.width];
+        space[..words].copy_from_slice(&self.scorer.hidden[rows.start * self.scorer.width..][..words]);
+        space[words..].fill(0.0);
+        space
+    }
+
+    /// Scores of queries for one of the `chunks` of all items.
+    pub fn tile(&self, queries: &[f32], chunk: &Range<usize>, tile: &mut [f32]) {
+        match chunk.len() {
+            TILE_ITEMS => self.scorer.tile(queries, chunk.clone(), tile),
+            _ => self.tail.tile(queries, 0..TILE_ITEMS, tile),
+        }
+    }
+
+    /// The score of each query for the item of its own, `NONE` giving anything: the diagonal of a whole tile.
+    pub fn pairs(&self, queries: &[f32], items: &[u32], tile: &mut [f32], space: &mut [f32]) {
+        self.scorer.gather_items(items.iter().copied(), space).tile(queries, 0..TILE_ITEMS, tile);
+        for i in 0..items.len() {
+            tile[i] = tile[i * TILE_STRIDE + i];
+        }
+    }
+}
+
+impl<'a> Scorer<'a> {
+    /// A catalogue of one whole tile: the given items, then zeros.
+    fn gather_items<'s>(&self, items: impl Iterator<Item = u32>, space: &'s mut [f32]) -> Scorer<'s>
+    where
+        'a: 's,
+    {
+        let (weight, bias) = space[..TILE_ITEMS * (self.width + 1)].split_at_mut(TILE_ITEMS * self.width);
+        weight.fill(0.0);
+        bias.fill(0.0);
+        for (i, item) in items.enumerate().filter(|(_, item)| *item != NONE) {
+            let item = item as usize;
+            weight[i * self.width..][..self.width].copy_from_slice(&self.weight[item * self.width..][..self.width]);
+            bias[i] = self.bias.map_or(0.0, |bias| bias[item]);
+        }
+        Scorer { hidden: self.hidden, weight, bias: self.bias.map(|_| &*bias), width: self.width }
+    }
+}
+
+/// A row's history within a range of items; `seen` holds ascending items, row `n` from `offsets[n]` to `offsets[n + 1]`.
+pub fn seen_within<'a>(offsets: &[u32], seen: &'a [u32], row: usize, items: &Range<usize>) -> &'a [u32] {
+    let seen = &seen[offsets[row] as usize..offsets[row + 1] as usize];
+    let from = seen.partition_point(|&item| (item as usize) < items.start);
+    let to = seen.partition_point(|&item| (item as usize) < items.end);
+    &seen[from..to]
+}
+
+/// Most items of a chunk on a GPU: enough to fill one, few enough for a test to have two.
+const MOST_CHUNK: usize = 4096;
+
+/// Scores on a GPU, a chunk of items at a time in scratch.
+pub struct GpuChunks {
+    /// Items per chunk, a multiple of 64: slices of tables then begin where bindings may begin.
+    pub chunk: usize,
+    items: usize,
+    z: Region,
+}
+
+impl GpuChunks {
+    pub fn new(builder: &mut GpuBuilder, items: usize) -> Self {
+        let (rows, width) = (builder.inputs[0].rows(), builder.inputs[1].width());
+        let limits = builder.limits;
+        let most = (limits.scratch_words / rows.max(1)).min(limits.binding_words / width.max(1));
+        let chunk = (most / 64 * 64).clamp(64, items.next_multiple_of(64).min(MOST_CHUNK));
+        let z = builder.scratch(rows * chunk);
+        GpuChunks { chunk, items, z }
+    }
+
+    /// Calls `each(builder, first, len)` for every chunk. The chunks share the scratch that the calls take.
+    pub fn each(
+        &self,
+        builder: &mut GpuBuilder,
+        mut each: impl FnMut(&mut GpuBuilder, usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let shared = builder.scratch_words.len();
+        let mut most: Vec<usize> = Vec::new();
+        for first in (0..self.items).step_by(self.chunk) {
+            each(builder, first, self.chunk.min(self.items - first))?;
+            for (i, words) in builder.scratch_words.drain(shared..).enumerate() {
+                most.resize(most.len().max(i + 1), 0);
+                most[i] = most[i].max(words);
+            }
+        }
+        builder.scratch_words.extend(most);
+        Ok(())
+    }
+
+    /// Appends the product that makes `z[N, len]` for the items from `first` on.
+    pub fn scores(&self, builder: &mut GpuBuilder, first: usize, len: usize, has_bias: bool) -> Result<Region> {
+        let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
+        let z = self.z.slice(0, rows * len);
+        let weight = builder.input(1).slice(first * width, len * width);
+        let bias = has_bias.then(|| builder.input(2).slice(first, len));
+        let sizes = Sizes { batch: 1, m: rows, n: len, k: width };
+        let product = Gemm::new(Matmul::NT, sizes, builder.input(0), weight, z);
+        gemm_gpu(builder, Gemm { bias, ..product })?;
+        Ok(z)
+    }
+}

@@ -1,0 +1,282 @@
+//! The training loop: epochs of prefetched batches, validation, selection of the best epoch, checkpoints.
+
+use super::checkpoint::{self, Progress};
+use super::ranker::{Ranker, Ranks};
+use crate::data::sample::epoch_order;
+use crate::data::{Interactions, LeaveOneOut, Prefetch};
+use crate::engine::exec::PlanId;
+use crate::engine::params::{ParamLayout, State};
+use crate::engine::rng::RngState;
+use crate::engine::Executor;
+use crate::error::{Error, Result};
+use crate::eval::metrics::Metrics;
+use crate::methods::{Batch, Method, Sampler, Shape};
+use crate::nn::optimizer_inputs;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Shortest sequence with an input and a target to train on, beside the two held-out items.
+const MIN_TRAINABLE: usize = 4;
+/// Steps between two readings of the loss.
+const METRICS_EVERY: usize = 50;
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct EpochReport {
+    pub epoch: usize,
+    pub step: u64,
+    /// Mean over the steps of the epoch, by metric name; `loss` is the total.
+    pub losses: serde_json::Map<String, serde_json::Value>,
+    pub valid: Metrics,
+    pub seconds: f64,
+    pub tokens_per_second: f64,
+}
+
+/// Told of everything a person may want to see.
+pub trait Observer {
+    fn epoch_started(&mut self, _epoch: usize, _epochs: usize, _steps: usize) {}
+    fn steps_done(&mut self, _steps: usize, _loss: Option<f32>, _tokens_per_second: f64) {}
+    fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) {}
+    fn warning(&mut self, _message: &str) {}
+}
+
+/// An observer that sees nothing.
+impl Observer for () {}
+
+pub struct Trainer<'a> {
+    method: &'a dyn Method,
+    data: Arc<Interactions>,
+    sampler: Arc<dyn Sampler>,
+    /// Users with something to train on.
+    users: Vec<u32>,
+    seed: u64,
+    layout: ParamLayout,
+    plans: HashMap<Shape, PlanId>,
+    ranker: Ranker<'a>,
+    progress: Progress,
+    /// Parameters of the best epoch.
+    best: State,
+    checkpoints: Option<PathBuf>,
+}
+
+impl<'a> Trainer<'a> {
+    /// Loads initial parameters into the executor. Checkpoints go to `checkpoints`, if given.
+    pub fn new(
+        method: &'a dyn Method,
+        data: Arc<Interactions>,
+        seed: u64,
+        executor: &mut dyn Executor,
+        checkpoints: Option<PathBuf>,
+    ) -> Result<Self> {
+        let layout = layout_of(method)?;
+        let state = method.initial_state(&layout, seed, &data);
+        executor.load(&layout, &state)?;
+        let users = (0..data.n_users() as u32).filter(|&u| data.sequence(u as usize).len() >= MIN_TRAINABLE).collect();
+        let progress = Progress { epoch: 0, step: 0, best_epoch: 0, best_value: -1.0 };
+        Ok(Trainer {
+            sampler: method.sampler(data.clone())?,
+            ranker: Ranker::new(method, layout.clone()),
+            method,
+            data,
+            users,
+            seed,
+            layout,
+            plans: HashMap::new(),
+            progress,
+            best: state,
+            checkpoints,
+        })
+    }
+
+    pub fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub fn steps_per_epoch(&self) -> usize {
+        self.users.len().div_ceil(self.method.training().batch_size)
+    }
+
+    /// Continues from the checkpoint folder, if it holds a checkpoint.
+    pub fn resume(&mut self, executor: &mut dyn Executor) -> Result<bool> {
+        let Some(folder) = self.checkpoints.clone() else { return Ok(false) };
+        if !checkpoint::latest(&folder).exists() {
+            return Ok(false);
+        }
+        let (state, progress) = checkpoint::load(&checkpoint::latest(&folder), &self.layout)?;
+        executor.load(&self.layout, &state)?;
+        self.best = match progress.best_epoch {
+            0 => state,
+            _ => checkpoint::load(&checkpoint::best(&folder), &self.layout)?.0,
+        };
+        self.progress = progress;
+        Ok(true)
+    }
+
+    /// Trains to the last epoch or until patience is spent; leaves the best parameters in the executor.
+    pub fn fit(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<()> {
+        let training = self.method.training();
+        if training.epochs > 0 && self.users.is_empty() {
+            let help = "training needs sequences of 4 items or more: input and target, validation item, test item";
+            return Err(Error::usage(format!("no user of {} has enough items to train on", self.data.name), help));
+        }
+        while self.progress.epoch < training.epochs && !self.patience_spent() {
+            let report = self.epoch(executor, observer)?;
+            observer.epoch_finished(&report, self.progress.best_epoch);
+        }
+        executor.load(&self.layout, &self.best)
+    }
+
+    fn patience_spent(&self) -> bool {
+        let best_epoch = self.progress.best_epoch;
+        best_epoch > 0 && self.progress.epoch - best_epoch >= self.method.training().patience
+    }
+
+    /// One epoch with validation and checkpoint.
+    fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<EpochReport> {
+        let training = self.method.training();
+        let epoch = self.progress.epoch + 1;
+        let started = Instant::now();
+        observer.epoch_started(epoch, training.epochs, self.steps_per_epoch());
+        let (sums, steps, tokens) = self.steps(executor, epoch, observer)?;
+        let seconds = started.elapsed().as_secs_f64();
+
+        let state = executor.state()?;
+        if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
+            return Err(Error::NotFinite { what: "a parameter".into(), step: self.progress.step });
+        }
+        let ranks = self.rank_split(executor, false)?;
+        let valid = Metrics::from_ranks(&ranks.history_excluded);
+        let value = valid.get(&training.select_by).ok_or_else(|| {
+            let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
+            Error::unknown("metric in select_by", &training.select_by, &known.iter().map(String::as_str).collect::<Vec<_>>())
+        })?;
+        self.progress.epoch = epoch;
+        if value > self.progress.best_value {
+            (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
+            self.best = state.clone();
+        }
+        if let Some(folder) = self.checkpoints.clone() {
+            self.write_checkpoint(&folder, &state)?;
+        }
+        let names = self.metric_names(executor);
+        let mean = |sum: f64| serde_json::Value::from(sum / steps as f64);
+        Ok(EpochReport {
+            epoch,
+            step: self.progress.step,
+            losses: names.into_iter().zip(sums.into_iter().map(mean)).collect(),
+            valid,
+            seconds,
+            tokens_per_second: tokens as f64 / seconds,
+        })
+    }
+
+    /// The steps of one epoch: sums of the metrics, number of steps, tokens.
+    fn steps(&mut self, executor: &mut dyn Executor, epoch: usize, observer: &mut dyn Observer) -> Result<(Vec<f64>, usize, usize)> {
+        let training = self.method.training();
+        let order: Vec<u32> = epoch_order(self.seed, epoch as u32, self.users.len());
+        let order: Vec<u32> = order.into_iter().map(|i| self.users[i as usize]).collect();
+        let (first_step, batch_size, seed) = (self.progress.step, training.batch_size, self.seed);
+        let sampler = self.sampler.clone();
+        let batches = Prefetch::new(0..self.steps_per_epoch(), move |index| {
+            let users = &order[index * batch_size..order.len().min((index + 1) * batch_size)];
+            sampler.batch(users, RngState { seed, step: (first_step + 1 + index as u64) as u32 })
+        });
+        let (mut sums, mut steps, mut tokens, mut seen) = (Vec::new(), 0, 0, 0);
+        let started = Instant::now();
+        for batch in batches {
+            let batch = batch?;
+            tokens += batch.tokens;
+            self.step(executor, batch)?;
+            steps += 1;
+            if steps % METRICS_EVERY == 0 || steps == self.steps_per_epoch() {
+                let loss = self.collect_metrics(executor, &mut sums)?;
+                observer.steps_done(steps - seen, loss, tokens as f64 / started.elapsed().as_secs_f64());
+                seen = steps;
+            }
+        }
+        Ok((sums, steps, tokens))
+    }
+
+    /// One optimizer step.
+    pub fn step(&mut self, executor: &mut dyn Executor, mut batch: Batch) -> Result<()> {
+        self.progress.step += 1;
+        for set in self.method.optimizer_sets() {
+            optimizer_inputs(&mut batch.feed, set, &self.method.training().adam(), self.progress.step);
+        }
+        let plan = self.plan(executor, batch.shape)?;
+        executor.run(plan, &batch.feed)
+    }
+
+    fn plan(&mut self, executor: &mut dyn Executor, shape: Shape) -> Result<PlanId> {
+        if let Some(plan) = self.plans.get(&shape) {
+            return Ok(*plan);
+        }
+        let plan = executor.compile(self.method.train_graph(shape, self.layout.clone())?)?;
+        self.plans.insert(shape, plan);
+        Ok(plan)
+    }
+
+    /// The plan table of the first batch's training graph.
+    pub fn plan_table(&mut self, executor: &mut dyn Executor) -> Result<String> {
+        let order = epoch_order(self.seed, 1, self.users.len());
+        let users: Vec<u32> = order.iter().take(self.method.training().batch_size).map(|i| self.users[*i as usize]).collect();
+        let batch = self.sampler.batch(&users, RngState { seed: self.seed, step: 1 })?;
+        let plan = self.plan(executor, batch.shape)?;
+        Ok(executor.plan_table(plan))
+    }
+
+    fn metric_names(&self, executor: &dyn Executor) -> Vec<String> {
+        let graph = self.plans.values().next().map(|plan| executor.graph(*plan));
+        graph.map_or(Vec::new(), |graph| graph.metrics.iter().map(|(name, _)| name.clone()).collect())
+    }
+
+    /// Adds the recorded metrics to the sums; the last loss. A loss that is not finite ends training.
+    fn collect_metrics(&self, executor: &mut dyn Executor, sums: &mut Vec<f64>) -> Result<Option<f32>> {
+        let rows = executor.drain_metrics()?;
+        for row in &rows {
+            if row.iter().any(|value| !value.is_finite()) {
+                return Err(Error::NotFinite { what: "the loss".into(), step: self.progress.step });
+            }
+            sums.resize(row.len(), 0.0);
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+        Ok(rows.last().and_then(|row| row.first().copied()))
+    }
+
+    /// Ranks of the validation or the test items with the parameters that are loaded now.
+    pub fn rank_split(&mut self, executor: &mut dyn Executor, test: bool) -> Result<Ranks> {
+        let data = self.data.clone();
+        let split = LeaveOneOut::new(&data);
+        let held_out = |u| if test { split.test(u) } else { split.valid(u) };
+        let histories: Vec<(&[u32], u32)> = (0..data.n_users()).map(held_out).collect();
+        self.ranker.rank(executor, &histories)
+    }
+
+    fn write_checkpoint(&self, folder: &Path, state: &State) -> Result<()> {
+        if self.progress.best_epoch == self.progress.epoch {
+            checkpoint::save(&checkpoint::best(folder), &self.layout, state, &self.progress, false)?;
+        }
+        checkpoint::save(&checkpoint::latest(folder), &self.layout, state, &self.progress, true)
+    }
+
+    /// Writes the parameters of methods that do not train by steps.
+    pub fn write_initial(&self) -> Result<()> {
+        match &self.checkpoints {
+            Some(folder) => checkpoint::save(&checkpoint::best(folder), &self.layout, &self.best, &self.progress, false),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The parameter layout of a method, from its training graph for the smallest batch.
+pub fn layout_of(method: &dyn Method) -> Result<ParamLayout> {
+    // Three sequences are one user with two views; 192 rows hold two padded views.
+    let smallest = Shape { sequences: 3, rows: 192 };
+    Ok(method.train_graph(smallest, ParamLayout::default())?.layout)
+}

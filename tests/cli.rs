@@ -1,0 +1,313 @@
+//! The command line as a user meets it: what is printed, what is left on disk, and with which exit code.
+
+use assert_cmd::Command;
+use gpurec::data;
+use gpurec::engine::exec::gpu::device::adapters;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A folder for one test, with a small data set in it: the first 300 users of the bundled one.
+struct Workplace {
+    folder: TempDir,
+}
+
+impl Workplace {
+    fn new() -> Self {
+        Workplace { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), content).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    fn small_data(&self) -> String {
+        let data = data::resolve("kuairec").unwrap().head(300);
+        let mut text = String::new();
+        for (user, sequence) in data.users.iter().zip(data.sequences()) {
+            let items: Vec<&str> = sequence.iter().map(|&item| data.items[item as usize].as_str()).collect();
+            text += &format!("{user} {}\n", items.join(" "));
+        }
+        self.file("small.txt", text)
+    }
+
+    /// Runs in this folder.
+    fn gpurec(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
+        command.current_dir(self.folder.path()).args(arguments).timeout(Duration::from_secs(120));
+        command.output().unwrap()
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.gpurec(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A mistake of the user's: exit code 2, one message that has all `parts` and a way out, and nothing left behind.
+    fn is_refused(&self, arguments: &[&str], parts: &[&str]) {
+        let before = fs::read_dir(self.folder.path()).unwrap().count();
+        let output = self.gpurec(arguments);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+        for part in [&["error: "], parts].concat() {
+            assert!(message.contains(part), "{arguments:?}: `{part}` is not in:\n{message}");
+        }
+        assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), before, "{arguments:?} left something behind");
+    }
+
+    fn data_is_refused(&self, content: impl AsRef<[u8]>, parts: &[&str]) {
+        let path = self.file("bad.txt", content);
+        self.is_refused(&["run", "--method", "pop", "--dataset", &path, "--out", "out"], &[&["help: "], parts].concat());
+    }
+}
+
+/// A SASRec that trains in a moment.
+const TINY: [&str; 15] = [
+    "run", "--method", "sasrec", "--device", "cpu", "--seed", "3", "--set", "dim=16", "--set", "inner_dim=32", "--set",
+    "batch_size=64", "--set", "patience=1000",
+];
+
+fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&TINY[..], more].concat()
+}
+
+fn gzipped(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn help_of_every_command_has_examples() {
+    let place = Workplace::new();
+    for command in [
+        vec![],
+        vec!["run"],
+        vec!["eval"],
+        vec!["recommend"],
+        vec!["verify"],
+        vec!["methods"],
+        vec!["data"],
+        vec!["bench"],
+        vec!["bench", "attention"],
+    ] {
+        let help = place.succeeds(&[command.as_slice(), &["--help"]].concat());
+        assert!(help.contains("Examples:\n  gpurec "), "{command:?}: {help}");
+    }
+    assert!(place.succeeds(&["--version"]).starts_with("gpurec "));
+}
+
+#[test]
+fn lists_name_what_there_is() {
+    let place = Workplace::new();
+    assert!(place.succeeds(&["devices"]).contains("auto: "));
+    assert!(place.succeeds(&["methods"]).contains("lma4rec"));
+    assert!(place.succeeds(&["methods", "sasrec"]).contains("learning_rate"));
+    assert!(place.succeeds(&["data", "list"]).contains("kuairec"));
+    assert!(place.succeeds(&["data", "show", "kuairec"]).contains("9,209 users, 2,233 items, 55,346 interactions"));
+}
+
+#[test]
+fn bad_data_is_refused_with_its_place_and_a_remedy() {
+    let place = Workplace::new();
+    place.data_is_refused("", &["bad.txt:1:1: ", "no interactions"]);
+    place.data_is_refused("1 2 3 4\n2 3 x7 5\n", &["bad.txt:2:5: ", "`x7` is not a number"]);
+    place.data_is_refused("1 2 3 4\n2 3\n", &["bad.txt:2:1: ", "1 item"]);
+    place.data_is_refused("1 2 0 4\n", &["bad.txt:1:5: ", "item id 0 "]);
+    place.data_is_refused("1 2 3 2147483649\n", &["bad.txt:1:7: ", "2147483649"]);
+    let whole = gzipped("1 2 3 4\n2 3 4 5\n".repeat(100).as_bytes());
+    place.data_is_refused(&whole[..whole.len() / 2], &["bad.txt:", "gzip data ends here"]);
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_nearest_one() {
+    let place = Workplace::new();
+    place.is_refused(&["run", "--method", "sasrek", "--out", "out"], &["`sasrek`", "did you mean `sasrec`?"]);
+    place.is_refused(&["run", "--dataset", "kuairek", "--out", "out"], &["`kuairek`", "did you mean `kuairec`?"]);
+    place.is_refused(&["run", "--set", "learning_rte=0.1", "--out", "out"], &["did you mean `learning_rate`?"]);
+    place.is_refused(&["run", "--set", "dim", "--out", "out"], &["`dim` is not an assignment", "help: "]);
+    place.is_refused(&["run", "--set", "dim=much", "--out", "out"], &["`dim`", "help: "]);
+    place.is_refused(&["run", "--set", "mode=papers", "--out", "out"], &["did you mean `paper`?"]);
+    place.is_refused(&["run", "--dataset", "no/such/file.txt", "--out", "out"], &["no/such/file.txt"]);
+    place.is_refused(&["run", "--config", "none.toml", "--out", "out"], &["none.toml"]);
+    let config = place.file("bad.toml", "dim = 64\nheads = = 2\n");
+    place.is_refused(&["run", "--config", &config, "--out", "out"], &["bad.toml:2:", "help: "]);
+    place.is_refused(&["methods", "sasrek"], &["did you mean `sasrec`?"]);
+    place.is_refused(&["verify", "--op", "atention"], &["did you mean `attention`?"]);
+    place.is_refused(&["eval", "--checkpoint", "nowhere"], &["nowhere"]);
+    place.is_refused(&["run", "--epochs", "many"], &["--epochs"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_gpu_that_is_not_there_is_refused() {
+    let place = Workplace::new();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
+    command.current_dir(place.folder.path()).args(["run", "--device", "gpu", "--out", "out"]);
+    let output = command.env("VK_DRIVER_FILES", "/none.json").env("VK_ICD_FILENAMES", "/none.json").output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("no GPU adapter was found") && message.contains("--device cpu"), "{message}");
+    assert!(!place.path("out").exists());
+    place.is_refused(&["devices", "--device", "x"], &[]);
+    place.is_refused(&["verify", "--device", "nosuchadapter"], &["`nosuchadapter`", "gpurec devices"]);
+}
+
+#[test]
+fn a_batch_beyond_the_limits_of_an_adapter_is_refused() {
+    let Some(adapter) = adapters().into_iter().find(|a| a.is_software() && a.max_binding_bytes <= 128 << 20) else {
+        println!("skipped: no software adapter with bindings of up to 128 MiB");
+        return;
+    };
+    let place = Workplace::new();
+    let options = ["--set", "inner_dim=4096", "--set", "batch_size=10000"];
+    let command = [&["run", "--method", "sasrec", "--out", "out", "--device", &adapter.name][..], &options].concat();
+    place.is_refused(&command, &["allows", "batch_size", "--device cpu"]);
+}
+
+#[test]
+fn popularity_runs_from_end_to_end() {
+    let place = Workplace::new();
+    let text = place.succeeds(&["run", "--method", "pop", "--device", "cpu"]);
+    for part in ["9,209 users", "2,233 parameters", "HR@10", "NDCG@20", "test (history excluded)", "test (history kept)"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    let folder = place.path("runs/pop-kuairec-seed1");
+    let result: serde_json::Value = serde_json::from_slice(&bytes(&folder.join("result.json"))).unwrap();
+    for key in ["method", "dataset", "seed", "device", "epochs", "seconds", "valid", "test", "test_history_kept"] {
+        assert!(!result[key].is_null(), "result.json has no `{key}`: {result}");
+    }
+    for split in ["valid", "test", "test_history_kept"] {
+        for metric in ["hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"] {
+            assert!(result[split][metric].as_f64().is_some_and(|value| (0.0..=1.0).contains(&value)), "{split} {metric}");
+        }
+    }
+    assert!(String::from_utf8(bytes(&folder.join("report.md"))).unwrap().contains("| HR@5 |"));
+
+    // The same command again takes another folder, and leaves the first one alone.
+    place.succeeds(&["run", "--method", "pop", "--device", "cpu", "--quiet"]);
+    assert!(place.path("runs/pop-kuairec-seed1-2/result.json").exists());
+    place.is_refused(&["run", "--method", "pop", "--out", "runs/pop-kuairec-seed1"], &["already holds a run", "--resume"]);
+
+    let folder = folder.display().to_string();
+    let again = place.succeeds(&["eval", "--checkpoint", &folder, "--device", "cpu"]);
+    let row = |text: &str| text.lines().find(|line| line.contains("history excluded")).map(String::from);
+    assert_eq!(row(&again), row(&text), "an evaluation repeats the figures of the run");
+    place.is_refused(
+        &["eval", "--checkpoint", &folder, "--device", "cpu", "--dataset", &place.small_data()],
+        &["2233", "help: "],
+    );
+}
+
+#[test]
+fn a_trained_model_recommends_by_the_names_of_the_items() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let text = place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--out", "out"]));
+    assert!(text.contains("epoch   2  loss "), "{text}");
+    for file in ["config.toml", "metrics.jsonl", "result.json", "report.md", "report.svg", "checkpoint/best.safetensors"] {
+        assert!(place.path("out").join(file).exists(), "{file} is missing");
+    }
+    let held = data::read(Path::new(&data)).unwrap();
+    let history = format!("{},{}", held.items[3], held.items[8]);
+    let recommend = ["recommend", "--checkpoint", "out", "--device", "cpu", "--top-k", "4", "--history"];
+    let json = place.succeeds(&[&recommend[..], &[&history, "--json"]].concat());
+    let best: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(best.len(), 4);
+    let scores: Vec<f64> = best.iter().map(|entry| entry["score"].as_f64().unwrap()).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    for entry in &best {
+        let item = entry["item"].as_str().unwrap().to_string();
+        assert!(held.items.contains(&item) && !history.split(',').any(|seen| seen == item), "{item}");
+    }
+    assert!(place.succeeds(&[&recommend[..], &[&history]].concat()).contains(best[0]["item"].as_str().unwrap()));
+    place.is_refused(&[&recommend[..], &["999999"]].concat(), &["`999999`", "help: ", "nearest"]);
+}
+
+#[test]
+fn the_plan_of_a_step_is_printed_and_nothing_is_written() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let plan = place.succeeds(&tiny(&["--dataset", &data, "--plan"]));
+    assert!(plan.contains("attention") && plan.contains("adam") && plan.contains("MFLOP"), "{plan}");
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn one_seed_gives_the_same_bytes_whatever_the_threads() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let checkpoint = |out: &str, threads: &str| {
+        place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--threads", threads, "--out", out, "--quiet"]));
+        bytes(&place.path(out).join("checkpoint/latest.safetensors"))
+    };
+    let first = checkpoint("a", "2");
+    assert!(first == checkpoint("b", "2"), "two runs with one seed differ");
+    assert!(first == checkpoint("c", "1"), "one thread and two differ");
+}
+
+#[test]
+fn a_killed_run_continues_to_the_bytes_of_an_uninterrupted_one() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let options = |out| tiny(&["--dataset", &data, "--epochs", "40", "--quiet", "--out", out]);
+    place.succeeds(&options("whole"));
+
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gpurec"))
+        .current_dir(place.folder.path())
+        .args(options("killed"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !place.path("killed/checkpoint/latest.safetensors").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!place.path("killed/result.json").exists(), "the run was over before it could be killed");
+
+    place.is_refused(&options("killed"), &["already holds a run", "--resume"]);
+    place.succeeds(&[options("killed"), vec!["--resume"]].concat());
+    for file in ["checkpoint/latest.safetensors", "checkpoint/best.safetensors"] {
+        assert!(bytes(&place.path("whole").join(file)) == bytes(&place.path("killed").join(file)), "{file} differs");
+    }
+    let lines = |out: &str| bytes(&place.path(out).join("metrics.jsonl")).iter().filter(|&&b| b == b'\n').count();
+    assert_eq!((lines("whole"), lines("killed")), (40, 40));
+}
+
+#[test]
+fn verify_proves_an_op_and_says_so() {
+    let place = Workplace::new();
+    let text = place.succeeds(&["verify", "--device", "cpu", "--op", "scale"]);
+    assert!(text.contains("scale") && text.contains("pass") && text.contains("worst share"), "{text}");
+    place.is_refused(&["verify", "--device", "cpu", "--op", "scale", "--golden", "nowhere"], &["nowhere"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gpurec"))
+        .args(["methods", "lma4rec"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
