@@ -2,7 +2,7 @@
 //!
 //! The binary `gpurec` is the way most people use it. As a library:
 //!
-//! ```ignore
+//! ```
 //! use gpurec::data::Interactions;
 //! use gpurec::engine::exec::DeviceChoice;
 //! use gpurec::eval::Metrics;
@@ -27,15 +27,19 @@
 //! println!("{:?}", Metrics::from_ranks(&ranks.history_excluded));
 //! # Ok(())
 //! # }
-//! ```ignore
+//! ```
 //!
 //! `docs/design.md` says how the pieces fit.
 
+pub mod cli;
 pub mod data;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod methods;
+pub mod nn;
 pub mod ops;
+pub mod train;
 pub mod verify;
 
 pub use error::{Error, Result};

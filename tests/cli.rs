@@ -67,14 +67,30 @@ impl Workplace {
 
     fn data_is_refused(&self, content: impl AsRef<[u8]>, parts: &[&str]) {
         let path = self.file("bad.txt", content);
-        self.is_refused(&["run", "--method", "pop", "--dataset", &path, "--out", "out"], &[&["help: "], parts].concat());
+        self.is_refused(
+            &["run", "--method", "pop", "--dataset", &path, "--out", "out"],
+            &[&["help: "], parts].concat(),
+        );
     }
 }
 
 /// A SASRec that trains in a moment.
 const TINY: [&str; 15] = [
-    "run", "--method", "sasrec", "--device", "cpu", "--seed", "3", "--set", "dim=16", "--set", "inner_dim=32", "--set",
-    "batch_size=64", "--set", "patience=1000",
+    "run",
+    "--method",
+    "sasrec",
+    "--device",
+    "cpu",
+    "--seed",
+    "3",
+    "--set",
+    "dim=16",
+    "--set",
+    "inner_dim=32",
+    "--set",
+    "batch_size=64",
+    "--set",
+    "patience=1000",
 ];
 
 fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -183,7 +199,9 @@ fn a_batch_beyond_the_limits_of_an_adapter_is_refused() {
 fn popularity_runs_from_end_to_end() {
     let place = Workplace::new();
     let text = place.succeeds(&["run", "--method", "pop", "--device", "cpu"]);
-    for part in ["9,209 users", "2,233 parameters", "HR@10", "NDCG@20", "test (history excluded)", "test (history kept)"] {
+    for part in
+        ["9,209 users", "2,233 parameters", "HR@10", "NDCG@20", "test (history excluded)", "test (history kept)"]
+    {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     let folder = place.path("runs/pop-kuairec-seed1");
@@ -193,7 +211,10 @@ fn popularity_runs_from_end_to_end() {
     }
     for split in ["valid", "test", "test_history_kept"] {
         for metric in ["hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"] {
-            assert!(result[split][metric].as_f64().is_some_and(|value| (0.0..=1.0).contains(&value)), "{split} {metric}");
+            assert!(
+                result[split][metric].as_f64().is_some_and(|value| (0.0..=1.0).contains(&value)),
+                "{split} {metric}"
+            );
         }
     }
     assert!(String::from_utf8(bytes(&folder.join("report.md"))).unwrap().contains("| HR@5 |"));
@@ -201,7 +222,10 @@ fn popularity_runs_from_end_to_end() {
     // The same command again takes another folder, and leaves the first one alone.
     place.succeeds(&["run", "--method", "pop", "--device", "cpu", "--quiet"]);
     assert!(place.path("runs/pop-kuairec-seed1-2/result.json").exists());
-    place.is_refused(&["run", "--method", "pop", "--out", "runs/pop-kuairec-seed1"], &["already holds a run", "--resume"]);
+    place.is_refused(
+        &["run", "--method", "pop", "--out", "runs/pop-kuairec-seed1"],
+        &["already holds a run", "--resume"],
+    );
 
     let folder = folder.display().to_string();
     let again = place.succeeds(&["eval", "--checkpoint", &folder, "--device", "cpu"]);
@@ -219,7 +243,9 @@ fn a_trained_model_recommends_by_the_names_of_the_items() {
     let data = place.small_data();
     let text = place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--out", "out"]));
     assert!(text.contains("epoch   2  loss "), "{text}");
-    for file in ["config.toml", "metrics.jsonl", "result.json", "report.md", "report.svg", "checkpoint/best.safetensors"] {
+    for file in
+        ["config.toml", "metrics.jsonl", "result.json", "report.md", "report.svg", "checkpoint/best.safetensors"]
+    {
         assert!(place.path("out").join(file).exists(), "{file} is missing");
     }
     let held = data::read(Path::new(&data)).unwrap();

@@ -3,7 +3,7 @@
 use super::excerpt;
 use crate::error::{Error, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -52,10 +52,17 @@ pub fn exit_code(error: &Error) -> ExitCode {
     }
 }
 
-/// A table whose columns from `numbers_from` on are set to the right.
-pub fn table<R: IntoIterator<Item = String>>(header: &[&str], rows: impl IntoIterator<Item = R>, numbers_from: usize) -> Table {
+/// A table as wide as the terminal allows; columns from `numbers_from` on are set to the right.
+pub fn table<R: IntoIterator<Item = String>>(
+    header: &[&str],
+    rows: impl IntoIterator<Item = R>,
+    numbers_from: usize,
+) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(header.to_vec());
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header.to_vec());
     for row in rows {
         table.add_row(row.into_iter().collect::<Vec<String>>());
     }
@@ -85,7 +92,8 @@ pub fn bytes(n: u64) -> String {
 /// 12345 as `12,345`.
 pub fn grouped(n: usize) -> String {
     let digits = n.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).expect("digits")).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).expect("digits")).collect();
     groups.join(",")
 }
 

@@ -10,7 +10,9 @@ use std::collections::HashSet;
 const SHOWN: (usize, usize) = (5, 12);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  gpurec data list\n  gpurec data show kuairec\n  gpurec data show my_sequences.txt.gz")]
+#[command(
+    after_help = "Examples:\n  gpurec data list\n  gpurec data show kuairec\n  gpurec data show my_sequences.txt.gz"
+)]
 pub struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,
@@ -59,7 +61,8 @@ fn summary(data: &Interactions) -> String {
     let (users, events) = (data.n_users(), data.n_events());
     let valid = (0..users).filter(|&u| known(split.valid(u))).count();
     let test = (0..users).filter(|&u| known(split.test(u))).count();
-    let percent = |part: usize, whole: usize| format!("{part} of {whole} ({:.1} %)", 100.0 * part as f64 / whole as f64);
+    let percent =
+        |part: usize, whole: usize| format!("{part} of {whole} ({:.1} %)", 100.0 * part as f64 / whole as f64);
     text += &format!("\ninteractions that repeat an item of their sequence: {}\n", percent(repeated, events));
     text += &format!("validation items that occur in the history: {}\n", percent(valid, users));
     text += &format!("test items that occur in the history: {}\n", percent(test, users));

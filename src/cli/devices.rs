@@ -49,7 +49,12 @@ fn cpu_row() -> [String; 9] {
 /// What `auto` opens, and why.
 fn verdict(adapters: &[AdapterSummary]) -> String {
     if let Some(index) = choose(adapters, &Wanted::Hardware) {
-        return format!("{} ({}): a {} goes before the cpu", adapters[index].name, adapters[index].backend, kind(&adapters[index]));
+        return format!(
+            "{} ({}): a {} goes before the cpu",
+            adapters[index].name,
+            adapters[index].backend,
+            kind(&adapters[index])
+        );
     }
     let named = adapters.iter().find(|adapter| adapter.is_software());
     match named.map(|adapter| adapter.name.split_whitespace().next().unwrap_or_default()) {
@@ -84,7 +89,8 @@ mod tests {
         let software = adapter("llvmpipe (LLVM 19)", wgpu::DeviceType::Cpu);
         assert!(verdict(&[]).starts_with("cpu: no GPU"));
         assert!(verdict(std::slice::from_ref(&software)).ends_with("--device llvmpipe"));
-        let all = [software, adapter("Iris", wgpu::DeviceType::IntegratedGpu), adapter("RTX", wgpu::DeviceType::DiscreteGpu)];
+        let all =
+            [software, adapter("Iris", wgpu::DeviceType::IntegratedGpu), adapter("RTX", wgpu::DeviceType::DiscreteGpu)];
         assert_eq!(verdict(&all), "RTX (vulkan): a discrete GPU goes before the cpu");
     }
 }

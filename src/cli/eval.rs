@@ -73,5 +73,8 @@ fn same_items(trained: &Trained, data: &Interactions) -> Result<()> {
         missing(&trained.items, &data.items),
         missing(&data.items, &trained.items),
     );
-    Err(Error::usage(problem, format!("evaluate on data with the same items, such as {}, or train a model on this data", trained.dataset)))
+    Err(Error::usage(
+        problem,
+        format!("evaluate on data with the same items, such as {}, or train a model on this data", trained.dataset),
+    ))
 }

@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use miette::{
-    GraphicalReportHandler, LabeledSpan, MietteDiagnostic, MietteError, MietteSpanContents, Report, SourceCode, SourceSpan,
-    SpanContents,
+    GraphicalReportHandler, LabeledSpan, MietteDiagnostic, MietteError, MietteSpanContents, Report, SourceCode,
+    SourceSpan, SpanContents,
 };
 use std::path::Path;
 
@@ -53,10 +53,10 @@ impl SourceCode for Excerpt {
     fn read_span<'a>(
         &'a self,
         span: &SourceSpan,
-        _lines_before: usize,
-        _lines_after: usize,
+        lines_before: usize,
+        lines_after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let inner = self.text.read_span(span, 0, 0)?;
+        let inner = self.text.read_span(span, lines_before, lines_after)?;
         let column = self.column + inner.column();
         let span = *inner.span();
         let contents =
@@ -75,7 +75,10 @@ mod tests {
         let path = folder.path().join("bad.txt");
         std::fs::write(&path, format!("1 2 3 4\n2 {}x7 5 6\n", "3 ".repeat(200))).unwrap();
         let picture = graphical(&crate::data::read(&path).unwrap_err()).unwrap();
-        assert!(["x7 5 6", "2:403", "is not a number", "help"].iter().all(|part| picture.contains(part)), "{picture}");
+        assert!(
+            ["3 3 x7 5 6", "bad.txt:2:403", "is not a number", "help"].iter().all(|part| picture.contains(part)),
+            "{picture}"
+        );
         assert!(picture.lines().all(|line| line.len() < 400), "{picture}");
     }
 }

@@ -5,7 +5,9 @@ use crate::error::Result;
 use crate::methods::{METHODS, MethodInfo, config, find};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  gpurec methods\n  gpurec methods sasrec     presets with the source of each value, and all keys")]
+#[command(
+    after_help = "Examples:\n  gpurec methods\n  gpurec methods sasrec     presets with the source of each value, and all keys"
+)]
 pub struct MethodsArgs {
     /// Show the presets and the keys of this method
     name: Option<String>,
@@ -19,7 +21,8 @@ pub fn methods(args: &MethodsArgs) -> Result<()> {
 }
 
 fn list() -> Result<()> {
-    let row = |info: &MethodInfo| [info.name.into(), info.title.into(), config::modes(info).join(", "), info.paper.into()];
+    let row =
+        |info: &MethodInfo| [info.name.into(), info.title.into(), config::modes(info).join(", "), info.paper.into()];
     say(table(&["method", "title", "modes", "paper"], METHODS.iter().map(row), 4))?;
     say("`gpurec methods NAME` shows presets and keys; `gpurec run --method NAME --set mode=paper` uses one.")
 }
@@ -28,7 +31,10 @@ fn show(info: &MethodInfo) -> Result<()> {
     let defaults = toml::to_string(&(info.defaults)()).expect("tables serialise");
     say(format!("{} ({}): {}\n", info.title, info.name, info.paper))?;
     say(format!("Presets, chosen with --set mode=...; quality is the default:\n\n{}", indented(info.preset)))?;
-    say(format!("Keys of --set and --config with the values they have where no preset sets them:\n\n{}", indented(&defaults)))
+    say(format!(
+        "Keys of --set and --config with the values they have where no preset sets them:\n\n{}",
+        indented(&defaults)
+    ))
 }
 
 fn indented(text: &str) -> String {

@@ -23,10 +23,10 @@ use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  gpurec run --method lma4rec                     train on the bundled data set, on the best device there is
+  gpurec run --method lma4rec            train on the bundled data set
   gpurec run --method sasrec --set loss=ce --dataset my_sequences.txt
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29
-  gpurec verify                                   prove the kernels on this machine's device
+  gpurec verify                          prove the kernels on this machine's device
 
 A data set is a file of lines `user item item item ...` in time order, plain or gzipped.";
 

@@ -94,7 +94,10 @@ mod tests {
             seconds: 1.25,
             tokens_per_second: 1e5,
         };
-        assert_eq!(epoch_line(&report, 3, "ndcg@20"), "epoch   3  loss 2.5000  valid ndcg@20 0.5000  hr@10 0.5000  1.2 s  best");
+        assert_eq!(
+            epoch_line(&report, 3, "ndcg@20"),
+            "epoch   3  loss 2.5000  valid ndcg@20 0.5000  hr@10 0.5000  1.2 s  best"
+        );
         assert!(epoch_line(&report, 2, "mrr").ends_with("mrr 0.5167  1.2 s"));
     }
 }

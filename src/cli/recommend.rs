@@ -3,6 +3,7 @@
 use super::DeviceArgs;
 use super::console::{grouped, say, table};
 use crate::error::{Error, Result};
+use crate::ops::linear_topk::MAX_K;
 use crate::train::Trained;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -24,8 +25,8 @@ pub struct RecommendArgs {
     #[arg(long, value_name = "ITEM,ITEM,...", value_delimiter = ',', required = true)]
     history: Vec<String>,
 
-    /// How many items to recommend; those of the history are left out
-    #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How many items to recommend, up to 256; those of the history are left out
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=MAX_K as i64))]
     top_k: u16,
 
     /// Print [{"item": ..., "score": ...}, ...] for other programs

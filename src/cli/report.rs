@@ -37,15 +37,19 @@ pub fn write(report: &Report) -> Result<()> {
 fn read_epochs(path: &Path) -> Result<Vec<EpochReport>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     let parse = |line| serde_json::from_str(line);
-    text.lines().map(parse).collect::<std::result::Result<_, _>>().map_err(|e| Error::Format {
-        path: path.into(),
-        problem: format!("not a line of an epoch: {e}"),
-    })
+    text.lines()
+        .map(parse)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::Format { path: path.into(), problem: format!("not a line of an epoch: {e}") })
 }
 
 fn text(report: &Report, with_picture: bool) -> String {
     let Report { run, result, results, command } = report;
-    let picture = if with_picture { format!("## Training\n\n![Loss and validation by epoch]({PICTURE})\n\n") } else { String::new() };
+    let picture = if with_picture {
+        format!("## Training\n\n![Loss and validation by epoch]({PICTURE})\n\n")
+    } else {
+        String::new()
+    };
     let device_command = format!("gpurec eval --checkpoint {}", run.options.out.display());
     format!(
         "# {title} on {dataset}\n\n\
@@ -54,7 +58,7 @@ fn text(report: &Report, with_picture: bool) -> String {
          | data | {dataset}: {statistics} |\n\
          | device | {device} |\n\
          | seed | {seed} |\n\
-         | epochs | {epochs}, best {best} |\n\
+         | epochs | {epochs} |\n\
          | seconds | {seconds:.1} |\n\
          | written by | gpurec {version} |\n\n\
          ## Results\n\n{table}\n\
@@ -67,8 +71,8 @@ fn text(report: &Report, with_picture: bool) -> String {
         statistics = run.data.statistics(),
         device = result.device,
         seed = result.seed,
-        epochs = result.epochs,
-        best = result.best_epoch,
+        epochs =
+            if result.epochs == 0 { "none".into() } else { format!("{}, best {}", result.epochs, result.best_epoch) },
         seconds = result.seconds,
         version = env!("CARGO_PKG_VERSION"),
         table = results.markdown(),

@@ -51,7 +51,9 @@ impl Results {
             ("test (history excluded)", self.test.clone()),
             ("test (history kept)", self.test_history_kept.clone()),
         ];
-        rows.extend(self.published.iter().map(|row| ("published (history excluded)", Metrics::from_figures(row.figures))));
+        rows.extend(
+            self.published.iter().map(|row| ("published (history excluded)", Metrics::from_figures(row.figures))),
+        );
         rows
     }
 

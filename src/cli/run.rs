@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
-  gpurec run --method lma4rec                          bundled data, best device, about two minutes on two cores
+  gpurec run --method lma4rec                          on the bundled data set
   gpurec run --method sasrec --set loss=ce --dataset my_sequences.txt --epochs 20
   gpurec run --method lma4rec --set mode=paper --set ssl=false --dataset amazon_beauty
   gpurec run --method sasrec --out runs/mine --resume  go on where runs/mine stopped
@@ -182,7 +182,8 @@ fn finish(args: &RunArgs, run: &Run, result: &RunResult) -> Result<()> {
         epochs => format!("best of {epochs} epochs: {}; {:.1} s", result.best_epoch, result.seconds),
     };
     if !args.quiet {
-        say(format!("\n{trained}; everything is in {}", run.options.out.display()))?;
+        let gap = if result.epochs > 0 { "\n" } else { "" };
+        say(format!("{gap}{trained}; everything is in {}", run.options.out.display()))?;
     }
     say(results.text())
 }
@@ -193,7 +194,8 @@ fn command(args: &RunArgs) -> String {
         let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./,@".contains(c));
         if plain { text.to_string() } else { format!("'{}'", text.replace('\'', "'\\''")) }
     };
-    let mut words = vec![format!("gpurec run --method {} --dataset {} --seed {}", args.method, quoted(&args.dataset), args.seed)];
+    let mut words =
+        vec![format!("gpurec run --method {} --dataset {} --seed {}", args.method, quoted(&args.dataset), args.seed)];
     words.extend(args.config.iter().map(|file| format!("--config {}", quoted(&file.display().to_string()))));
     words.extend(args.assignments.iter().map(|text| format!("--set {}", quoted(text))));
     words.extend(args.epochs.map(|n| format!("--epochs {n}")));

@@ -104,7 +104,8 @@ fn golden_files(args: &VerifyArgs) -> Result<Vec<(String, Vec<PathBuf>)>> {
 
 fn check_op(file: &OpFile, target: &mut Target, bar: &ProgressBar) -> Verdict {
     let cases = (file.cases)();
-    let mut verdict = Verdict { kernel: file.name.into(), cases: cases.len(), worst: Outcome::default(), failures: vec![] };
+    let mut verdict =
+        Verdict { kernel: file.name.into(), cases: cases.len(), worst: Outcome::default(), failures: vec![] };
     for (i, case) in cases.iter().enumerate() {
         bar.set_message(format!("{} ({}/{})", file.name, i + 1, cases.len()));
         verdict.add("", checks::against_reference(case, target));
@@ -148,7 +149,8 @@ fn render(verdicts: &[Verdict]) -> String {
         let result = if v.failures.is_empty() { "pass".into() } else { format!("FAIL ({})", v.failures.len()) };
         [v.kernel.clone(), v.cases.to_string(), format!("{:.3}", v.worst.share), result]
     };
-    let mut text = table(&["kernel", "cases", "worst share of tolerance", "result"], verdicts.iter().map(row), 1).to_string();
+    let mut text =
+        table(&["kernel", "cases", "worst share of tolerance", "result"], verdicts.iter().map(row), 1).to_string();
     let failures: Vec<&String> = verdicts.iter().flat_map(|v| &v.failures).collect();
     let cases: usize = verdicts.iter().map(|v| v.cases).sum();
     match failures.len() {
@@ -174,8 +176,16 @@ mod tests {
 
     #[test]
     fn failures_are_listed_below_the_table() {
-        let failed = Verdict { kernel: "a".into(), cases: 2, worst: Outcome { share: 0.25 }, failures: vec!["a/1: y[0]".into()] };
+        let failed = Verdict {
+            kernel: "a".into(),
+            cases: 2,
+            worst: Outcome { share: 0.25 },
+            failures: vec!["a/1: y[0]".into()],
+        };
         let text = render(&[failed]);
-        assert!(text.contains("0.250") && text.contains("FAIL (1)") && text.contains("1 checks failed:\n  a/1: y[0]"), "{text}");
+        assert!(
+            text.contains("0.250") && text.contains("FAIL (1)") && text.contains("1 checks failed:\n  a/1: y[0]"),
+            "{text}"
+        );
     }
 }

@@ -29,8 +29,7 @@ impl Scorer {
         let target = graph.input("target", TensorType::u32(&[batch]));
         let offsets = graph.input("seen_offsets", TensorType::u32(&[batch + 1]));
         let seen = graph.input("seen_items", TensorType::u32(&[seen_capacity]));
-        let rank = Rank { items: Some(self.items), bias: self.bias.is_some() };
-        let outputs = graph.add(rank, &self.inputs(&[target, offsets, seen]))?;
+        let outputs = graph.add(Rank { items: Some(self.items) }, &self.inputs(&[target, offsets, seen]))?;
         for (name, value) in ["better", "better_seen", "ties"].into_iter().zip(outputs) {
             graph.output(name, value);
         }
@@ -42,7 +41,7 @@ impl Scorer {
         let batch = graph.shape(self.query)[0];
         let offsets = graph.input("seen_offsets", TensorType::u32(&[batch + 1]));
         let seen = graph.input("seen_items", TensorType::u32(&[seen_capacity]));
-        let op = LinearTopK { k, items: Some(self.items), bias: self.bias.is_some(), exclude: true };
+        let op = LinearTopK { k, items: Some(self.items), exclude: true };
         let outputs = graph.add(op, &self.inputs(&[offsets, seen]))?;
         graph.output("values", outputs[0]);
         graph.output("indices", outputs[1]);

@@ -6,18 +6,19 @@
 //! `dq_i = scale sum_j ds_ij k_j`, `dk_j = scale sum_i ds_ij q_i`, `dv_j = sum_i keep_ij p_ij dy_i`.
 
 use crate::engine::case::{Builder, Case, Kernel};
-use crate::engine::exec::cpu::{CpuIo, In};
+use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Param, Region};
-use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
 use crate::engine::tensor::{Array, DType, TensorType};
 use crate::error::Result;
-use crate::ops::matmul::{Matrix, gemm};
 use crate::shader;
 use rayon::prelude::*;
 use std::ops::Range;
+
+#[path = "attention/cpu.rs"]
+mod cpu;
 
 /// Dropout on the probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,9 +47,8 @@ pub const KEY_VISIBLE: u32 = 1;
 /// is what an additive mask makes of a row whose keys are all masked (CoSeRec's padding rows).
 pub const QUERY_UNMASKED: u32 = 2;
 
+/// A score that no query sees.
 const HIDDEN: f32 = -1e30;
-/// Query rows that go through one product.
-const GROUP: usize = 32;
 
 impl Attention {
     fn rng_at(&self) -> usize {
@@ -179,22 +179,16 @@ impl Op for Attention {
         }
     }
 
-    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        (GROUP + 1) * inputs[0].shape[0]
-    }
-
     fn cpu(&self, io: &mut CpuIo) {
-        let worker = Worker::new(self, &io.inputs);
+        let worker = cpu::Worker::new(self, &io.inputs);
         let borders = io.inputs[3].u();
         let [y, lse] = &mut io.outputs[..] else { unreachable!("inferred") };
         let (y, inert_y) = cut(y.f(), borders, worker.stride);
         let (lse, inert_lse) = cut(lse.f(), borders, self.heads);
-        let (scratch, _) = cut(io.scratch, borders, GROUP + 1);
         inert_y.fill(0.0);
         inert_lse.fill(HIDDEN);
-        let pieces = y.into_par_iter().zip(lse).zip(scratch).enumerate();
-        pieces.for_each(|(sequence, ((y, lse), scratch))| {
-            worker.forward(borders[sequence] as usize..borders[sequence + 1] as usize, y, lse, scratch);
+        y.into_par_iter().zip(lse).enumerate().for_each(|(sequence, (y, lse))| {
+            worker.forward(borders[sequence] as usize..borders[sequence + 1] as usize, y, lse);
         });
     }
 
@@ -265,12 +259,8 @@ impl Op for AttentionGradient {
         }
     }
 
-    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        (2 * GROUP + 1) * inputs[0].shape[0]
-    }
-
     fn cpu(&self, io: &mut CpuIo) {
-        let worker = Worker::new(&self.forward, &io.inputs);
+        let worker = cpu::Worker::new(&self.forward, &io.inputs);
         let borders = io.inputs[3].u();
         let saved = [0, 1, 2].map(|i| io.inputs[self.forward.arity() + i].f());
         let [dq, dk, dv] = &mut io.outputs[..] else { unreachable!("inferred") };
@@ -279,11 +269,8 @@ impl Op for AttentionGradient {
             inert.fill(0.0);
             pieces
         });
-        let (scratch, _) = cut(io.scratch, borders, 2 * GROUP + 1);
-        let pieces = dq.into_par_iter().zip(dk).zip(dv).zip(scratch).enumerate();
-        pieces.for_each(|(sequence, (((dq, dk), dv), scratch))| {
-            let rows = borders[sequence] as usize..borders[sequence + 1] as usize;
-            worker.backward(rows, saved, [dq, dk, dv], scratch);
+        dq.into_par_iter().zip(dk).zip(dv).enumerate().for_each(|(sequence, ((dq, dk), dv))| {
+            worker.backward(borders[sequence] as usize..borders[sequence + 1] as usize, saved, [dq, dk, dv]);
         });
     }
 
@@ -317,150 +304,6 @@ fn cut<'a>(words: &'a mut [f32], borders: &[u32], words_per_row: usize) -> (Vec<
     let mut rest = words;
     let pieces = sequences(borders).map(|rows| rest.split_off_mut(..rows.len() * words_per_row).expect("borders fit"));
     (pieces.collect(), rest)
-}
-
-/// The CPU kernel for one sequence, all heads: blocks of `GROUP` query rows against the keys they can reach, as products.
-struct Worker<'a> {
-    op: &'a Attention,
-    qkv: [&'a [f32]; 3],
-    flags: Option<&'a [u32]>,
-    random: Option<(AttentionDropout, RngState, &'a [u32])>,
-    stride: usize,
-    width: usize,
-}
-
-impl<'a> Worker<'a> {
-    fn new(op: &'a Attention, inputs: &[In<'a>]) -> Self {
-        let width = op.head_dim(inputs[0].ty);
-        let random =
-            |dropout| (dropout, RngState::from_words(inputs[op.rng_at()].u()), inputs[op.rng_at() + 1].u());
-        Worker {
-            op,
-            qkv: [inputs[0].f(), inputs[1].f(), inputs[2].f()],
-            flags: op.key_flags.then(|| inputs[4].u()),
-            random: op.dropout.map(random),
-            stride: op.heads * width,
-            width,
-        }
-    }
-
-    fn unmasked(&self, row: usize) -> bool {
-        self.flags.is_some_and(|flags| flags[row] & QUERY_UNMASKED != 0)
-    }
-
-    /// Blocks of query rows with the number of keys that they can reach.
-    fn groups(&self, rows: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
-        rows.clone().step_by(GROUP).map(move |first| {
-            let group = first..(first + GROUP).min(rows.end);
-            let all = !self.op.causal || group.clone().any(|i| self.unmasked(i));
-            let keys = if all { rows.len() } else { group.end - rows.start };
-            (group, keys)
-        })
-    }
-
-    /// `[rows of a head] x [keys of the sequence]^T`, for scores and for the gradient of probabilities.
-    fn against(&self, x: &[f32], keys: &[f32], group: Range<usize>, (first, n_keys): (usize, usize), head: usize, out: &mut [f32]) {
-        let x = Matrix::new(&x[group.start * self.stride + head * self.width..], self.stride);
-        let keys = Matrix::transposed(&keys[first * self.stride + head * self.width..], self.stride);
-        gemm((group.len(), n_keys, self.width), x, keys, out, n_keys, false);
-    }
-
-    /// Sets the scores that query `i` may not see to `HIDDEN` and scales the others.
-    fn mask(&self, scores: &mut [f32], i: usize, first: usize) {
-        simd::scale(scores, self.op.scale as f32);
-        if self.unmasked(i) {
-            return;
-        }
-        if self.op.causal {
-            scores[i - first + 1..].fill(HIDDEN);
-        }
-        if let Some(flags) = self.flags {
-            let hidden = scores.iter_mut().zip(&flags[first..]).filter(|(_, flag)| *flag & KEY_VISIBLE == 0);
-            hidden.for_each(|(score, _)| *score = HIDDEN);
-        }
-    }
-
-    /// `keep_ij` for the keys `first..` of one query; neighbouring positions share a block of random words.
-    fn keep(&self, head: usize, i: usize, first: usize, keep: &mut [f32]) {
-        let Some((AttentionDropout { probability, site }, state, keys)) = self.random else { return };
-        let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
-        let (mut words, mut held) = ([0; 4], None);
-        for (j, keep) in (first..).zip(keep) {
-            let feature = (head as u32) << 20 | keys[2 * j + 1];
-            if held != Some(feature >> 2) {
-                held = Some(feature >> 2);
-                words = state.block(site, keys[2 * i], keys[2 * i + 1], feature >> 2);
-            }
-            *keep = if words[(feature & 3) as usize] >= threshold { scale } else { 0.0 };
-        }
-    }
-
-    fn forward(&self, rows: Range<usize>, y: &mut [f32], lse: &mut [f32], scratch: &mut [f32]) {
-        let ([q, k, v], first) = (self.qkv, rows.start);
-        let (scores, keep) = scratch.split_at_mut(GROUP * rows.len());
-        for (head, (group, keys)) in (0..self.op.heads).flat_map(|head| self.groups(rows.clone()).map(move |g| (head, g))) {
-            let scores = &mut scores[..group.len() * keys];
-            self.against(q, k, group.clone(), (first, keys), head, scores);
-            for (i, row) in group.clone().zip(scores.chunks_exact_mut(keys)) {
-                self.mask(row, i, first);
-                let peak = simd::max(row);
-                let lse = &mut lse[(i - first) * self.op.heads + head];
-                if peak <= HIDDEN {
-                    row.fill(0.0);
-                    *lse = HIDDEN;
-                    continue;
-                }
-                let total = simd::exp_sub_sum(row, peak);
-                *lse = peak + total.ln();
-                simd::scale(row, 1.0 / total);
-                if self.random.is_some() {
-                    self.keep(head, i, first, &mut keep[..keys]);
-                    row.iter_mut().zip(&*keep).for_each(|(p, keep)| *p *= keep);
-                }
-            }
-            let values = Matrix::new(&v[first * self.stride + head * self.width..], self.stride);
-            let y = &mut y[(group.start - first) * self.stride + head * self.width..];
-            gemm((group.len(), self.width, keys), Matrix::new(scores, keys), values, y, self.stride, false);
-        }
-    }
-
-    fn backward(&self, rows: Range<usize>, saved: [&[f32]; 3], gradients: [&mut [f32]; 3], scratch: &mut [f32]) {
-        let ([q, k, v], [y, lse, dy], [dq, dk, dv], first) = (self.qkv, saved, gradients, rows.start);
-        dk.fill(0.0);
-        dv.fill(0.0);
-        let (stride, width, scale) = (self.stride, self.width, self.op.scale as f32);
-        let (p, rest) = scratch.split_at_mut(GROUP * rows.len());
-        let (ds, keep) = rest.split_at_mut(GROUP * rows.len());
-        for (head, (group, keys)) in (0..self.op.heads).flat_map(|head| self.groups(rows.clone()).map(move |g| (head, g))) {
-            let (p, ds, at) = (&mut p[..group.len() * keys], &mut ds[..group.len() * keys], head * width);
-            self.against(q, k, group.clone(), (first, keys), head, p);
-            self.against(dy, v, group.clone(), (first, keys), head, ds);
-            for ((i, p), ds) in group.clone().zip(p.chunks_exact_mut(keys)).zip(ds.chunks_exact_mut(keys)) {
-                self.mask(p, i, first);
-                let lse = lse[i * self.op.heads + head];
-                let own = i * stride + at..i * stride + at + width;
-                let delta = simd::dot(&dy[own.clone()], &y[own]);
-                // A query without keys has lse = -1e30 and only hidden scores; its probabilities are zero, not one.
-                simd::exp_sub_scale(p, lse, if lse > HIDDEN { 1.0 } else { 0.0 });
-                if self.random.is_some() {
-                    self.keep(head, i, first, &mut keep[..keys]);
-                    for ((p, ds), keep) in p.iter_mut().zip(ds).zip(&*keep) {
-                        *ds = *p * (keep * *ds - delta) * scale;
-                        *p *= keep;
-                    }
-                } else {
-                    p.iter().zip(ds).for_each(|(p, ds)| *ds = p * (*ds - delta) * scale);
-                }
-            }
-            let rows_of = |x: &'a [f32], row: usize| Matrix::new(&x[row * stride + at..], stride);
-            let columns = |x| Matrix::transposed(x, keys);
-            let dy = Matrix::new(&dy[group.start * stride + at..], stride);
-            gemm((keys, width, group.len()), columns(p), dy, &mut dv[at..], stride, true);
-            gemm((keys, width, group.len()), columns(ds), rows_of(q, group.start), &mut dk[at..], stride, true);
-            let dq = &mut dq[(group.start - first) * stride + at..];
-            gemm((group.len(), width, keys), Matrix::new(ds, keys), rows_of(k, first), dq, stride, false);
-        }
-    }
 }
 
 pub const KERNELS: &[Kernel] = &[("attention", build)];

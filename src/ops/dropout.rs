@@ -98,12 +98,13 @@ fn random_words(state: RngState, site: Site, row_key: &[u32], first_block: u32) 
     let mut c = [[0; LANES], [row_key[1].into(); LANES], [row_key[0].into(); LANES], [state.step.into(); LANES]];
     c[0].iter_mut().zip(first_block..).for_each(|(counter, block)| *counter = u64::from(block));
     for _ in 0..10 {
-        for i in 0..LANES {
-            let (left, right) = (MULTIPLIER[0] * (c[0][i] & LOW), MULTIPLIER[1] * (c[2][i] & LOW));
-            c[0][i] = (right >> 32) ^ c[1][i] ^ u64::from(key[0]);
-            c[1][i] = right;
-            c[2][i] = (left >> 32) ^ c[3][i] ^ u64::from(key[1]);
-            c[3][i] = left;
+        let [c0, c1, c2, c3] = &mut c;
+        for (((c0, c1), c2), c3) in c0.iter_mut().zip(c1).zip(c2).zip(c3) {
+            let (left, right) = (MULTIPLIER[0] * (*c0 & LOW), MULTIPLIER[1] * (*c2 & LOW));
+            *c0 = (right >> 32) ^ *c1 ^ u64::from(key[0]);
+            *c1 = right;
+            *c2 = (left >> 32) ^ *c3 ^ u64::from(key[1]);
+            *c3 = left;
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }

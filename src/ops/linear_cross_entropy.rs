@@ -13,19 +13,16 @@ use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::matmul::{Gemm, Matmul, Matrix, Sizes, gemm, gemm_gpu, sum_slabs_gpu};
-use tiles::{GpuChunks, NONE, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, reference_score};
+use crate::ops::matmul::sum_slabs_gpu;
 use crate::shader;
 use rayon::prelude::*;
-use std::ops::Range;
+use tiles::{
+    GpuChunks, Gradients, ITEM_GROUPS, NONE, ROW_PARTS, Scorer, TILE, TILE_ROWS, TILE_STRIDE, chunks_of_group, gradient,
+    gradient_scratch, part_rows, reference_score, with_target,
+};
 
 #[path = "scorer/tiles.rs"]
 pub mod tiles;
-
-/// Groups of items whose shares of a row's sums are added at the end, and parts of the rows within a group: what may
-/// run at the same time. More groups would need more memory for shares of `dH`.
-const ITEM_GROUPS: usize = 4;
-const ROW_PARTS: usize = 2;
 
 /// Inputs `hidden[N, D]`, `weight[V, D]`, (`bias[V]`), `target[N]` (u32; `NONE`: loss 0, no gradient).
 /// Outputs `loss[N]` and `lse[N]`, which is for the gradient and has none of its own.
@@ -35,30 +32,8 @@ pub struct LinearCrossEntropy {
     pub items: Option<usize>,
 }
 
-/// Items of one group, a multiple of the tile.
-fn group_items(items: usize) -> usize {
-    items.div_ceil(TILE_ITEMS).div_ceil(ITEM_GROUPS) * TILE_ITEMS
-}
-
-fn chunks_of_group(group: usize, items: usize) -> impl Iterator<Item = Range<usize>> {
-    let len = group_items(items);
-    chunks(items.min(group * len)..items.min((group + 1) * len))
-}
-
-/// The rows that have a target, in the first words of the scratch; and how many of them make a part.
-fn with_target<'a>(target: &[u32], scratch: &'a mut [f32]) -> (&'a [u32], usize, &'a mut [f32]) {
-    let (list, rest) = scratch.split_at_mut(target.len());
-    let list: &mut [u32] = bytemuck::cast_slice_mut(list);
-    let mut len = 0;
-    for (row, _) in target.iter().enumerate().filter(|(_, t)| **t != NONE) {
-        list[len] = row as u32;
-        len += 1;
-    }
-    (&list[..len], len.div_ceil(ROW_PARTS).next_multiple_of(16).max(16), rest)
-}
-
 /// Takes logits into a row's running maximum and sum of `exp(z - maximum)`.
-fn fold(stats: &mut [f32], z: &[f32]) {
+pub fn fold(stats: &mut [f32], z: &[f32]) {
     let max = simd::max(z);
     if max > stats[0] {
         stats[1] *= (stats[0] - max).exp();
@@ -75,7 +50,9 @@ impl Op for LinearCrossEntropy {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
         tiles::check(self.name(), inputs, (inputs.len() > 3).then(|| inputs[2]), self.items)?;
         let (rows, target) = (inputs[0].rows(), inputs[inputs.len() - 1]);
-        expect(self.name(), *target == TensorType::u32(&[rows]), || format!("target is {target}, hidden {}", inputs[0]))?;
+        expect(self.name(), *target == TensorType::u32(&[rows]), || {
+            format!("target is {target}, hidden {}", inputs[0])
+        })?;
         Ok(vec![TensorType::f32(&[rows]); 2])
     }
 
@@ -101,9 +78,9 @@ impl Op for LinearCrossEntropy {
         let (target, scorer) = (io.inputs[io.inputs.len() - 1].u(), Scorer::new(io, io.inputs.len() > 3));
         let items = self.items.unwrap_or(io.inputs[1].rows());
         let n = target.len();
-        let (rows, part, scratch) = with_target(target, io.scratch);
+        let (rows, scratch) = with_target(target, io.scratch);
         let (all_stats, lanes) = scratch.split_at_mut(ITEM_GROUPS * 3 * n);
-        let lane = TILE + TILE_ROWS * scorer.width;
+        let (lane, part) = (TILE + TILE_ROWS * scorer.width, part_rows(rows.len()));
         // (maximum, sum of exp(z - maximum), target's logit) of each row, per group of items.
         let groups = lanes.par_chunks_mut(ROW_PARTS * lane).zip(all_stats.par_chunks_mut(3 * n));
         groups.enumerate().for_each(|(group, (lanes, stats))| {
@@ -171,11 +148,6 @@ impl Op for LinearCrossEntropy {
     }
 }
 
-/// Scratch of one part of the rows: a tile, shares of `dweight` and `dbias` for its items, gathered queries.
-fn gradient_lane(width: usize) -> usize {
-    TILE + TILE_ITEMS * (width + 1) + TILE_ROWS * width
-}
-
 /// Inputs `hidden`, `weight`, (`bias`), `target`, `lse`, `dloss[N]`; outputs `dhidden`, `dweight`, (`dbias`).
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCrossEntropyGradient {
@@ -211,83 +183,24 @@ impl Op for LinearCrossEntropyGradient {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        let (rows, width) = (inputs[0].rows(), inputs[0].width());
-        rows + ITEM_GROUPS * (rows * width + ROW_PARTS * gradient_lane(width))
+        inputs[0].rows() + gradient_scratch(inputs[0].rows(), inputs[0].width(), 0)
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let has_bias = io.inputs.len() > 5;
-        let scorer = Scorer::new(io, has_bias);
+        let scorer = Scorer::new(io, io.inputs.len() > 5);
         let items = self.items.unwrap_or(io.inputs[1].rows());
         let [.., target, lse, dloss] = io.inputs[..] else { unreachable!("inferred") };
-        let (target, lse, dloss, width) = (target.u(), lse.f(), dloss.f(), scorer.width);
-        let (rows, part, scratch) = with_target(target, io.scratch);
-        let (shares, lanes) = scratch.split_at_mut(ITEM_GROUPS * target.len() * width);
-        let lane = gradient_lane(width);
-        let [dhidden, dweight, dbias @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
-        dweight.f()[items * width..].fill(0.0);
-        let mut no_bias = [0.0; ITEM_GROUPS];
-        let (dbias, bias_len) = match dbias {
-            [dbias] => (dbias.f(), group_items(items)),
-            _ => (&mut no_bias[..], 1),
-        };
-        if has_bias {
-            dbias[items..].fill(0.0);
-        }
-        let groups = lanes.par_chunks_mut(ROW_PARTS * lane).zip(shares.par_chunks_mut(target.len() * width));
-        let owned = dweight.f()[..items * width].par_chunks_mut(group_items(items) * width);
-        let groups = groups.zip(owned).zip(dbias.par_chunks_mut(bias_len)).enumerate();
-        groups.for_each(|(group, (((lanes, dhidden), dweight), dbias))| {
-            for (i, chunk) in chunks_of_group(group, items).enumerate() {
-                let parts = lanes.par_chunks_mut(lane).zip(dhidden.par_chunks_mut(part * width));
-                parts.zip(rows.par_chunks(part)).for_each(|((lane, dhidden), rows)| {
-                    let (tile, rest) = lane.split_at_mut(TILE);
-                    let (dweight, rest) = rest.split_at_mut(TILE_ITEMS * width);
-                    let (dbias, gathered) = rest.split_at_mut(TILE_ITEMS);
-                    dbias.fill(0.0);
-                    let blocks = rows.chunks(TILE_ROWS).zip(dhidden.chunks_mut(TILE_ROWS * width)).enumerate();
-                    for (block, (rows, dhidden)) in blocks {
-                        let hidden = scorer.gather(rows, gathered);
-                        scorer.tile(hidden, chunk.clone(), tile);
-                        for (&row, z) in rows.iter().zip(tile.chunks_exact_mut(TILE_STRIDE)) {
-                            let (z, t, row) = (&mut z[..chunk.len()], target[row as usize] as usize, row as usize);
-                            simd::exp_sub_scale(z, lse[row], dloss[row]);
-                            if chunk.contains(&t) {
-                                z[t - chunk.start] -= dloss[row];
-                            }
-                            if has_bias {
-                                simd::axpy(1.0, z, dbias);
-                            }
-                        }
-                        let (m, n) = (rows.len(), chunk.len());
-                        let (dz, dz_t) = (Matrix::new(tile, TILE_STRIDE), Matrix::transposed(tile, TILE_STRIDE));
-                        gemm((n, width, m), dz_t, Matrix::new(hidden, width), dweight, width, block > 0);
-                        gemm((m, width, n), dz, scorer.items(&chunk), dhidden, width, i > 0);
-                    }
-                });
-                // The parts' shares of this chunk's gradient, in order.
-                let first = i * TILE_ITEMS;
-                let dweight = &mut dweight[first * width..][..chunk.len() * width];
-                dweight.fill(0.0);
-                if has_bias {
-                    dbias[first..][..chunk.len()].fill(0.0);
-                }
-                for lane in lanes.chunks_exact(lane).take(rows.len().div_ceil(part)) {
-                    simd::axpy(1.0, &lane[TILE..], dweight);
-                    if has_bias {
-                        simd::axpy(1.0, &lane[TILE + TILE_ITEMS * width..], &mut dbias[first..][..chunk.len()]);
-                    }
-                }
-            }
-        });
-        let used = items.div_ceil(group_items(items));
-        dhidden.f().par_chunks_mut(TILE_ROWS * width).enumerate().for_each(|(block, dhidden)| {
-            dhidden.fill(0.0);
-            let first = block * TILE_ROWS;
-            for (n, dhidden) in (first..).zip(dhidden.chunks_exact_mut(width)) {
-                if let Ok(i) = rows.binary_search(&(n as u32)) {
-                    let shares = shares.chunks_exact(target.len() * width).take(used);
-                    shares.for_each(|share| simd::axpy(1.0, &share[i * width..(i + 1) * width], dhidden));
+        let (target, lse, dloss) = (target.u(), lse.f(), dloss.f());
+        let (rows, scratch) = with_target(target, io.scratch);
+        let [hidden, weight, bias @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let bias = bias.first_mut().map(|bias| bias.f());
+        let gradients = Gradients { hidden: hidden.f(), weight: weight.f(), bias };
+        gradient(scorer, (rows, items, 0), gradients, scratch, |rows, chunk, tile, _| {
+            for (&row, z) in rows.iter().zip(tile.chunks_exact_mut(TILE_STRIDE)) {
+                let (z, row, t) = (&mut z[..chunk.len()], row as usize, target[row as usize] as usize);
+                simd::exp_sub_scale(z, lse[row], dloss[row]);
+                if chunk.contains(&t) {
+                    z[t - chunk.start] -= dloss[row];
                 }
             }
         });
@@ -295,12 +208,12 @@ impl Op for LinearCrossEntropyGradient {
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
         const ROW_BLOCK: usize = 256;
-        let (rows, width, table_rows) = (builder.inputs[0].rows(), builder.inputs[0].width(), builder.inputs[1].rows());
+        let (rows, table_rows) = (builder.inputs[0].rows(), builder.inputs[1].rows());
         let (has_bias, last) = (builder.inputs.len() > 5, builder.inputs.len() - 1);
         let items = self.items.unwrap_or(table_rows);
         // All rows of the table, so that those behind the vocabulary get their zeros.
         let chunks = GpuChunks::new(builder, table_rows);
-        let (blocks, hidden, dhidden) = (rows.div_ceil(ROW_BLOCK), builder.input(0), builder.output(0));
+        let blocks = rows.div_ceil(ROW_BLOCK);
         let partial = has_bias.then(|| builder.scratch(blocks * chunks.chunk));
         chunks.each(builder, |builder, first, len| {
             let dz = chunks.scores(builder, first, len, has_bias)?;
@@ -309,13 +222,7 @@ impl Op for LinearCrossEntropyGradient {
             let params = [rows.into(), len.into(), first.into(), items.into()];
             let groups = (rows * len).div_ceil(64);
             builder.dispatch(shader!("linear_cross_entropy_gradient"), &[], &bindings, &params, groups)?;
-            let dweight = builder.output(1).slice(first * width, len * width);
-            let sizes = Sizes { batch: 1, m: len, n: width, k: rows };
-            gemm_gpu(builder, Gemm::new(Matmul::TN, sizes, dz, hidden, dweight))?;
-            let weight = builder.input(1).slice(first * width, len * width);
-            let sizes = Sizes { batch: 1, m: rows, n: width, k: len };
-            let product = Gemm::new(Matmul::NN, sizes, dz, weight, dhidden);
-            gemm_gpu(builder, Gemm { accumulate: first > 0, ..product })?;
+            chunks.products(builder, dz, first, len)?;
             if let Some(partial) = partial {
                 let (partial, dbias) = (partial.slice(0, blocks * len), builder.output(2).slice(first, len));
                 let params = [rows.into(), len.into(), ROW_BLOCK.into()];
@@ -352,7 +259,8 @@ pub fn cases() -> Vec<Case> {
         let case = Case::new(KERNELS[0], format!("{name}{n}x{v}x{d}"));
         case.normal("hidden", &[n, d], scale).normal("weight", &[v, d], 1.0)
     };
-    let some = |n: usize, v: u32| (0..n as u32).map(|i| if i % 3 == 1 { NONE } else { (i * 7) % v }).collect::<Vec<_>>();
+    let some =
+        |n: usize, v: u32| (0..n as u32).map(|i| if i % 3 == 1 { NONE } else { (i * 7) % v }).collect::<Vec<_>>();
     let mut dominating = vec![0.0; 65];
     dominating[7] = 1e4;
     vec![
@@ -362,7 +270,10 @@ pub fn cases() -> Vec<Case> {
         case("no target ", 63, 127, 3, 1.0).normal("bias", &[127], 1.0).ids("target", &[63], &some(63, 127)),
         case("all equal, extra rows ", 3, 66, 5, 1.0).attr("items", 64).ids("target", &[3], &[9; 3]),
         case("many items ", 2, 4300, 2, 1.0).normal("bias", &[4300], 1.0).ids("target", &[2], &[4299, NONE]),
-        case("many rows ", 530, 9, 2, 1.0).normal("bias", &[9], 1.0).ids("target", &[530], &some(530, 8)).attr("items", 8),
+        case("many rows ", 530, 9, 2, 1.0)
+            .normal("bias", &[9], 1.0)
+            .ids("target", &[530], &some(530, 8))
+            .attr("items", 8),
         case("large ", 4, 64, 3, 1e4).ids("target", &[4], &[0, 1, 2, 63]),
         case("dominating ", 5, 65, 2, 1.0).tensor("bias", &[65], dominating).ids("target", &[5], &[7, 7, 8, NONE, 0]),
     ]

@@ -98,7 +98,8 @@ impl Op for Rank {
                         let (above_behind, equal_behind) = count_above(&z[behind..], own[i]);
                         better[block + i] += above + equal + above_behind;
                         ties[block + i] += equal + equal_behind;
-                        let is_better = |v: usize| z[v - chunk.start] > own[i] || (z[v - chunk.start] == own[i] && v < t);
+                        let is_better =
+                            |v: usize| z[v - chunk.start] > own[i] || (z[v - chunk.start] == own[i] && v < t);
                         let history = seen_within(offsets, seen, row, &chunk).iter().map(|&v| v as usize);
                         better_seen[block + i] += history.filter(|&v| v != t && is_better(v)).count() as u32;
                     }
@@ -192,18 +193,24 @@ pub fn histories(rows: usize, items: usize) -> (Vec<u32>, Vec<u32>) {
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, n: usize, v: usize, d: usize| {
         let (offsets, seen) = histories(n, v);
-        let case = Case::new(KERNELS[0], format!("{name}{n}x{v}x{d}")).constant("hidden", &[n, d], sixteenths(n * d, 37, 101));
+        let case =
+            Case::new(KERNELS[0], format!("{name}{n}x{v}x{d}")).constant("hidden", &[n, d], sixteenths(n * d, 37, 101));
         let case = case.constant("weight", &[v, d], sixteenths(v * d, 29, 43));
         case.ids("seen_offsets", &[n + 1], &offsets).ids("seen_items", &[seen.len()], &seen)
     };
-    let some = |n: usize, v: u32| (0..n as u32).map(|i| if i % 6 == 1 { NONE } else { (i * 7) % v }).collect::<Vec<_>>();
+    let some =
+        |n: usize, v: u32| (0..n as u32).map(|i| if i % 6 == 1 { NONE } else { (i * 7) % v }).collect::<Vec<_>>();
     let equal = Case::new(KERNELS[0], "all scores equal").constant("hidden", &[3, 2], vec![1.0; 6]);
     let equal = equal.constant("weight", &[70, 2], vec![0.5; 140]).ids("target", &[3], &[0, 35, 69]);
     vec![
         case("", 1, 1, 1).ids("target", &[1], &[0]),
         case("", 2, 3, 3).ids("target", &[2], &[2, 0]),
         case("", 65, 130, 2).random_ids("target", &[65], 130),
-        case("bias ", 63, 127, 64).constant("bias", &[127], sixteenths(127, 11, 53)).ids("target", &[63], &some(63, 127)),
+        case("bias ", 63, 127, 64).constant("bias", &[127], sixteenths(127, 11, 53)).ids(
+            "target",
+            &[63],
+            &some(63, 127),
+        ),
         case("many rows ", 650, 300, 1).ids("target", &[650], &some(650, 290)).attr("items", 290),
         case("many items ", 3, 4300, 2).ids("target", &[3], &[4299, 0, 4096]),
         equal.ids("seen_offsets", &[4], &[0, 1, 3, 4]).ids("seen_items", &[4], &[0, 34, 36, 68]),

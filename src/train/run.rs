@@ -151,7 +151,8 @@ impl Run {
         let comparable = |text: &str| {
             let mut table: Table = text.parse().unwrap_or_default();
             if let Some(Value::Table(method)) = table.get_mut("method") {
-                ["epochs", "patience"].map(|key| method.remove(key));
+                method.remove("epochs");
+                method.remove("patience");
             }
             table
         };

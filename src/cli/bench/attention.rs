@@ -35,7 +35,8 @@ pub fn measure(executor: &mut dyn Executor, shape: Shape, backward: bool, effort
     let Shape { sequences, heads, length, head_dim } = shape;
     let rows = sequences * length;
     let mut graph = Graph::new(ParamLayout::default());
-    let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| graph.param(name, &[rows, heads * head_dim], Init::Normal(1.0)));
+    let [q, k, v, dy] =
+        ["q", "k", "v", "dy"].map(|name| graph.param(name, &[rows, heads * head_dim], Init::Normal(1.0)));
     let borders = graph.input("cu_seqlens", TensorType::u32(&[sequences + 1]));
     let op = Attention { heads, scale: (head_dim as f64).powf(-0.5), causal: true, dropout: None, key_flags: false };
     for _ in 0..effort.copies {

@@ -22,7 +22,13 @@ pub struct Measured {
 
 /// Measures a graph that holds `copies` of what is to be measured. Its tensors are parameters, so that a run uploads
 /// next to nothing.
-pub fn measure(executor: &mut dyn Executor, mut graph: Graph, feed: &Feed, copies: usize, time: Duration) -> Result<Measured> {
+pub fn measure(
+    executor: &mut dyn Executor,
+    mut graph: Graph,
+    feed: &Feed,
+    copies: usize,
+    time: Duration,
+) -> Result<Measured> {
     let costs: Vec<_> = graph.nodes.iter().map(|node| node_cost(&graph, node)).collect();
     let (flops, bytes) = (costs.iter().map(|c| c.flops).sum::<u64>(), costs.iter().map(|c| c.bytes).sum::<u64>());
     let tick = graph.param("tick", &[1], Init::Constant(1.0));

@@ -8,7 +8,7 @@ use crate::engine::params::{ParamLayout, SetState, State};
 use crate::engine::plan::{self, Buffer, FlatKey, Place, Plan};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const UNIFORM_STRIDE: usize = 256;
@@ -21,6 +21,9 @@ const GUARD_WORDS: usize = 64;
 const GUARD: u32 = 0x7fc0_dead;
 const POISON: u32 = 0x7fc0_0bad;
 
+/// Buffers with their length in words, without the guard.
+type Buffers = BTreeMap<Buffer, (wgpu::Buffer, usize)>;
+
 enum Action {
     Copy { from: Place, to: Place },
     Dispatch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, uniform_offset: u32, grid: [u32; 3] },
@@ -31,6 +34,8 @@ struct Compiled {
     plan: Plan,
     grids: Vec<String>,
     actions: Vec<Action>,
+    /// The buffers that the bind groups hold. A later plan may have replaced some by larger ones in the executor.
+    buffers: Buffers,
     /// Label of the first kernel, to name the plan in errors.
     label: String,
     _uniforms: wgpu::Buffer,
@@ -40,10 +45,8 @@ pub struct GpuExecutor {
     device: Device,
     options: ExecOptions,
     layout: ParamLayout,
-    /// All memory by place in the plans; `len` is in words and without the guard.
-    buffers: BTreeMap<Buffer, (wgpu::Buffer, usize)>,
-    /// Slots that a larger one has replaced; older plans still hold them.
-    retired: Vec<wgpu::Buffer>,
+    /// All memory by place in the plans. Plans share it as far as it was large enough when they were compiled.
+    buffers: Buffers,
     upload: Vec<f32>,
     plans: Vec<Compiled>,
     ring: Option<wgpu::Buffer>,
@@ -64,7 +67,6 @@ impl GpuExecutor {
             options,
             layout: ParamLayout::default(),
             buffers: BTreeMap::new(),
-            retired: Vec::new(),
             upload: Vec::new(),
             plans: Vec::new(),
             ring: None,
@@ -107,20 +109,10 @@ impl GpuExecutor {
             let guard = vec![GUARD; GUARD_WORDS];
             self.device.queue.write_buffer(&fresh, 4 * words as u64, bytemuck::cast_slice(&guard));
         }
-        if let Some((old, _)) = self.buffers.insert(buffer, (fresh, words)) {
-            self.retired.push(old);
-        }
+        self.buffers.insert(buffer, (fresh, words));
         Ok(())
     }
 
-    fn write(&self, place: Place, words: &[f32]) {
-        self.device.queue.write_buffer(&self.buffers[&place.buffer].0, 4 * place.offset as u64, bytemuck::cast_slice(words));
-    }
-
-    fn read(&mut self, place: Place) -> Result<Vec<f32>> {
-        let buffer = self.buffers[&place.buffer].0.clone();
-        self.read_buffer(&buffer, place.offset, place.len)
-    }
 
     fn read_buffer(&mut self, buffer: &wgpu::Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
         if len == 0 {
@@ -234,10 +226,10 @@ impl GpuExecutor {
             self.ring = Some(self.device.buffer("metrics", RING_ROWS * 16, usage)?);
         }
         let ring = self.ring.as_ref().expect("just made");
-        let Compiled { graph, plan, .. } = &self.plans[id.0];
+        let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
         for (_, value) in &graph.metrics {
             let place = plan.place(*value);
-            let source = &self.buffers[&place.buffer].0;
+            let source = &buffers[&place.buffer].0;
             encoder.copy_buffer_to_buffer(source, 4 * place.offset as u64, ring, 4 * self.ring_used as u64, Some(4));
             self.ring_used += 1;
         }
@@ -277,7 +269,7 @@ impl Executor for GpuExecutor {
             for (flat, words) in flats {
                 let buffer = Buffer::Flat { set, flat };
                 self.reserve(buffer, words.len().max(1), "parameters")?;
-                self.write(Place { buffer, offset: 0, len: words.len() }, words);
+                self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(words));
             }
         }
         Ok(())
@@ -286,7 +278,10 @@ impl Executor for GpuExecutor {
     fn state(&mut self) -> Result<State> {
         let mut sets = Vec::new();
         for (set, len) in self.layout.sets.iter().map(|s| s.flat_len()).enumerate().collect::<Vec<_>>() {
-            let mut flat = |flat| self.read(Place { buffer: Buffer::Flat { set, flat }, offset: 0, len });
+            let mut flat = |flat| {
+                let buffer = self.buffers[&Buffer::Flat { set, flat }].0.clone();
+                self.read_buffer(&buffer, 0, len)
+            };
             sets.push(SetState {
                 params: flat(FlatKey::Params)?,
                 m: flat(FlatKey::FirstMoment)?,
@@ -314,7 +309,8 @@ impl Executor for GpuExecutor {
             grids.collect::<Vec<_>>().join("+")
         });
         let grids = grids.collect();
-        self.plans.push(Compiled { graph, plan, grids, actions, label, _uniforms: uniforms });
+        let buffers = self.buffers.clone();
+        self.plans.push(Compiled { graph, plan, grids, actions, buffers, label, _uniforms: uniforms });
         Ok(PlanId(self.plans.len() - 1))
     }
 
@@ -322,19 +318,20 @@ impl Executor for GpuExecutor {
         if self.options.poison {
             self.fill_slots(POISON);
         }
-        let Compiled { graph, plan, .. } = &self.plans[id.0];
+        let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
         self.upload.clear();
         self.upload.resize(plan.input_words, 0.0);
         for (value, _) in graph.inputs() {
             let place = plan.place(value);
             self.upload[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
         }
-        self.write(Place { buffer: Buffer::Inputs, offset: 0, len: self.upload.len() }, &self.upload);
+        let inputs = &buffers[&Buffer::Inputs].0;
+        self.device.queue.write_buffer(inputs, 0, bytemuck::cast_slice(&self.upload));
         if self.ring_rows.len() >= RING_ROWS || self.ring_used + graph.metrics.len() > RING_ROWS * 16 {
             self.read_ring()?;
         }
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        encode(&mut encoder, &self.plans[id.0].actions, &self.buffers);
+        encode(&mut encoder, &self.plans[id.0]);
         self.record_metrics(&mut encoder, id)?;
         let submission = self.device.queue.submit([encoder.finish()]);
         self.in_flight.push_back(submission);
@@ -352,7 +349,8 @@ impl Executor for GpuExecutor {
         let value = graph.outputs.get(output);
         let value = *value.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
         let (ty, place) = (graph.ty(value).clone(), plan.place(value));
-        Ok(Tensor { ty, words: self.read(place)? })
+        let buffer = self.plans[id.0].buffers[&place.buffer].0.clone();
+        Ok(Tensor { ty, words: self.read_buffer(&buffer, place.offset, place.len)? })
     }
 
     fn drain_metrics(&mut self) -> Result<Vec<Vec<f32>>> {
@@ -376,8 +374,7 @@ impl Executor for GpuExecutor {
         if !self.options.poison {
             return Ok(true);
         }
-        let held: HashMap<Buffer, (wgpu::Buffer, usize)> = self.buffers.iter().map(|(k, v)| (*k, v.clone())).collect();
-        for (buffer, words) in held.values() {
+        for (buffer, words) in self.buffers.clone().values() {
             let guard = self.read_buffer(buffer, *words, GUARD_WORDS)?;
             if guard.iter().any(|w| w.to_bits() != GUARD) {
                 return Ok(false);
@@ -388,8 +385,8 @@ impl Executor for GpuExecutor {
 }
 
 /// Copies end a compute pass, so passes are as long as copies allow; a training step has one pass.
-fn encode(encoder: &mut wgpu::CommandEncoder, actions: &[Action], buffers: &BTreeMap<Buffer, (wgpu::Buffer, usize)>) {
-    let mut rest = actions;
+fn encode(encoder: &mut wgpu::CommandEncoder, compiled: &Compiled) {
+    let (mut rest, buffers) = (compiled.actions.as_slice(), &compiled.buffers);
     while let Some(action) = rest.first() {
         if let Action::Copy { from, to } = action {
             let (source, target) = (&buffers[&from.buffer].0, &buffers[&to.buffer].0);
