@@ -4,8 +4,11 @@
 use gpurec::ops::OP_FILES;
 use gpurec::verify::{Checked, Failure, Outcome, portability};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The browser, where there is one.
 pub fn chromium() -> Option<PathBuf> {
@@ -40,11 +43,12 @@ pub fn rejects_a_barrier_under_a_branch() -> Checked {
     if messages.is_empty() { Err(Failure("the browser accepted it".into())) } else { Ok(Outcome::default()) }
 }
 
-const PAGE: &str = r#"<!doctype html><pre id="out">waiting</pre><script>
+/// Sends what the compiler says of each kernel to where the page came from.
+const PAGE: &str = r#"<!doctype html><script>
 const kernels = KERNELS;
 (async () => {
   const adapter = await navigator.gpu?.requestAdapter();
-  if (!adapter) { document.getElementById('out').textContent = 'no adapter'; return; }
+  if (!adapter) throw 'no adapter';
   const device = await adapter.requestDevice();
   const errors = [];
   for (const [name, code] of Object.entries(kernels)) {
@@ -53,32 +57,64 @@ const kernels = KERNELS;
     await device.popErrorScope();
     for (const m of info.messages) if (m.type === 'error') errors.push(name + ':' + m.lineNum + ': ' + m.message);
   }
-  document.getElementById('out').textContent = 'compiled ' + Object.keys(kernels).length + '\n' + errors.join('\n');
-})().catch(e => document.getElementById('out').textContent = 'failed: ' + e);
+  return ['compiled ' + Object.keys(kernels).length, ...errors];
+})().catch(e => ['failed: ' + e]).then(lines => fetch('/result', { method: 'POST', body: lines.join('\n') }));
 </script>"#;
 
 fn compile(kernels: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> {
     let failed = |e: std::io::Error| Failure(format!("the browser could not be run: {e}"));
-    let folder = tempfile::tempdir().map_err(failed)?;
-    let page = folder.path().join("kernels.html");
     let json = serde_json::to_string(kernels).expect("strings serialise").replace("</", "<\\/");
-    std::fs::write(&page, PAGE.replace("KERNELS", &json)).map_err(failed)?;
+    let server = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
     let browser = chromium().ok_or_else(|| Failure("no Chromium was found".into()))?;
-    let output = Command::new(browser)
+    let profile = tempfile::tempdir().map_err(failed)?;
+    let mut browser = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"])
         .args(["--disable-component-update", "--disable-sync", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"])
-        .args(["--virtual-time-budget=60000", "--timeout=60000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-        .arg(format!("file://{}", page.display()))
-        .output()
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("http://{}/", server.local_addr().map_err(failed)?))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
         .map_err(failed)?;
-    let dom = String::from_utf8_lossy(&output.stdout).into_owned();
-    let text = dom.split("<pre id=\"out\">").nth(1).and_then(|rest| rest.split("</pre>").next()).unwrap_or("");
-    let mut lines = text.lines();
+    let answer = serve(&server, &PAGE.replace("KERNELS", &json));
+    let _ = browser.kill();
+    let _ = browser.wait();
+    let answer = answer.map_err(failed)?;
+    let mut lines = answer.lines();
     match lines.next() {
-        Some(first) if first == format!("compiled {}", kernels.len()) => {
-            Ok(lines.filter(|line| !line.is_empty()).map(String::from).collect())
-        }
-        other => Err(Failure(format!("the browser compiled nothing: {}", other.unwrap_or("an empty page")))),
+        Some(first) if first == format!("compiled {}", kernels.len()) => Ok(lines.map(String::from).collect()),
+        other => Err(Failure(format!("the browser compiled nothing: {}", other.unwrap_or("no answer")))),
     }
+}
+
+/// Serves the page to whoever asks until the result is posted, for two minutes at most; the result.
+fn serve(server: &TcpListener, page: &str) -> std::io::Result<String> {
+    server.set_nonblocking(true)?;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while Instant::now() < deadline {
+        let Ok((stream, _)) = server.accept() else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut reader = BufReader::new(&stream);
+        let (mut request, mut header, mut length) = (String::new(), String::new(), 0);
+        reader.read_line(&mut request)?;
+        while reader.read_line(&mut header)? > 2 {
+            if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+            header.clear();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let content = if request.starts_with("GET / ") { page } else { "" };
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\nContent-Length: ";
+        (&stream).write_all(format!("{head}{}\r\n\r\n{content}", content.len()).as_bytes())?;
+        if request.starts_with("POST /result") {
+            return Ok(String::from_utf8_lossy(&body).into_owned());
+        }
+    }
+    Ok(String::new())
 }

@@ -7,7 +7,10 @@
 //!
 //! Without an adapter the gpu tests are reported as skipped; with GPUREC_REQUIRE_GPU=1 they fail.
 
+mod browser;
+mod domain;
 mod mutation;
+mod trajectory;
 
 use gpurec::engine::exec::gpu::device::{Wanted, adapters, choose};
 use gpurec::ops::OP_FILES;
@@ -22,6 +25,12 @@ fn main() {
     let mut trials = op_trials();
     trials.extend(golden_trials(&golden_folder()));
     trials.extend(mutation::trials());
+    trials.extend(trajectory::trials());
+    trials.extend(domain::trials());
+    let no_browser = browser::chromium().is_none();
+    trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));
+    let name = "portability::browser_rejects_a_barrier_under_a_branch";
+    trials.push(trial(name.into(), browser::rejects_a_barrier_under_a_branch).with_ignored_flag(no_browser));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -1,8 +1,8 @@
 //! `gpurec eval`: ranks the held-out items of a data set with a trained model.
 
-use super::DeviceArgs;
 use super::console::say;
 use super::results::{Results, published_row};
+use super::{DeviceArgs, open_run};
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
 use crate::train::Trained;
@@ -30,7 +30,7 @@ pub struct EvalArgs {
 }
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
-    let trained = Trained::open(&args.checkpoint)?;
+    let trained = open_run(&args.checkpoint)?;
     let data = match &args.dataset {
         Some(dataset) => resolve(dataset)?,
         None => resolve(&trained.dataset).map_err(|error| {

@@ -17,8 +17,10 @@ mod verify;
 use crate::engine::Executor;
 use crate::engine::exec::DeviceChoice;
 use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::train::Trained;
 use clap::{Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -99,4 +101,20 @@ impl DeviceArgs {
             DeviceChoice::Cpu | DeviceChoice::Reference => None,
         }
     }
+}
+
+/// The trained model in the folder of a run.
+fn open_run(folder: &Path) -> Result<Trained> {
+    if [Some(folder), folder.parent()]
+        .into_iter()
+        .flatten()
+        .any(|run| folder.is_dir() && run.join("config.toml").is_file())
+    {
+        return Trained::open(folder);
+    }
+    let problem = format!("{} is not the folder of a run: it holds no config.toml", folder.display());
+    Err(Error::usage(
+        problem,
+        "--checkpoint takes the --out folder of `gpurec run`, such as runs/lma4rec-kuairec-seed1",
+    ))
 }

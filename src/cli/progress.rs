@@ -2,23 +2,29 @@
 
 use super::console::{bar, note, say};
 use crate::train::{EpochReport, Observer};
-use indicatif::ProgressBar;
-use std::time::Duration;
+use indicatif::{HumanDuration, ProgressBar};
+use std::time::{Duration, Instant};
 
-const TEMPLATE: &str = "{bar:20} {percent:>3}%  {msg}  at most {eta} left";
+const TEMPLATE: &str = "{spinner} {bar:20} {percent:>3}%  {msg}";
 
 pub struct Progress {
     quiet: bool,
-    bar: Option<ProgressBar>,
-    epoch: String,
-    loss: Option<f32>,
     /// The metric that selects the best epoch; shown besides the usual two.
     select_by: String,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    /// Steps that were done before this process.
+    resumed_at: u64,
+    epoch: String,
+    /// Loss, speed and time left as of the last report.
+    state: String,
 }
 
 impl Progress {
     pub fn new(quiet: bool, select_by: &str) -> Self {
-        Progress { quiet, bar: None, epoch: String::new(), loss: None, select_by: select_by.into() }
+        let select_by = select_by.into();
+        let (epoch, state) = (String::new(), String::new());
+        Progress { quiet, select_by, bar: None, started: Instant::now(), resumed_at: 0, epoch, state }
     }
 
     /// Prints without tearing the bar.
@@ -33,28 +39,36 @@ impl Progress {
     pub fn finish(&self) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
     }
+
+    /// From the mean speed so far; patience may end the run sooner.
+    fn time_left(&self, bar: &ProgressBar) -> HumanDuration {
+        let done = bar.position().saturating_sub(self.resumed_at).max(1);
+        let left = bar.length().unwrap_or(0).saturating_sub(bar.position());
+        HumanDuration(Duration::from_secs((self.started.elapsed().as_secs_f64() / done as f64 * left as f64) as u64))
+    }
 }
 
 impl Observer for Progress {
     fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize) {
-        let quiet = self.quiet;
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar = bar(epochs * steps, TEMPLATE, quiet);
-            bar.set_position(((epoch - 1) * steps) as u64);
-            bar.reset_eta();
-            bar.enable_steady_tick(Duration::from_millis(500));
-            bar
-        });
+        if self.bar.is_none() {
+            let bar = bar(epochs * steps, TEMPLATE, self.quiet);
+            self.resumed_at = ((epoch - 1) * steps) as u64;
+            self.started = Instant::now();
+            bar.set_position(self.resumed_at);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            self.bar = Some(bar);
+        }
         self.epoch = format!("epoch {epoch}/{epochs}");
-        bar.set_message(self.epoch.clone());
+        self.bar.iter().for_each(|bar| bar.set_message(format!("{}{}", self.epoch, self.state)));
     }
 
     fn steps_done(&mut self, steps: usize, loss: Option<f32>, tokens_per_second: f64) {
-        self.loss = loss.or(self.loss);
         let Some(bar) = &self.bar else { return };
-        let loss = self.loss.map_or(String::new(), |loss| format!("  loss {loss:.4}"));
         bar.inc(steps as u64);
-        bar.set_message(format!("{}{loss}  {:.0}k tokens/s", self.epoch, tokens_per_second / 1e3));
+        let loss = loss.map_or(String::new(), |loss| format!("  loss {loss:.4}"));
+        self.state =
+            format!("{loss}  {:.0}k tokens/s  at most {:#} left", tokens_per_second / 1e3, self.time_left(bar));
+        bar.set_message(format!("{}{}", self.epoch, self.state));
     }
 
     fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) {

@@ -1,10 +1,9 @@
 //! `gpurec recommend`: the best items for one history, by the user's own item names.
 
-use super::DeviceArgs;
 use super::console::{grouped, say, table};
+use super::{DeviceArgs, open_run};
 use crate::error::{Error, Result};
 use crate::ops::linear_topk::MAX_K;
-use crate::train::Trained;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -44,7 +43,7 @@ struct Recommendation<'a> {
 }
 
 pub fn recommend(args: &RecommendArgs) -> Result<()> {
-    let trained = Trained::open(&args.checkpoint)?;
+    let trained = open_run(&args.checkpoint)?;
     let history = indices(&args.history, &trained.items)?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;
@@ -88,6 +87,6 @@ mod tests {
         assert_eq!(indices(&["29".into(), " 3".into()], &items).unwrap(), [2, 0]);
         let error = indices(&["290".into()], &items).unwrap_err();
         assert_eq!(error.to_string(), "the model was trained on no item `290`");
-        assert!(error.help().unwrap().ends_with("4 items, the nearest are 29, 2900, 17"), "{:?}", error.help());
+        assert!(error.help().unwrap().ends_with("4 items, the nearest are 29, 2900, 3"), "{:?}", error.help());
     }
 }

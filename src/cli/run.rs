@@ -91,6 +91,10 @@ pub fn run(args: &RunArgs) -> Result<()> {
         resume: args.resume,
     };
     let run = Run::new(options, data)?;
+    if args.plan && run.method().training().epochs == 0 {
+        let problem = format!("{} trains nothing here, so there is no step to plan", args.method);
+        return Err(Error::usage(problem, "give a method that trains, such as --method sasrec, and at least one epoch"));
+    }
     let mut executor = args.device.open()?;
     if args.plan {
         return say(run.plan_table(executor.as_mut())?);

@@ -147,7 +147,8 @@ fn normal_distribution(x: f32, e: f32) -> f32 {
     // Below, the Taylor series of erf.
     let s = z * z;
     let mut series = 1.458_916_9e-6;
-    for c in [-1.322_751_3e-5, 1.068_376_1e-4, -7.575_757_6e-4, 4.629_629_6e-3, -0.023_809_524, 0.1, -0.333_333_34, 1.0] {
+    for c in [-1.322_751_3e-5, 1.068_376_1e-4, -7.575_757_6e-4, 4.629_629_6e-3, -0.023_809_524, 0.1, -0.333_333_34, 1.0]
+    {
         series = series * s + c;
     }
     let near = 0.5 + 0.564_189_6 * z * series;
@@ -284,7 +285,8 @@ pub const KERNELS: &[Kernel] = &[("activation", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let kind = b.attr_str("kind")?;
-    let kind: Activation = serde_json::from_value(kind.into()).map_err(|e| Error::graph("activation", e.to_string()))?;
+    let kind: Activation =
+        serde_json::from_value(kind.into()).map_err(|e| Error::graph("activation", e.to_string()))?;
     let x = b.input("x")?;
     let y = b.graph.add1(kind, &[x])?;
     b.output("y", y);

@@ -69,6 +69,6 @@ fn build(b: &mut Builder) -> Result<()> {
 
 pub fn cases() -> Vec<Case> {
     [1, 3, 63, 64, 65, 130]
-        .map(|n| Case::new(KERNELS[0], format!("{n}x3")).normal("a", &[n, 3], 1.0).normal("b", &[n, 3], 1e4))
+        .map(|n| Case::new(KERNELS[0], format!("{n}x3")).normal("a", &[n, 3], 1.0).normal("b", &[n, 3], 100.0))
         .into()
 }

@@ -47,6 +47,8 @@ pub const KEY_VISIBLE: u32 = 1;
 /// is what an additive mask makes of a row whose keys are all masked (CoSeRec's padding rows).
 pub const QUERY_UNMASKED: u32 = 2;
 
+/// Most columns of a head.
+const MAX_WIDTH: usize = 128;
 /// A score that no query sees.
 const HIDDEN: f32 = -1e30;
 
@@ -148,14 +150,16 @@ impl Op for Attention {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
         let q = inputs[0];
         let same = inputs.len() == self.arity() && inputs[1] == q && inputs[2] == q && q.shape.len() >= 2;
-        expect("attention", same, || format!("q is {q}, k {}, v {}, of {} inputs", inputs[1], inputs[2], inputs.len()))?;
+        expect("attention", same, || {
+            format!("q is {q}, k {}, v {}, of {} inputs", inputs[1], inputs[2], inputs.len())
+        })?;
         let heads_fit = match q.shape[1..] {
             [width] => self.heads > 0 && width % self.heads == 0,
             [heads, _] => heads == self.heads,
             _ => false,
         };
-        expect("attention", heads_fit && self.head_dim(q) <= 128, || {
-            format!("q is {q} for {} heads; a head may have up to 128 columns", self.heads)
+        expect("attention", heads_fit && self.head_dim(q) <= MAX_WIDTH, || {
+            format!("q is {q} for {} heads; a head may have up to {MAX_WIDTH} columns", self.heads)
         })?;
         expect("attention", self.scale > 0.0, || format!("the scale is {}, it must be positive", self.scale))?;
         let borders = inputs[3].dtype == DType::U32 && inputs[3].len() > 0;

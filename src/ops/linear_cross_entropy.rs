@@ -17,8 +17,8 @@ use crate::ops::matmul::sum_slabs_gpu;
 use crate::shader;
 use rayon::prelude::*;
 use tiles::{
-    GpuChunks, Gradients, ITEM_GROUPS, NONE, ROW_PARTS, Scorer, TILE, TILE_ROWS, TILE_STRIDE, chunks_of_group, gradient,
-    gradient_scratch, part_rows, reference_score, with_target,
+    GpuChunks, Gradients, ITEM_GROUPS, NONE, ROW_PARTS, Scorer, TILE, TILE_ROWS, TILE_STRIDE, chunks_of_group,
+    gradient, gradient_scratch, part_rows, reference_score, with_target,
 };
 
 #[path = "scorer/tiles.rs"]
@@ -33,7 +33,7 @@ pub struct LinearCrossEntropy {
 }
 
 /// Takes logits into a row's running maximum and sum of `exp(z - maximum)`.
-pub fn fold(stats: &mut [f32], z: &[f32]) {
+fn fold(stats: &mut [f32], z: &[f32]) {
     let max = simd::max(z);
     if max > stats[0] {
         stats[1] *= (stats[0] - max).exp();

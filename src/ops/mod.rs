@@ -8,6 +8,7 @@ use crate::engine::case::{Case, Kernel};
 include!(concat!(env!("OUT_DIR"), "/ops.rs"));
 
 /// One file of this folder, as the suites see it.
+#[derive(Debug)]
 pub struct OpFile {
     pub name: &'static str,
     /// The names and builders under which golden files know its ops.

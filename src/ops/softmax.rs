@@ -68,7 +68,8 @@ impl Op for Softmax {
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
         let rows = b.inputs[0].rows();
-        let (bindings, params) = ([(b.input(0), Read), (b.output(0), Write)], [rows.into(), b.inputs[0].width().into()]);
+        let (bindings, params) =
+            ([(b.input(0), Read), (b.output(0), Write)], [rows.into(), b.inputs[0].width().into()]);
         b.dispatch(shader!("softmax"), &self.consts(), &bindings, &params, rows.div_ceil(64))
     }
 
@@ -156,7 +157,8 @@ impl Op for SoftmaxGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("softmax", |b| build(b, Softmax::Plain)), ("log_softmax", |b| build(b, Softmax::Log))];
+pub const KERNELS: &[Kernel] =
+    &[("softmax", |b| build(b, Softmax::Plain)), ("log_softmax", |b| build(b, Softmax::Log))];
 
 fn build(b: &mut Builder, op: Softmax) -> Result<()> {
     let x = b.input("x")?;

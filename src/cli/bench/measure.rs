@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 const DONE: &str = "done";
 /// Shortest time between two looks at the clock.
 const SAMPLE: Duration = Duration::from_millis(30);
+const MIN_SAMPLES: usize = 3;
 
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Measured {
@@ -55,11 +56,11 @@ fn median_seconds(executor: &mut dyn Executor, plan: PlanId, feed: &Feed, time: 
         Ok(started.elapsed().as_secs_f64() / runs as f64)
     };
     sample(1)?;
-    let warm = sample(2)?;
+    let warm = sample(1)?;
     let runs = (SAMPLE.as_secs_f64() / warm).ceil().clamp(1.0, 1000.0) as usize;
     let started = Instant::now();
     let mut samples = Vec::new();
-    while samples.len() < 5 || started.elapsed() < time {
+    while samples.len() < MIN_SAMPLES || started.elapsed() < time {
         samples.push(sample(runs)?);
     }
     samples.sort_by(f64::total_cmp);

@@ -151,6 +151,22 @@ fn max_body<const FMA: bool>(row: &[f32]) -> f32 {
 }
 
 per_instruction_set! {
+    /// `sum_i row_i`.
+    sum(row: &[f32]) -> f32, sum_body
+}
+
+#[inline(always)]
+fn sum_body<const FMA: bool>(row: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (groups, rest) = row.as_chunks::<LANES>();
+    for group in groups {
+        lanes.iter_mut().zip(group).for_each(|(lane, x)| *lane += x);
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x);
+    tree_sum(lanes)
+}
+
+per_instruction_set! {
     /// `row_i = s row_i`.
     scale(row: &mut [f32], s: f32), scale_body
 }

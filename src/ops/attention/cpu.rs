@@ -4,7 +4,7 @@
 //! Here both operands of a product are laid out once per head: *panels* of sixteen columns, read row after row, against
 //! four rows at a time whose sums stay in registers. With a causal mask four rows stop at their own diagonal.
 
-use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, QUERY_UNMASKED};
+use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, MAX_WIDTH, QUERY_UNMASKED};
 use crate::engine::exec::cpu::In;
 use crate::engine::exec::simd;
 use crate::engine::rng::{RngState, drop_threshold};
@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Query rows that are worked on together; a multiple of `QUAD`.
-const GROUP: usize = 32;
+const GROUP: usize = 64;
 const QUAD: usize = 4;
 const LANES: usize = 16;
 type Lanes = [f32; LANES];
@@ -40,6 +40,8 @@ struct Reach {
     keys: usize,
     /// With a causal mask: the place of the group's first row in the sequence.
     diagonal: Option<usize>,
+    /// Keys that an earlier group of the sequence reached.
+    reached: usize,
 }
 
 impl Reach {
@@ -68,14 +70,16 @@ fn pack(x: View, panels: &mut [Lanes]) {
 
 /// Columns of `factor x^T` in panels: panel `c` holds rows `16 c..` of `x`, column after column, filled up with zeros.
 fn pack_transposed(x: View, factor: f32, panels: &mut [Lanes]) {
+    const ZEROS: [f32; MAX_WIDTH] = [0.0; MAX_WIDTH];
+    let line = |row: usize| if row < x.rows { &x.data[row * x.stride..][..x.width] } else { &ZEROS[..x.width] };
     for (c, panel) in panels.chunks_exact_mut(x.width).enumerate() {
-        let rows = x.rows.min((c + 1) * LANES) - c * LANES;
-        if rows < LANES {
-            panel.as_flattened_mut().fill(0.0);
-        }
-        for lane in 0..rows {
-            let from = &x.data[(c * LANES + lane) * x.stride..][..x.width];
-            panel.iter_mut().zip(from).for_each(|(lanes, x)| lanes[lane] = factor * x);
+        for quad in (0..LANES).step_by(QUAD) {
+            let row = c * LANES + quad;
+            let lines = [line(row), line(row + 1), line(row + 2), line(row + 3)];
+            for (d, lanes) in panel.iter_mut().enumerate() {
+                let values = [lines[0][d], lines[1][d], lines[2][d], lines[3][d]];
+                lanes[quad..quad + QUAD].copy_from_slice(&values.map(|x| factor * x));
+            }
         }
     }
 }
@@ -133,7 +137,14 @@ product! {
 }
 
 #[inline(always)]
-fn against_keys_body<const FMA: bool>(a: View, panels: &[Lanes], reach: Reach, out: &mut [f32], stride: usize, depth: usize) {
+fn against_keys_body<const FMA: bool>(
+    a: View,
+    panels: &[Lanes],
+    reach: Reach,
+    out: &mut [f32],
+    stride: usize,
+    depth: usize,
+) {
     for row in (0..a.rows).step_by(QUAD) {
         let in_reach = reach.of_quad(row).div_ceil(LANES);
         for (c, panel) in panels.chunks_exact(depth).take(in_reach).enumerate() {
@@ -163,26 +174,38 @@ fn mix_body<const FMA: bool>(a: View, panels: &[Lanes], reach: Reach, out: &mut 
 }
 
 product! {
-    /// `out += a^T B`: what the rows of `a` send back to the keys they reach; `out` has `width` columns.
+    /// `out += a^T B`: what the rows of `a` send back to the keys they reach; `out` has `width` columns. What no earlier
+    /// group reached is written, not added to.
     send_back, send_back_body
 }
 
 #[inline(always)]
-fn send_back_body<const FMA: bool>(a: View, panels: &[Lanes], reach: Reach, out: &mut [f32], stride: usize, width: usize) {
+fn send_back_body<const FMA: bool>(
+    a: View,
+    panels: &[Lanes],
+    reach: Reach,
+    out: &mut [f32],
+    stride: usize,
+    width: usize,
+) {
     for key in (0..reach.keys).step_by(QUAD) {
         let first = reach.diagonal.map_or(0, |first| key.saturating_sub(first));
         for (c, panel) in panels.chunks_exact(a.rows).enumerate() {
             let mut sums = [[0.0; LANES]; QUAD];
-            for (row, lanes) in a.data.chunks_exact(a.stride).zip(panel).skip(first) {
-                let row: &[f32; QUAD] = row[key..].first_chunk().expect("rows are padded");
+            let column = &a.data[first * a.stride + key..];
+            for (row, lanes) in column.chunks(a.stride).zip(&panel[first..]) {
+                let row: &[f32; QUAD] = row.first_chunk().expect("rows are padded");
                 for r in 0..QUAD {
                     sums[r] = multiply_add::<FMA>(row[r], lanes, sums[r]);
                 }
             }
             let columns = LANES.min(width - c * LANES);
-            for (r, sums) in sums.iter().enumerate().take(reach.keys - key) {
+            for (r, sums) in sums.iter_mut().enumerate().take(reach.keys - key) {
                 let out = &mut out[(key + r) * stride + c * LANES..][..columns];
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                if key < reach.reached {
+                    sums.iter_mut().zip(&*out).for_each(|(sum, out)| *sum += out);
+                }
+                store(sums, out);
             }
         }
     }
@@ -215,7 +238,12 @@ impl<'a> Worker<'a> {
     }
 
     fn head(&self, x: &'a [f32], head: usize, rows: Range<usize>) -> View<'a> {
-        View { data: &x[rows.start * self.stride + head * self.width..], stride: self.stride, rows: rows.len(), width: self.width }
+        View {
+            data: &x[rows.start * self.stride + head * self.width..],
+            stride: self.stride,
+            rows: rows.len(),
+            width: self.width,
+        }
     }
 
     fn unmasked(&self, row: usize) -> bool {
@@ -224,13 +252,15 @@ impl<'a> Worker<'a> {
 
     /// Blocks of query rows with the keys that they can reach.
     fn groups(&self, rows: Range<usize>) -> impl Iterator<Item = (Range<usize>, Reach)> {
+        let mut reached = 0;
         rows.clone().step_by(GROUP).map(move |first| {
             let group = first..(first + GROUP).min(rows.end);
             let all = !self.op.causal || group.clone().any(|i| self.unmasked(i));
             let reach = match all {
-                true => Reach { keys: rows.len(), diagonal: None },
-                false => Reach { keys: group.end - rows.start, diagonal: Some(first - rows.start) },
+                true => Reach { keys: rows.len(), diagonal: None, reached },
+                false => Reach { keys: group.end - rows.start, diagonal: Some(first - rows.start), reached },
             };
+            reached = reached.max(reach.keys);
             (group, reach)
         })
     }
@@ -314,8 +344,6 @@ impl<'a> Worker<'a> {
             return;
         }
         let ([y, lse, dy], [dq, dk, dv]) = (saved, gradients);
-        dk.fill(0.0);
-        dv.fill(0.0);
         let (key_panels, column_panels) = (rows.len().div_ceil(LANES), self.width.div_ceil(LANES));
         let (by_key, by_column) = (key_panels * self.width, column_panels * rows.len());
         let (block, group_panels) = (GROUP * key_panels, column_panels * GROUP);
