@@ -93,7 +93,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let run = Run::new(options, data)?;
     if args.plan && run.method().training().epochs == 0 {
         let problem = format!("{} trains nothing here, so there is no step to plan", args.method);
-        return Err(Error::usage(problem, "give a method that trains, such as --method sasrec, and at least one epoch"));
+        return Err(Error::usage(problem, "plan a method that trains, such as sasrec"));
     }
     let mut executor = args.device.open()?;
     if args.plan {

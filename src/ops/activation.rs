@@ -108,7 +108,7 @@ fn erf(x: f64) -> f64 {
 /// The argument of the logistic function in `gelu_tanh`, and its derivative. Outside +-10 both ends are reached.
 #[inline(always)]
 fn gelu_argument(x: f32) -> (f32, f32) {
-    const C: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+    const C: f32 = 1.595_769_2; // 2 sqrt(2 / pi)
     let x = x.clamp(-10.0, 10.0);
     (C * (x + 0.044_715 * x * x * x), C * (1.0 + 0.134_145 * x * x))
 }
@@ -310,9 +310,14 @@ mod tests {
 
     #[test]
     fn error_function_has_its_published_values() {
-        let table = [(0.1, 0.112_462_916_018_284_9), (0.5, 0.520_499_877_813_046_5), (1.0, 0.842_700_792_949_714_9)];
-        let tails = [(2.0, 0.995_322_265_018_952_7), (2.9999, 0.999_977_896_049_5), (3.0, 0.999_977_909_503_001_4)];
-        for (x, wanted) in table.into_iter().chain([tails[0], tails[2]]) {
+        let table = [
+            (0.1, 0.112_462_916_018_284_9),
+            (0.5, 0.520_499_877_813_046_5),
+            (1.0, 0.842_700_792_949_714_9),
+            (2.0, 0.995_322_265_018_952_7),
+            (3.0, 0.999_977_909_503_001_4),
+        ];
+        for (x, wanted) in table {
             assert!((erf(x) - wanted).abs() < 2e-16 * 4.0, "erf({x}) = {}", erf(x));
             assert_eq!(erf(-x), -erf(x));
         }

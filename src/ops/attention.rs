@@ -253,10 +253,10 @@ impl Op for AttentionGradient {
                 for &pair in &pairs {
                     let ([j, p, keep], ds) = (pair, scale * pair[1] * (dp(pair) - delta));
                     let j = j as usize;
-                    for d in 0..width {
+                    for (d, dy) in dy.iter().enumerate() {
                         outputs[0].f_mut()[at(i) + d] += ds * inputs[1].f()[at(j) + d];
                         outputs[1].f_mut()[at(j) + d] += ds * inputs[0].f()[at(i) + d];
-                        outputs[2].f_mut()[at(j) + d] += keep * p * dy[d];
+                        outputs[2].f_mut()[at(j) + d] += keep * p * dy;
                     }
                 }
             }
@@ -368,6 +368,7 @@ pub fn cases() -> Vec<Case> {
         large,
         flags(case("hidden keys", true, &[6, 4, 1], 1, (2, 8)), 12, |i| u32::from(i % 3 != 0)),
         flags(case("hidden keys, unmasked queries", true, &[9, 40], 2, (1, 6)), 51, |i| [2, 1, 3, 1, 0][i % 5]),
+        flags(case("one unmasked query of 130", true, &[130], 0, (1, 4)), 130, |i| [3, 1][usize::from(i != 70)]),
         drop(case("dropout", true, &[5, 0, 37], 2, (2, 4)), &[5, 0, 37], 2),
         drop(flags(case("dropout, flags", false, &[4, 9], 0, (2, 6)), 13, |i| [1, 0, 3][i % 3]), &[4, 9], 0),
     ]

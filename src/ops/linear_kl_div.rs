@@ -203,11 +203,11 @@ impl Op for LinearKlDivGradient {
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
         let (hidden, weight, lse, dloss) = (inputs[0], inputs[1], inputs[4], inputs[5].f());
         let width = hidden.width();
-        for n in 0..hidden.rows() {
+        for (n, dloss) in dloss.iter().enumerate() {
             let (s, t) =
                 (self.0.reference_logits(hidden, weight, n).0, self.0.reference_logits(inputs[2], inputs[3], n).0);
             for (v, (s, t)) in s.iter().zip(&t).enumerate() {
-                let ds = dloss[n] / self.0.temperature * ((s - lse.row(n)[0]).exp() - (t - lse.row(n)[1]).exp());
+                let ds = dloss / self.0.temperature * ((s - lse.row(n)[0]).exp() - (t - lse.row(n)[1]).exp());
                 for d in 0..width {
                     outputs[0].f_mut()[n * width + d] += ds * weight.row(v)[d];
                     outputs[1].f_mut()[v * width + d] += ds * hidden.row(n)[d];

@@ -370,3 +370,34 @@ impl GpuChunks {
         gemm_gpu(builder, Gemm { accumulate: first > 0, ..product })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_do_not_depend_on_the_batch() {
+        for width in [1, 2, 63, 64, 300] {
+            let (rows, items) = (200, 300);
+            let data = |len: usize| (0..len).map(|i| ((i * 7919) % 10_007) as f32 / 5000.0 - 1.0).collect::<Vec<f32>>();
+            let (hidden, weight) = (data(rows * width), data(items * width));
+            let scorer = Scorer { hidden: &hidden, weight: &weight, bias: None, width };
+            let mut tail = vec![0.0; SteadyScorer::scratch(width)];
+            let steady = SteadyScorer::new(scorer, items, &mut tail);
+            let (mut space, mut all, mut one) = (vec![0.0; TILE_ROWS * width], vec![0.0; TILE], vec![0.0; TILE]);
+            for chunk in chunks(0..items) {
+                steady.tile(steady.queries(0..rows, &mut space), &chunk, &mut all);
+                for row in [0, 1, 130, 199] {
+                    steady.tile(steady.queries(row..row + 1, &mut space), &chunk, &mut one);
+                    let alone = &one[..chunk.len()];
+                    assert_eq!(alone, &all[row * TILE_STRIDE..][..chunk.len()], "width {width}, row {row}, {chunk:?}");
+                    let (item, mut pair, mut table) =
+                        (chunk.end - 1, vec![0.0; TILE], vec![0.0; SteadyScorer::scratch(width)]);
+                    let query = steady.queries(row..row + 1, &mut space);
+                    steady.pairs(query, &[item as u32], &mut pair, &mut table);
+                    assert_eq!(pair[0], alone[chunk.len() - 1], "width {width}, the pair ({row}, {item})");
+                }
+            }
+        }
+    }
+}
