@@ -77,7 +77,14 @@ impl Error {
                 Some("run `gpurec verify` and report its output with that of `gpurec devices`; --device cpu works meanwhile".into())
             }
             Error::NotFinite { .. } => Some("lower the learning rate (--set learning_rate=...)".into()),
-            Error::Io { .. } | Error::Format { .. } | Error::Graph { .. } => None,
+            Error::Io { source, .. } => Some(match source.kind() {
+                std::io::ErrorKind::NotFound => "check the path".into(),
+                std::io::ErrorKind::PermissionDenied => "check the permissions, or choose another place".into(),
+                std::io::ErrorKind::StorageFull => "free some space; with --resume nothing that was completed is lost".into(),
+                _ => "check the path and the disk".into(),
+            }),
+            Error::Format { .. } => Some("the file is damaged or of another kind; make it again".into()),
+            Error::Graph { .. } => None,
         }
     }
 

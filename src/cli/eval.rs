@@ -6,8 +6,7 @@ use super::{DeviceArgs, open_run};
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
 use crate::train::Trained;
-use std::path::{Path, PathBuf};
-use toml::Table;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,16 +43,8 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     say(format!("method  {}\ndata    {}: {}", trained.method_name, data.name, data.statistics()))?;
     say(format!("device  {}\n", executor.describe()))?;
     let measured = Results::measure(&mut ranker, executor.as_mut(), &data)?;
-    let published = published_row(&trained.method_name, &config_of(&args.checkpoint), &data.name);
+    let published = published_row(&trained.method_name, &trained.config, &data.name);
     say(Results { published, ..measured }.text())
-}
-
-/// The configuration of the method in a run's `config.toml`, which `Trained::open` has read already.
-fn config_of(folder: &Path) -> Table {
-    let run = if folder.join("config.toml").exists() { folder } else { folder.parent().unwrap_or(folder) };
-    let text = std::fs::read_to_string(run.join("config.toml")).unwrap_or_default();
-    let table: Table = text.parse().unwrap_or_default();
-    table.get("method").and_then(toml::Value::as_table).cloned().unwrap_or_default()
 }
 
 /// The item table of a model has a row for each item it was trained on, in the order of their ids.

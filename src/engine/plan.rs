@@ -75,6 +75,21 @@ struct Class {
     home: Option<Place>,
 }
 
+/// Something that needs a slot from its first to its last step.
+#[derive(Clone, Copy)]
+struct Want {
+    words: usize,
+    first: usize,
+    last: usize,
+    owner: Owner,
+}
+
+#[derive(Clone, Copy)]
+enum Owner {
+    Class(usize),
+    Scratch { step: usize, area: usize },
+}
+
 impl Plan {
     /// `scratch[node]` lists the scratch areas of each node, in words. With `share` off every class has its own slot.
     pub fn new(graph: &Graph, scratch: &[Vec<usize>], share: bool) -> Plan {
@@ -187,17 +202,23 @@ impl<'g> Planner<'g> {
         let homeless = (0..self.classes.len()).filter(|&c| {
             self.class_of[c] == c && self.classes[c].home.is_none() && self.classes[c].first != usize::MAX
         });
-        // (words, first step, last step, class or scratch area)
-        let mut wanted: Vec<(usize, usize, usize, Result<usize, (usize, usize)>)> =
-            homeless.map(|c| (self.classes[c].len.max(1), self.classes[c].first, self.classes[c].last, Ok(c))).collect();
+        let mut wanted: Vec<Want> = homeless
+            .map(|c| {
+                let Class { len, first, last, .. } = self.classes[c];
+                Want { words: len.max(1), first, last, owner: Owner::Class(c) }
+            })
+            .collect();
         for (step, areas) in scratch.iter().enumerate() {
-            wanted.extend(areas.iter().enumerate().map(|(i, &words)| (words.max(1), step, step, Err((step, i)))));
+            let area = |(area, &words): (usize, &usize)| {
+                Want { words: words.max(1), first: step, last: step, owner: Owner::Scratch { step, area } }
+            };
+            wanted.extend(areas.iter().enumerate().map(area));
         }
-        wanted.sort_by_key(|&(words, first, ..)| (std::cmp::Reverse(words), first));
+        wanted.sort_by_key(|want| (std::cmp::Reverse(want.words), want.first));
         let mut slots: Vec<(usize, Vec<(usize, usize)>)> = Vec::new();
         let mut class_places: HashMap<usize, Place> = HashMap::new();
         let mut scratch_places: Vec<Vec<Option<Place>>> = scratch.iter().map(|areas| vec![None; areas.len()]).collect();
-        for &(words, first, last, owner) in &wanted {
+        for &Want { words, first, last, owner } in &wanted {
             let free = slots.iter().position(|(_, busy)| share && busy.iter().all(|&(f, l)| last < f || l < first));
             let slot = free.unwrap_or_else(|| {
                 slots.push((words, Vec::new()));
@@ -206,8 +227,8 @@ impl<'g> Planner<'g> {
             slots[slot].1.push((first, last));
             let place = Place { buffer: Buffer::Slot(slot), offset: 0, len: words };
             match owner {
-                Ok(class) => drop(class_places.insert(class, place)),
-                Err((step, area)) => scratch_places[step][area] = Some(place),
+                Owner::Class(class) => drop(class_places.insert(class, place)),
+                Owner::Scratch { step, area } => scratch_places[step][area] = Some(place),
             }
         }
         let places: Vec<Option<Place>> = (0..self.graph.values.len())
@@ -230,7 +251,7 @@ impl<'g> Planner<'g> {
             places,
             slot_words: slots.iter().map(|(words, _)| *words).collect(),
             input_words: self.input_words,
-            unshared_words: wanted.iter().map(|(words, ..)| words).sum(),
+            unshared_words: wanted.iter().map(|want| want.words).sum(),
         }
     }
 }

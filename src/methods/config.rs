@@ -59,7 +59,17 @@ pub fn resolve(
     Ok(config)
 }
 
+/// A file of keys, or the `config.toml` of a run, whose table `method` has them.
 fn read_file(path: &Path) -> Result<Table> {
+    let mut table = parse_file(path)?;
+    match table.remove("method") {
+        Some(Value::Table(method)) if table.contains_key("run") => Ok(method),
+        Some(other) => Ok(Table::from_iter(table.into_iter().chain([("method".to_string(), other)]))),
+        None => Ok(table),
+    }
+}
+
+fn parse_file(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
     text.parse().map_err(|e: toml::de::Error| {
         let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];

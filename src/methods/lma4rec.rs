@@ -18,7 +18,7 @@
 
 use super::batch::{feed_ids, feed_tokens};
 use super::config::{table_of, typed};
-use super::next_item::{Loss, LossInputs, NextItem};
+use super::next_item::{BatchRows, Loss, LossInputs, NextItem};
 use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
 use crate::data::augment::{AugmentConfig, augment};
 use crate::data::pack::{INERT, row_bucket};
@@ -34,6 +34,7 @@ use crate::nn::transformer::feed_forward_site;
 use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
 use crate::ops::add::Add;
 use crate::ops::arm_gradient::ArmGradient;
+use crate::ops::attention::{KEY_VISIBLE, QUERY_UNMASKED};
 use crate::ops::clamp::Clamp;
 use crate::ops::embedding::{Embedding, segments_len};
 use crate::ops::info_nce::{Similarity as Measure, info_nce};
@@ -109,6 +110,7 @@ impl Default for Lma4RecConfig {
 
 fn checked(config: Lma4RecConfig) -> Result<Lma4RecConfig> {
     config.encoder.validate()?;
+    config.training.validate()?;
     config.augment.validate()?;
     if config.temperature <= 0.0 {
         return Err(Error::usage(format!("temperature = {} is not positive", config.temperature), "set temperature=1.0"));
@@ -332,16 +334,17 @@ impl Views {
         items
     }
 
-    /// Bit 0: an item, so it may be attended to. Bit 1: no item up to here, so this row attends to its whole sequence,
-    /// which is what CoSeRec's additive mask amounts to.
+    /// Items may be attended to, padding may not. A row with no item up to it attends to its whole sequence, which is
+    /// what CoSeRec's additive mask amounts to.
     fn row_flags(&self, packed: &Packed) -> Vec<u32> {
         let mut flags = vec![0; packed.n_rows()];
         for ends in packed.cu_seqlens.windows(2) {
+            let own = ends[0] as usize..ends[1] as usize;
             let mut any_item = false;
-            for row in ends[0] as usize..ends[1] as usize {
-                let is_item = packed.items[row] != self.padding_item;
+            for (flag, item) in flags[own.clone()].iter_mut().zip(&packed.items[own]) {
+                let is_item = *item != self.padding_item;
                 any_item |= is_item;
-                flags[row] = u32::from(is_item) | u32::from(!any_item) << 1;
+                *flag = if is_item { KEY_VISIBLE } else { 0 } | if any_item { 0 } else { QUERY_UNMASKED };
             }
         }
         flags
@@ -381,7 +384,8 @@ impl Sampler for Views {
         packed.pad_to(row_bucket(tokens), INERT);
         let mut feed = Feed::default();
         feed_tokens(&mut feed, &packed, Some(self.padding_item), Some(rng));
-        self.next_item.feed(&mut feed, &packed, users, &split, &self.owned, self.data.n_items(), rng);
+        let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
+        self.next_item.feed(&mut feed, &rows, rng);
         if self.config.ssl {
             self.feed_views(&mut feed, &packed, users.len());
         }

@@ -67,6 +67,30 @@ impl Training {
         }
     }
 
+    /// Refuses settings that cannot train.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |name: &str, value: f64, allowed: &str| {
+            Err(Error::usage(format!("{name} = {value} cannot train"), format!("{name} must be {allowed}")))
+        };
+        if self.batch_size == 0 {
+            return refuse("batch_size", 0.0, "at least 1");
+        }
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return refuse("learning_rate", self.learning_rate, "a positive number");
+        }
+        for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return refuse(name, beta, "from 0 up to, not including, 1");
+            }
+        }
+        for (name, value) in [("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return refuse(name, value, "0 or a positive number");
+            }
+        }
+        Ok(())
+    }
+
     pub fn clip(&self) -> Option<f64> {
         (self.clip_norm > 0.0).then_some(self.clip_norm)
     }

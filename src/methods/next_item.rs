@@ -2,7 +2,7 @@
 
 use crate::data::pack::INERT;
 use crate::data::sample::{UserItems, negative};
-use crate::data::{LeaveOneOut, Packed};
+use crate::data::{Interactions, LeaveOneOut, Packed};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
@@ -33,6 +33,17 @@ pub enum Loss {
 pub struct NextItem {
     pub loss: Loss,
     pub negatives: usize,
+}
+
+/// The rows of a batch and whose they are: the first sequences of `packed` belong to `users`. Rows of further sequences
+/// (augmented views) and inert rows have no target.
+#[derive(Clone, Copy)]
+pub struct BatchRows<'a> {
+    pub packed: &'a Packed,
+    pub users: &'a [u32],
+    pub data: &'a Interactions,
+    /// All items of each user, which are never negatives.
+    pub owned: &'a UserItems,
 }
 
 /// Draws of negatives: one stream per user and step.
@@ -77,18 +88,10 @@ impl NextItem {
         Ok((losses, inputs))
     }
 
-    /// Targets, weights and negatives for the rows of `packed`, of which the first sequences belong to `users`.
-    /// Rows of further sequences (augmented views) and inert rows have no target.
-    pub fn feed(
-        &self,
-        feed: &mut Feed,
-        packed: &Packed,
-        users: &[u32],
-        split: &LeaveOneOut,
-        owned: &UserItems,
-        n_items: usize,
-        rng: RngState,
-    ) {
+    /// Feeds targets, weights and negatives.
+    pub fn feed(&self, feed: &mut Feed, batch: &BatchRows, rng: RngState) {
+        let BatchRows { packed, users, data, owned } = *batch;
+        let split = LeaveOneOut::new(data);
         let (rows, samples) = (packed.n_rows(), self.samples());
         let mut target = vec![INERT; rows];
         let mut negatives = vec![INERT; rows * samples];
@@ -98,7 +101,7 @@ impl NextItem {
             target[own.clone()].copy_from_slice(&all[all.len() - own.len()..]);
             let mut stream = rng.stream(NEGATIVES, user);
             for sample in &mut negatives[own.start * samples..own.end * samples] {
-                *sample = negative(&mut stream, n_items, owned.of(user as usize));
+                *sample = negative(&mut stream, data.n_items(), owned.of(user as usize));
             }
         }
         let count = target.iter().filter(|&&t| t != INERT).count();

@@ -6,7 +6,7 @@
 
 use super::batch::feed_tokens;
 use super::config::{table_of, typed};
-use super::next_item::{Loss, NextItem};
+use super::next_item::{BatchRows, Loss, NextItem};
 use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
@@ -56,6 +56,7 @@ impl Default for SasRecConfig {
 
 fn checked(config: SasRecConfig) -> Result<SasRecConfig> {
     config.encoder.validate()?;
+    config.training.validate()?;
     if config.loss == Loss::SampledSoftmax && config.negatives < 2 {
         return Err(Error::usage("sampled_softmax needs at least 2 negatives", "for example --set negatives=128"));
     }
@@ -127,7 +128,8 @@ impl Sampler for Batches {
         packed.pad_to(row_bucket(tokens), INERT);
         let mut feed = Feed::default();
         feed_tokens(&mut feed, &packed, None, Some(rng));
-        self.next_item.feed(&mut feed, &packed, users, &split, &self.owned, self.data.n_items(), rng);
+        let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
+        self.next_item.feed(&mut feed, &rows, rng);
         Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
     }
 }

@@ -18,7 +18,7 @@ use crate::ops::attention::{Attention, AttentionDropout};
 use crate::ops::bernoulli_mask::BernoulliMask;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
-use crate::ops::layer_norm::{Dropped, LayerNorm};
+use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use serde::{Deserialize, Serialize};
 
@@ -132,8 +132,7 @@ impl Transformer {
         let position_table = graph.param("position_table", &[self.max_len, self.dim], self.normal());
         let positions = gather(graph, position_table, tokens.positions, segments.1, None)?;
         let mut x = self.layer_norm(graph, "embedding_norm", positions, items, None, tokens)?;
-        if let Some(dropped) = self.hidden_dropout(noise, Site(EMBEDDING_SITE)) {
-            let dropout = Dropout { probability: dropped.probability, site: dropped.site };
+        if let Some(dropout) = self.hidden_dropout(noise, Site(EMBEDDING_SITE)) {
             x = graph.add1(dropout, &[&[x][..], &random(tokens)].concat())?;
         }
         for block in 0..self.blocks {
@@ -198,7 +197,7 @@ impl Transformer {
         name: &str,
         x: ValueId,
         residual: ValueId,
-        dropout: Option<Dropped>,
+        dropout: Option<Dropout>,
         tokens: &Tokens,
     ) -> Result<ValueId> {
         let weight = graph.param(&format!("{name}.weight"), &[self.dim], Init::Constant(1.0));
@@ -210,9 +209,9 @@ impl Transformer {
         graph.add1(LayerNorm { eps: self.layer_norm_eps, residual: true, dropout }, &inputs)
     }
 
-    fn hidden_dropout(&self, noise: Option<FeedForwardNoise>, site: Site) -> Option<Dropped> {
+    fn hidden_dropout(&self, noise: Option<FeedForwardNoise>, site: Site) -> Option<Dropout> {
         let probability = self.hidden_dropout;
-        (noise.is_some() && probability > 0.0).then_some(Dropped { probability, site })
+        (noise.is_some() && probability > 0.0).then_some(Dropout { probability, site })
     }
 
     fn normal(&self) -> Init {

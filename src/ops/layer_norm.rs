@@ -13,33 +13,20 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
+use crate::ops::dropout::Dropout;
 use crate::ops::matmul::sum_slabs_gpu;
 use crate::shader;
+use cpu::{Affine, Block, Draws, Saved};
 use rayon::prelude::*;
 
-/// Dropout on `x` before the residual is added.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Dropped {
-    pub probability: f64,
-    pub site: Site,
-}
+#[path = "layer_norm/cpu.rs"]
+mod cpu;
 
-impl Dropped {
-    /// The factor for `(row key, feature)`: 0 or `1 / (1 - p)`.
-    fn factor(&self, rng: &[u32], row_key: &[u32], feature: usize) -> f64 {
-        let word = RngState::from_words(rng).word(self.site, row_key[0], row_key[1], feature as u32);
-        if word >= drop_threshold(self.probability) { 1.0 / (1.0 - self.probability) } else { 0.0 }
-    }
-
-    /// Multiplies a row by its mask, four features per block of random words.
-    fn apply(&self, row: &mut [f32], rng: &[u32], row_key: &[u32]) {
-        let (state, threshold) = (RngState::from_words(rng), drop_threshold(self.probability));
-        let scale = (1.0 / (1.0 - self.probability)) as f32;
-        for (block, values) in (0..).zip(row.chunks_mut(4)) {
-            let words = state.block(self.site, row_key[0], row_key[1], block);
-            values.iter_mut().zip(words).for_each(|(v, word)| *v *= if word >= threshold { scale } else { 0.0 });
-        }
-    }
+/// The factor that dropout gives row `n`, feature `d`: 0 or `1 / (1 - p)`.
+fn drop_factor(dropout: Dropout, rng: &Array, row_keys: &Array, n: usize, d: usize) -> f64 {
+    let (state, keys) = (RngState::from_words(rng.u()), row_keys.u());
+    let word = state.word(dropout.site, keys[2 * n], keys[2 * n + 1], d as u32);
+    if word >= drop_threshold(dropout.probability) { 1.0 / (1.0 - dropout.probability) } else { 0.0 }
 }
 
 /// Inputs `x[N, D]`, `weight[D]`, `bias[D]`, then `residual[N, D]` when `residual`, then `rng[4]`, `row_keys[N, 2]`
@@ -48,7 +35,7 @@ impl Dropped {
 pub struct LayerNorm {
     pub eps: f64,
     pub residual: bool,
-    pub dropout: Option<Dropped>,
+    pub dropout: Option<Dropout>,
 }
 
 impl LayerNorm {
@@ -82,10 +69,8 @@ impl Op for LayerNorm {
         for n in 0..x.rows() {
             let sum: Vec<f64> = (0..width)
                 .map(|d| {
-                    let factor = self.dropout.map_or(1.0, |dropped| {
-                        let (rng, keys) = (inputs[self.rng_at()].u(), inputs[self.rng_at() + 1].u());
-                        dropped.factor(rng, &keys[2 * n..2 * n + 2], d)
-                    });
+                    let drawn = |dropout| drop_factor(dropout, inputs[self.rng_at()], inputs[self.rng_at() + 1], n, d);
+                    let factor = self.dropout.map_or(1.0, drawn);
                     x.row(n)[d] * factor + if self.residual { inputs[3].row(n)[d] } else { 0.0 }
                 })
                 .collect();
@@ -101,30 +86,16 @@ impl Op for LayerNorm {
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let width = io.inputs[0].width();
-        let (x, weight, bias) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[2].f());
-        let residual = self.residual.then(|| io.inputs[3].f());
-        let random = self.dropout.map(|dropped| (dropped, io.inputs[self.rng_at()].u(), io.inputs[self.rng_at() + 1].u()));
+        let (width, rng_at) = (io.inputs[0].width(), self.rng_at());
+        let (x, residual) = (io.inputs[0].f(), self.residual.then(|| io.inputs[3].f()));
+        let affine = Affine { weight: io.inputs[1].f(), bias: io.inputs[2].f(), eps: self.eps as f32 };
+        let draws = |dropout| Draws { dropout, rng: io.inputs[rng_at].u(), row_keys: io.inputs[rng_at + 1].u() };
+        let draws = self.dropout.map(draws);
         let [y, sum, stats] = &mut io.outputs[..] else { unreachable!("inferred") };
         let blocks = y.f().par_chunks_mut(ROW_BLOCK * width).zip(sum.f().par_chunks_mut(ROW_BLOCK * width));
         blocks.zip(stats.f().par_chunks_mut(ROW_BLOCK * 2)).enumerate().for_each(|(block, ((y, sum), stats))| {
-            let rows = y.chunks_exact_mut(width).zip(sum.chunks_exact_mut(width)).zip(stats.chunks_exact_mut(2));
-            for (n, ((y, sum), stats)) in (block * ROW_BLOCK..).zip(rows) {
-                let row = n * width..(n + 1) * width;
-                sum.copy_from_slice(&x[row.clone()]);
-                if let Some((dropped, rng, keys)) = random {
-                    dropped.apply(sum, rng, &keys[2 * n..2 * n + 2]);
-                }
-                if let Some(residual) = residual {
-                    sum.iter_mut().zip(&residual[row]).for_each(|(s, r)| *s += r);
-                }
-                let mean = sum.iter().sum::<f32>() / width as f32;
-                let variance = sum.iter().map(|s| (s - mean) * (s - mean)).sum::<f32>() / width as f32;
-                let rstd = 1.0 / (variance + self.eps as f32).sqrt();
-                let affine = weight.iter().zip(bias).zip(sum.iter());
-                y.iter_mut().zip(affine).for_each(|(y, ((w, b), s))| *y = (s - mean) * rstd * w + b);
-                stats.copy_from_slice(&[mean, rstd]);
-            }
+            let block = Block { first: block * ROW_BLOCK, y, sum, stats };
+            cpu::normalise(block, x, residual, draws, affine);
         });
     }
 
@@ -168,9 +139,9 @@ impl Op for LayerNorm {
     }
 }
 
-fn drop_params(dropout: Option<Dropped>) -> [crate::engine::exec::gpu::kernel::Param; 3] {
+fn drop_params(dropout: Option<Dropout>) -> [crate::engine::exec::gpu::kernel::Param; 3] {
     match dropout {
-        Some(Dropped { probability, site }) => {
+        Some(Dropout { probability, site }) => {
             [site.0.into(), drop_threshold(probability).into(), (1.0 / (1.0 - probability)).into()]
         }
         None => [0u32.into(), 0u32.into(), 1.0.into()],
@@ -181,7 +152,7 @@ fn drop_params(dropout: Option<Dropped>) -> [crate::engine::exec::gpu::kernel::P
 /// `dsum[N, D]` (the residual's gradient), `dweight[D]`, `dbias[D]`, and `dx[N, D]` when there is dropout.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNormGradient {
-    pub dropout: Option<Dropped>,
+    pub dropout: Option<Dropout>,
     pub sum_cotangent: bool,
 }
 
@@ -218,8 +189,8 @@ impl Op for LayerNormGradient {
                 outputs[0].f_mut()[n * width + d] = dsum;
                 outputs[1].f_mut()[d] += dy.row(n)[d] * xhat[d];
                 outputs[2].f_mut()[d] += dy.row(n)[d];
-                if let Some(dropped) = self.dropout {
-                    let factor = dropped.factor(inputs[4].u(), &inputs[5].u()[2 * n..2 * n + 2], d);
+                if let Some(dropout) = self.dropout {
+                    let factor = drop_factor(dropout, inputs[4], inputs[5], n, d);
                     outputs[3].f_mut()[n * width + d] = dsum * factor;
                 }
             }
@@ -232,33 +203,11 @@ impl Op for LayerNormGradient {
 
     fn cpu(&self, io: &mut CpuIo) {
         let width = io.inputs[0].width();
-        let (dy, sum, stats, weight) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[2].f(), io.inputs[3].f());
+        let [dy, sum, stats, weight] = [0, 1, 2, 3].map(|i| io.inputs[i].f());
         let further = self.sum_cotangent.then(|| io.inputs[self.further_at()].f());
+        let saved = Saved { dy, sum, stats, weight, further };
         let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(io.scratch.par_chunks_mut(2 * width));
-        blocks.enumerate().for_each(|(block, (dsum, partial))| {
-            let (dweight, dbias) = partial.split_at_mut(width);
-            dweight.fill(0.0);
-            dbias.fill(0.0);
-            for (n, dsum) in (block * ROW_BLOCK..).zip(dsum.chunks_exact_mut(width)) {
-                let row = n * width..(n + 1) * width;
-                let (dy, sum, [mean, rstd]) = (&dy[row.clone()], &sum[row.clone()], [stats[2 * n], stats[2 * n + 1]]);
-                let (mut mean_g, mut mean_gx) = (0.0, 0.0);
-                for d in 0..width {
-                    let (g, xhat) = (dy[d] * weight[d], (sum[d] - mean) * rstd);
-                    mean_g += g;
-                    mean_gx += g * xhat;
-                    dweight[d] += dy[d] * xhat;
-                    dbias[d] += dy[d];
-                }
-                (mean_g, mean_gx) = (mean_g / width as f32, mean_gx / width as f32);
-                for d in 0..width {
-                    dsum[d] = rstd * (dy[d] * weight[d] - mean_g - (sum[d] - mean) * rstd * mean_gx);
-                }
-                if let Some(further) = further {
-                    dsum.iter_mut().zip(&further[row]).for_each(|(s, f)| *s += f);
-                }
-            }
-        });
+        blocks.enumerate().for_each(|(block, (dsum, partial))| cpu::gradient(block * ROW_BLOCK, saved, dsum, partial));
         let [dsum, dweight, dbias, dx @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
         dweight.f().fill(0.0);
         dbias.f().fill(0.0);
@@ -266,13 +215,11 @@ impl Op for LayerNormGradient {
             dweight.f().iter_mut().zip(&partial[..width]).for_each(|(y, x)| *y += x);
             dbias.f().iter_mut().zip(&partial[width..]).for_each(|(y, x)| *y += x);
         }
-        if let (Some(dropped), [dx]) = (self.dropout, dx) {
-            let (dsum, rng, keys) = (&*dsum.f(), io.inputs[4].u(), io.inputs[5].u());
+        if let (Some(dropout), [dx]) = (self.dropout, dx) {
+            let (dsum, draws) = (&*dsum.f(), Draws { dropout, rng: io.inputs[4].u(), row_keys: io.inputs[5].u() });
             dx.f().par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, rows)| {
                 rows.copy_from_slice(&dsum[block * ROW_BLOCK * width..][..rows.len()]);
-                for (n, row) in (block * ROW_BLOCK..).zip(rows.chunks_exact_mut(width)) {
-                    dropped.apply(row, rng, &keys[2 * n..2 * n + 2]);
-                }
+                cpu::drop_rows(block * ROW_BLOCK, width, rows, draws);
             });
         }
     }
@@ -299,7 +246,7 @@ impl Op for LayerNormGradient {
             let bindings = [(b.output(0), Read), (b.input(4), Read), (b.input(5), Read), (b.output(3), Write)];
             let mut params = vec![(rows * width).into(), width.into()];
             params.extend(drop_params(self.dropout));
-            b.dispatch(shader!("dropout"), &[], &bindings, &params, (rows * width).div_ceil(64))?;
+            b.dispatch(shader!("dropout"), &[], &bindings, &params, (rows * width.div_ceil(4)).div_ceil(64))?;
         }
         Ok(())
     }
@@ -317,7 +264,7 @@ fn build(b: &mut Builder) -> Result<()> {
     if residual {
         inputs.push(b.input("residual")?);
     }
-    let dropout = b.optional_f64("dropout").map(|probability| Dropped { probability, site: Site(7) });
+    let dropout = b.optional_f64("dropout").map(|probability| Dropout { probability, site: Site(7) });
     if dropout.is_some() {
         inputs.push(b.rng());
         inputs.push(b.input("row_keys")?);

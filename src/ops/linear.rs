@@ -17,7 +17,7 @@ use rayon::prelude::*;
 #[derive(Debug)]
 pub struct Linear;
 
-const ROW_BLOCK: usize = 128;
+const ROW_BLOCK: usize = 512;
 
 impl Op for Linear {
     fn name(&self) -> &'static str {

@@ -65,13 +65,13 @@ impl Op for Matmul {
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
-        let Sizes { batch, m, n, k } = self.sizes(&inputs[0].ty, &inputs[1].ty).expect("inferred");
-        let (a, b, y) = (inputs[0].f(), inputs[1].f(), outputs[0].f_mut());
-        for i in 0..batch * m * n {
+        let Sizes { m, n, k, .. } = self.sizes(&inputs[0].ty, &inputs[1].ty).expect("inferred");
+        let (a, b) = (inputs[0].f(), inputs[1].f());
+        for (i, y) in outputs[0].f_mut().iter_mut().enumerate() {
             let (z, row, column) = (i / (m * n), i / n % m, i % n);
             let a_at = |l: usize| a[z * m * k + if self.trans_a { l * m + row } else { row * k + l }];
             let b_at = |l: usize| b[z * k * n + if self.trans_b { column * k + l } else { l * n + column }];
-            y[i] = (0..k).map(|l| a_at(l) * b_at(l)).sum();
+            *y = (0..k).map(|l| a_at(l) * b_at(l)).sum();
         }
     }
 
@@ -180,7 +180,7 @@ pub fn gemm((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mut [f32
 }
 
 /// Rows of the output that one worker computes.
-const ROW_BLOCK: usize = 128;
+const ROW_BLOCK: usize = 512;
 /// Inner elements of one split-K slice.
 const K_SLICE: usize = 1024;
 

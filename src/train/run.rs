@@ -213,6 +213,8 @@ pub struct Trained {
     pub method_name: String,
     pub dataset: String,
     pub items: Vec<String>,
+    /// Complete configuration of the method.
+    pub config: Table,
     pub method: Box<dyn Method>,
     folder: PathBuf,
 }
@@ -220,7 +222,8 @@ pub struct Trained {
 impl Trained {
     /// `folder` is that of the run, or its `checkpoint` folder.
     pub fn open(folder: &Path) -> Result<Trained> {
-        let run = if folder.join("config.toml").exists() { folder } else { folder.parent().unwrap_or(folder) };
+        let is_checkpoint = folder.file_name().is_some_and(|name| name == "checkpoint");
+        let run = if is_checkpoint { folder.parent().unwrap_or(folder) } else { folder };
         let path = run.join("config.toml");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read the configuration of the run", &path, e))?;
         let wrong = |problem: &str| Error::Format { path: path.clone(), problem: problem.into() };
@@ -235,7 +238,7 @@ impl Trained {
         let items: Vec<String> = serde_json::from_str(&text)
             .map_err(|e| Error::Format { path: names.clone(), problem: format!("not a list of item names: {e}") })?;
         let method = (methods::find(&method_name)?.build)(config, items.len())?;
-        Ok(Trained { method_name, dataset, items, method, folder: checkpoints })
+        Ok(Trained { method_name, dataset, items, config: config.clone(), method, folder: checkpoints })
     }
 
     /// Loads the best parameters into the executor; the scorer's plans are compiled as they are needed.

@@ -126,8 +126,12 @@ impl<'a> Trainer<'a> {
             return Err(Error::usage(format!("no user of {} has enough items to train on", self.data.name), help));
         }
         while self.progress.epoch < training.epochs && !self.patience_spent() {
-            let report = self.epoch(executor, observer)?;
+            let (report, state) = self.epoch(executor, observer)?;
+            // The line of the epoch before its checkpoint: a surplus line is dropped on resume, a missing one is lost.
             observer.epoch_finished(&report, self.progress.best_epoch);
+            if let Some(folder) = &self.checkpoints {
+                self.write_checkpoint(folder, &state)?;
+            }
         }
         executor.load(&self.layout, &self.best)
     }
@@ -137,8 +141,8 @@ impl<'a> Trainer<'a> {
         best_epoch > 0 && self.progress.epoch - best_epoch >= self.method.training().patience
     }
 
-    /// One epoch with validation and checkpoint.
-    fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<EpochReport> {
+    /// One epoch with validation; the parameters at its end.
+    fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<(EpochReport, State)> {
         let training = self.method.training();
         let epoch = self.progress.epoch + 1;
         let started = Instant::now();
@@ -161,19 +165,17 @@ impl<'a> Trainer<'a> {
             (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
             self.best = state.clone();
         }
-        if let Some(folder) = self.checkpoints.clone() {
-            self.write_checkpoint(&folder, &state)?;
-        }
         let names = self.metric_names(executor);
         let mean = |sum: f64| serde_json::Value::from(sum / steps as f64);
-        Ok(EpochReport {
+        let report = EpochReport {
             epoch,
             step: self.progress.step,
             losses: names.into_iter().zip(sums.into_iter().map(mean)).collect(),
             valid,
             seconds,
             tokens_per_second: tokens as f64 / seconds,
-        })
+        };
+        Ok((report, state))
     }
 
     /// The steps of one epoch: sums of the metrics, number of steps, tokens.
@@ -187,18 +189,18 @@ impl<'a> Trainer<'a> {
             let users = &order[index * batch_size..order.len().min((index + 1) * batch_size)];
             sampler.batch(users, RngState { seed, step: (first_step + 1 + index as u64) as u32 })
         });
-        let (mut sums, mut steps, mut tokens, mut seen) = (Vec::new(), 0, 0, 0);
+        let (mut sums, mut steps, mut tokens) = (Vec::new(), 0, 0);
         let started = Instant::now();
         for batch in batches {
             let batch = batch?;
             tokens += batch.tokens;
             self.step(executor, batch)?;
             steps += 1;
+            let mut loss = None;
             if steps % METRICS_EVERY == 0 || steps == self.steps_per_epoch() {
-                let loss = self.collect_metrics(executor, &mut sums)?;
-                observer.steps_done(steps - seen, loss, tokens as f64 / started.elapsed().as_secs_f64());
-                seen = steps;
+                loss = self.collect_metrics(executor, &mut sums)?;
             }
+            observer.steps_done(1, loss, tokens as f64 / started.elapsed().as_secs_f64());
         }
         Ok((sums, steps, tokens))
     }

@@ -28,7 +28,7 @@ pub fn compare(label: &str, got: &Results<Tensor>, exact: &Results<Array>, noise
         let tolerance = NOISE_FACTOR * noise.get(name).copied().unwrap_or(0.0) + RELATIVE_FLOOR * largest + 1e-30;
         for (i, (a, b)) in got.words.iter().zip(exact.f()).enumerate() {
             let share = (f64::from(*a) - b).abs() / tolerance;
-            if !(share <= 1.0) {
+            if share.is_nan() || share > 1.0 {
                 let problem = format!("{label}: {name}[{i}] is {a:e}, expected {b:e}: {share:.2} of the tolerance {tolerance:.1e}");
                 return Err(Failure(problem));
             }
@@ -87,7 +87,7 @@ pub fn gradients(case: &Case) -> Checked {
             let analytic: f64 = gradient.f().iter().zip(&direction).map(|(g, d)| g * d).sum();
             let scale = magnitude.max(numeric.abs()).max(1e-3);
             let share = (numeric - analytic).abs() / (TOLERANCE * scale);
-            if !(share <= 1.0) {
+            if share.is_nan() || share > 1.0 {
                 let problem = format!("{}: grad.{name} is {analytic:e} along direction {draw}, differences give {numeric:e}", case.label());
                 return Err(Failure(problem));
             }

@@ -29,6 +29,13 @@ enum Action {
     Dispatch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, uniform_offset: u32, grid: [u32; 3] },
 }
 
+/// By node: its dispatches and the words of its scratch areas.
+#[derive(Default)]
+struct Recorded {
+    dispatches: Vec<Vec<Dispatch>>,
+    scratch: Vec<Vec<usize>>,
+}
+
 struct Compiled {
     graph: Graph,
     plan: Plan,
@@ -132,8 +139,8 @@ impl GpuExecutor {
     }
 
     /// Everything an op dispatches, with its scratch, before any memory is assigned.
-    fn record(&self, graph: &Graph) -> Result<(Vec<Vec<Dispatch>>, Vec<Vec<usize>>)> {
-        let (mut dispatches, mut scratch) = (Vec::new(), Vec::new());
+    fn record(&self, graph: &Graph) -> Result<Recorded> {
+        let mut recorded = Recorded::default();
         for node in &graph.nodes {
             let (inputs, outputs) = graph.node_types(node);
             let mut builder = GpuBuilder::new(&inputs, &outputs, self.device.limits);
@@ -150,10 +157,10 @@ impl GpuExecutor {
                     }
                 }
             }
-            dispatches.push(builder.dispatches);
-            scratch.push(builder.scratch_words);
+            recorded.dispatches.push(builder.dispatches);
+            recorded.scratch.push(builder.scratch_words);
         }
-        Ok((dispatches, scratch))
+        Ok(recorded)
     }
 
     fn bind(&mut self, graph: &Graph, plan: &Plan, recorded: &[Vec<Dispatch>]) -> Result<(Vec<Action>, wgpu::Buffer)> {
@@ -292,7 +299,7 @@ impl Executor for GpuExecutor {
     }
 
     fn compile(&mut self, graph: Graph) -> Result<PlanId> {
-        let (recorded, scratch) = self.record(&graph)?;
+        let Recorded { dispatches: recorded, scratch } = self.record(&graph)?;
         let plan = Plan::new(&graph, &scratch, self.options.share_slots);
         self.reserve(Buffer::Inputs, plan.input_words.max(1), "inputs")?;
         for (slot, &words) in plan.slot_words.iter().enumerate() {
