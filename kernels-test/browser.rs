@@ -69,7 +69,12 @@ fn compile(kernels: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> {
     let profile = tempfile::tempdir().map_err(failed)?;
     let mut browser = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"])
+        .args([
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-unsafe-webgpu",
+            "--use-webgpu-adapter=swiftshader",
+        ])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("http://{}/", server.local_addr().map_err(failed)?))
         .stdout(Stdio::null())

@@ -117,8 +117,16 @@ pub fn trials() -> Vec<Trial> {
         ("the_control_passes", Mutation::None, ("mutant", |b| build_mutant(b, Mutation::None))),
         ("a_scaled_kernel_fails", Mutation::ScaledKernel, ("mutant", |b| build_mutant(b, Mutation::ScaledKernel))),
         ("a_dropped_term_fails", Mutation::DroppedTerm, ("mutant", |b| build_mutant(b, Mutation::DroppedTerm))),
-        ("a_scaled_gradient_fails", Mutation::ScaledGradient, ("mutant", |b| build_mutant(b, Mutation::ScaledGradient))),
-        ("swapped_operands_fail", Mutation::SwappedOperands, ("mutant", |b| build_mutant(b, Mutation::SwappedOperands))),
+        (
+            "a_scaled_gradient_fails",
+            Mutation::ScaledGradient,
+            ("mutant", |b| build_mutant(b, Mutation::ScaledGradient)),
+        ),
+        (
+            "swapped_operands_fail",
+            Mutation::SwappedOperands,
+            ("mutant", |b| build_mutant(b, Mutation::SwappedOperands)),
+        ),
     ];
     let trial = |&(name, mutation, kernel): &(&'static str, Mutation, Kernel)| {
         Trial::test(format!("mutation::{name}"), move || {

@@ -30,7 +30,9 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(method, assignments) in MODELS {
         let name = format!("{method} {}", assignments.join(" ")).replace(' ', "_");
-        trials.push(trial(format!("trajectory::cpu::{name}"), move || follows(method, assignments, &mut Target::Cpu { threads: 2 })));
+        trials.push(trial(format!("trajectory::cpu::{name}"), move || {
+            follows(method, assignments, &mut Target::Cpu { threads: 2 })
+        }));
         trials.push(gpu_trial(format!("trajectory::gpu::{name}"), move |target| follows(method, assignments, target)));
     }
     trials

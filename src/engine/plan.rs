@@ -14,7 +14,10 @@ use std::collections::HashMap;
 pub enum Buffer {
     /// The one upload of a step: all inputs, each on a 256-byte boundary.
     Inputs,
-    Flat { set: usize, flat: FlatKey },
+    Flat {
+        set: usize,
+        flat: FlatKey,
+    },
     Slot(usize),
 }
 
@@ -209,8 +212,11 @@ impl<'g> Planner<'g> {
             })
             .collect();
         for (step, areas) in scratch.iter().enumerate() {
-            let area = |(area, &words): (usize, &usize)| {
-                Want { words: words.max(1), first: step, last: step, owner: Owner::Scratch { step, area } }
+            let area = |(area, &words): (usize, &usize)| Want {
+                words: words.max(1),
+                first: step,
+                last: step,
+                owner: Owner::Scratch { step, area },
             };
             wanted.extend(areas.iter().enumerate().map(area));
         }
@@ -267,7 +273,8 @@ pub fn table(graph: &Graph, plan: &Plan, grids: &[String]) -> String {
     table.load_style(comfy_table::presets::NOTHING).set_header(["step", "op", "grid", "MFLOP", "MB", "out"]);
     for step in &plan.steps {
         let node = &graph.nodes[step.node];
-        let out: Vec<String> = node.outputs.iter().filter_map(|v| plan.places[v.0]).map(|p| describe(graph, &p)).collect();
+        let out: Vec<String> =
+            node.outputs.iter().filter_map(|v| plan.places[v.0]).map(|p| describe(graph, &p)).collect();
         table.add_row([
             step.node.to_string(),
             node.label.clone(),

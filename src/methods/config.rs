@@ -17,7 +17,10 @@ pub fn table_of<T: Serialize>(config: &T) -> Table {
 /// The configuration struct of a complete table.
 pub fn typed<T: DeserializeOwned>(table: &Table) -> Result<T> {
     table.clone().try_into().map_err(|e: toml::de::Error| {
-        Error::usage(format!("the configuration does not fit: {}", e.message()), "`gpurec methods NAME` prints the keys with their types")
+        Error::usage(
+            format!("the configuration does not fit: {}", e.message()),
+            "`gpurec methods NAME` prints the keys with their types",
+        )
     })
 }
 
@@ -87,7 +90,10 @@ fn parse_file(path: &Path) -> Result<Table> {
 /// `key=value` or `table.key=value` as a table. A value that is no TOML is a string: `--set loss=ce`.
 fn assignment(text: &str) -> Result<Table> {
     let Some((key, value)) = text.split_once('=') else {
-        return Err(Error::usage(format!("`{text}` is not an assignment"), "write --set key=value, e.g. --set dim=128"));
+        return Err(Error::usage(
+            format!("`{text}` is not an assignment"),
+            "write --set key=value, e.g. --set dim=128",
+        ));
     };
     let (key, value) = (key.trim(), value.trim());
     let value: Value = value.parse().unwrap_or_else(|_| Value::String(value.into()));
@@ -105,7 +111,11 @@ fn overlay(config: &mut Table, layer: Table, prefix: &str) -> Result<()> {
         let full = format!("{prefix}{key}");
         if !config.contains_key(&key) {
             let valid: Vec<String> = config.keys().map(|known| format!("{prefix}{known}")).collect();
-            return Err(Error::unknown("configuration key", &full, &valid.iter().map(String::as_str).collect::<Vec<_>>()));
+            return Err(Error::unknown(
+                "configuration key",
+                &full,
+                &valid.iter().map(String::as_str).collect::<Vec<_>>(),
+            ));
         }
         match (config.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(layer)) => overlay(inner, layer, &format!("{full}."))?,

@@ -113,7 +113,10 @@ fn checked(config: Lma4RecConfig) -> Result<Lma4RecConfig> {
     config.training.validate()?;
     config.augment.validate()?;
     if config.temperature <= 0.0 {
-        return Err(Error::usage(format!("temperature = {} is not positive", config.temperature), "set temperature=1.0"));
+        return Err(Error::usage(
+            format!("temperature = {} is not positive", config.temperature),
+            "set temperature=1.0",
+        ));
     }
     Ok(config)
 }
@@ -161,7 +164,13 @@ impl Lma4Rec {
         if self.config.lma { FeedForwardNoise::Learned { antithetic } } else { FeedForwardNoise::Dropout }
     }
 
-    fn forward(&self, graph: &mut Graph, inputs: &Inputs, loss: Option<&LossInputs>, antithetic: bool) -> Result<(Pass, LossInputs)> {
+    fn forward(
+        &self,
+        graph: &mut Graph,
+        inputs: &Inputs,
+        loss: Option<&LossInputs>,
+        antithetic: bool,
+    ) -> Result<(Pass, LossInputs)> {
         let (encoder, config) = (&self.config.encoder, &self.config);
         let table = encoder.item_table(graph, self.n_items + 1);
         let noise = Some(self.noise(antithetic));

@@ -132,7 +132,8 @@ struct Ids {
 impl Ids {
     fn declare(graph: &mut Graph, name: &str, shape: &[usize]) -> Ids {
         let ids = graph.input(name, TensorType::u32(shape));
-        let segments = graph.input(&format!("{name}_segments"), TensorType::u32(&[segments_len(shape.iter().product())]));
+        let segments =
+            graph.input(&format!("{name}_segments"), TensorType::u32(&[segments_len(shape.iter().product())]));
         Ids { ids, segments }
     }
 }
@@ -158,7 +159,9 @@ impl LossInputs {
         let weight = graph.input("loss_weight", TensorType::f32(&[rows]));
         let items = match loss.loss {
             Loss::Ce => LossItems::Catalogue { target: graph.input("target", TensorType::u32(&[rows])) },
-            Loss::SampledSoftmax => LossItems::Candidates(Ids::declare(graph, "candidates", &[rows, 1 + loss.negatives])),
+            Loss::SampledSoftmax => {
+                LossItems::Candidates(Ids::declare(graph, "candidates", &[rows, 1 + loss.negatives]))
+            }
             Loss::Bce => LossItems::OneNegative {
                 positive: Ids::declare(graph, "positive", &[rows]),
                 negative: Ids::declare(graph, "negative", &[rows]),

@@ -21,7 +21,9 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "the non-personal baseline of LMA4Rec, Table 2",
     preset: include_str!("pop.toml"),
     defaults: || table_of(&PopConfig::default()),
-    build: |config, n_items| Ok(Box::new(Pop { _config: typed(config)?, n_items, training: Training { epochs: 0, ..Training::default() } })),
+    build: |config, n_items| {
+        Ok(Box::new(Pop { _config: typed(config)?, n_items, training: Training { epochs: 0, ..Training::default() } }))
+    },
 };
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -62,7 +62,9 @@ impl Default for Transformer {
 pub enum FeedForwardNoise {
     Dropout,
     /// Learnable Bernoulli masks; `antithetic` is ARM's second pass, which shares all other noise with the first.
-    Learned { antithetic: bool },
+    Learned {
+        antithetic: bool,
+    },
 }
 
 /// Sites of the random numbers: embedding dropout, then three per block.
@@ -89,7 +91,8 @@ fn random(tokens: &Tokens) -> [ValueId; 2] {
 impl Transformer {
     /// Refuses sizes and rates that make no network.
     pub fn validate(&self) -> Result<()> {
-        let sizes = [("dim", self.dim), ("heads", self.heads), ("inner_dim", self.inner_dim), ("max_len", self.max_len)];
+        let sizes =
+            [("dim", self.dim), ("heads", self.heads), ("inner_dim", self.inner_dim), ("max_len", self.max_len)];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(Error::usage(format!("{name} = 0 makes no network"), format!("set {name} to at least 1")));
         }
@@ -99,7 +102,9 @@ impl Transformer {
         }
         let rates = [("hidden_dropout", self.hidden_dropout), ("attention_dropout", self.attention_dropout)];
         match rates.iter().find(|(_, rate)| !(0.0..1.0).contains(rate)) {
-            Some((name, rate)) => Err(Error::usage(format!("{name} = {rate} is no rate"), "rates are from 0 up to, not including, 1")),
+            Some((name, rate)) => {
+                Err(Error::usage(format!("{name} = {rate} is no rate"), "rates are from 0 up to, not including, 1"))
+            }
             None => Ok(()),
         }
     }

@@ -14,15 +14,13 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::ops::matmul::sum_slabs_gpu;
-use crate::shader;
-use rayon::prelude::*;
-use tiles::{
+use crate::ops::tiles;
+use crate::ops::tiles::{
     GpuChunks, Gradients, ITEM_GROUPS, NONE, ROW_PARTS, Scorer, TILE, TILE_ROWS, TILE_STRIDE, chunks_of_group,
     gradient, gradient_scratch, part_rows, reference_score, with_target,
 };
-
-#[path = "scorer/tiles.rs"]
-pub mod tiles;
+use crate::shader;
+use rayon::prelude::*;
 
 /// Inputs `hidden[N, D]`, `weight[V, D]`, (`bias[V]`), `target[N]` (u32; `NONE`: loss 0, no gradient).
 /// Outputs `loss[N]` and `lse[N]`, which is for the gradient and has none of its own.

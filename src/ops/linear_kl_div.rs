@@ -14,13 +14,13 @@ use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::linear_cross_entropy::tiles;
-use crate::shader;
-use rayon::prelude::*;
-use tiles::{
+use crate::ops::tiles;
+use crate::ops::tiles::{
     GpuChunks, Gradients, LOWEST, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient, gradient_scratch,
     lane_rows, reference_score,
 };
+use crate::shader;
+use rayon::prelude::*;
 
 /// Inputs `student_hidden[N, D]`, `student_weight[V, D]`, `teacher_hidden[N, E]`, `teacher_weight[V, E]`.
 /// Outputs `loss[N]` and, for the gradient, `lse[N, 2]` of the student's and the teacher's logits over `tau`.

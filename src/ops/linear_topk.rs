@@ -10,11 +10,11 @@ use crate::engine::exec::simd;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::linear_cross_entropy::tiles::{
+use crate::ops::rank::{histories, sixteenths};
+use crate::ops::tiles::{
     self, GpuChunks, LOWEST, NONE, Scorer, SteadyScorer, TILE, TILE_ROWS, TILE_STRIDE, lane_rows, reference_score,
     seen_within,
 };
-use crate::ops::rank::{histories, sixteenths};
 use crate::shader;
 use rayon::prelude::*;
 

@@ -251,8 +251,7 @@ pub fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
     let access = |accumulate: bool| if accumulate { Access::Update } else { Access::Write };
     let accumulate = gemm.accumulate && slices == 1;
     let consts = [("TRANS_A", u32::from(gemm.form.trans_a)), ("TRANS_B", u32::from(gemm.form.trans_b))];
-    let bindings =
-        [(gemm.a, Read), (gemm.b, Read), (gemm.bias.unwrap_or(gemm.b), Read), (target, access(accumulate))];
+    let bindings = [(gemm.a, Read), (gemm.b, Read), (gemm.bias.unwrap_or(gemm.b), Read), (target, access(accumulate))];
     let params =
         [m.into(), n.into(), k.into(), batch.into(), k_slice.into(), gemm.bias.is_some().into(), accumulate.into()];
     builder.dispatch(shader!("gemm"), &consts, &bindings, &params, tiles * slices)?;

@@ -5,6 +5,9 @@
 
 use crate::engine::case::{Case, Kernel};
 
+/// Shared by the ops that score against a catalogue.
+pub mod tiles;
+
 include!(concat!(env!("OUT_DIR"), "/ops.rs"));
 
 /// One file of this folder, as the suites see it.

@@ -10,10 +10,10 @@ use crate::engine::exec::simd::count_above;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::linear_cross_entropy::tiles::{
+use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
+use crate::ops::tiles::{
     self, GpuChunks, NONE, Scorer, SteadyScorer, TILE, TILE_ROWS, TILE_STRIDE, lane_rows, reference_score, seen_within,
 };
-use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
 use crate::shader;
 use rayon::prelude::*;
 

@@ -91,7 +91,11 @@ pub fn load(path: &Path, layout: &ParamLayout) -> Result<(State, Progress)> {
                         flat[parameter.range.clone()].iter_mut().zip(values).for_each(|(x, value)| *x = value);
                     }
                     Ok(view) => {
-                        let problem = format!("{name} has shape {:?}, the configuration wants {:?}", view.shape(), parameter.shape);
+                        let problem = format!(
+                            "{name} has shape {:?}, the configuration wants {:?}",
+                            view.shape(),
+                            parameter.shape
+                        );
                         return Err(wrong(problem));
                     }
                     Err(_) if *part == "params" => return Err(wrong(format!("{name} is missing"))),

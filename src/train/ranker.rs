@@ -1,8 +1,8 @@
 //! Ranks of held-out items over the whole catalogue, and top-k lists, from a method's scorer. Scores are never stored.
 
+use crate::data::Packed;
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
-use crate::data::Packed;
 use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Feed, Graph, Tensor};

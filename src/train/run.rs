@@ -141,7 +141,11 @@ impl Run {
         ]);
         let tables = [("run", run), ("method", self.options.config.clone())];
         let tables = tables.map(|(name, table)| (name.to_string(), Value::Table(table)));
-        format!("# Written by gpurec {}\n{}", env!("CARGO_PKG_VERSION"), toml::to_string(&Table::from_iter(tables)).expect("tables serialise"))
+        format!(
+            "# Written by gpurec {}\n{}",
+            env!("CARGO_PKG_VERSION"),
+            toml::to_string(&Table::from_iter(tables)).expect("tables serialise")
+        )
     }
 
     /// A run continues only under the configuration that it began with; more epochs are welcome.
@@ -225,13 +229,16 @@ impl Trained {
         let is_checkpoint = folder.file_name().is_some_and(|name| name == "checkpoint");
         let run = if is_checkpoint { folder.parent().unwrap_or(folder) } else { folder };
         let path = run.join("config.toml");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read the configuration of the run", &path, e))?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| Error::io("read the configuration of the run", &path, e))?;
         let wrong = |problem: &str| Error::Format { path: path.clone(), problem: problem.into() };
         let table: Table = text.parse().map_err(|e: toml::de::Error| wrong(e.message()))?;
-        let entry = |name: &str| table.get("run").and_then(|run| run.get(name)).and_then(Value::as_str).map(String::from);
+        let entry =
+            |name: &str| table.get("run").and_then(|run| run.get(name)).and_then(Value::as_str).map(String::from);
         let method_name = entry("method").ok_or_else(|| wrong("it names no method"))?;
         let dataset = entry("dataset").ok_or_else(|| wrong("it names no data set"))?;
-        let config = table.get("method").and_then(Value::as_table).ok_or_else(|| wrong("its table [method] is missing"))?;
+        let config =
+            table.get("method").and_then(Value::as_table).ok_or_else(|| wrong("its table [method] is missing"))?;
         let checkpoints = run.join("checkpoint");
         let names = checkpoint::items(&checkpoints);
         let text = std::fs::read_to_string(&names).map_err(|e| Error::io("read the item names", &names, e))?;

@@ -4,10 +4,10 @@ use super::checkpoint::{self, Progress};
 use super::ranker::{Ranker, Ranks};
 use crate::data::sample::epoch_order;
 use crate::data::{Interactions, LeaveOneOut, Prefetch};
+use crate::engine::Executor;
 use crate::engine::exec::PlanId;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
-use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
@@ -158,7 +158,11 @@ impl<'a> Trainer<'a> {
         let valid = Metrics::from_ranks(&ranks.history_excluded);
         let value = valid.get(&training.select_by).ok_or_else(|| {
             let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
-            Error::unknown("metric in select_by", &training.select_by, &known.iter().map(String::as_str).collect::<Vec<_>>())
+            Error::unknown(
+                "metric in select_by",
+                &training.select_by,
+                &known.iter().map(String::as_str).collect::<Vec<_>>(),
+            )
         })?;
         self.progress.epoch = epoch;
         if value > self.progress.best_value {
@@ -179,7 +183,12 @@ impl<'a> Trainer<'a> {
     }
 
     /// The steps of one epoch: sums of the metrics, number of steps, tokens.
-    fn steps(&mut self, executor: &mut dyn Executor, epoch: usize, observer: &mut dyn Observer) -> Result<(Vec<f64>, usize, usize)> {
+    fn steps(
+        &mut self,
+        executor: &mut dyn Executor,
+        epoch: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<(Vec<f64>, usize, usize)> {
         let training = self.method.training();
         let order: Vec<u32> = epoch_order(self.seed, epoch as u32, self.users.len());
         let order: Vec<u32> = order.into_iter().map(|i| self.users[i as usize]).collect();
@@ -227,7 +236,8 @@ impl<'a> Trainer<'a> {
     /// The plan table of the first batch's training graph.
     pub fn plan_table(&mut self, executor: &mut dyn Executor) -> Result<String> {
         let order = epoch_order(self.seed, 1, self.users.len());
-        let users: Vec<u32> = order.iter().take(self.method.training().batch_size).map(|i| self.users[*i as usize]).collect();
+        let users: Vec<u32> =
+            order.iter().take(self.method.training().batch_size).map(|i| self.users[*i as usize]).collect();
         let batch = self.sampler.batch(&users, RngState { seed: self.seed, step: 1 })?;
         let plan = self.plan(executor, batch.shape)?;
         Ok(executor.plan_table(plan))
@@ -270,7 +280,9 @@ impl<'a> Trainer<'a> {
     /// Writes the parameters of methods that do not train by steps.
     pub fn write_initial(&self) -> Result<()> {
         match &self.checkpoints {
-            Some(folder) => checkpoint::save(&checkpoint::best(folder), &self.layout, &self.best, &self.progress, false),
+            Some(folder) => {
+                checkpoint::save(&checkpoint::best(folder), &self.layout, &self.best, &self.progress, false)
+            }
             None => Ok(()),
         }
     }

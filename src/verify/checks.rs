@@ -29,7 +29,9 @@ pub fn compare(label: &str, got: &Results<Tensor>, exact: &Results<Array>, noise
         for (i, (a, b)) in got.words.iter().zip(exact.f()).enumerate() {
             let share = (f64::from(*a) - b).abs() / tolerance;
             if share.is_nan() || share > 1.0 {
-                let problem = format!("{label}: {name}[{i}] is {a:e}, expected {b:e}: {share:.2} of the tolerance {tolerance:.1e}");
+                let problem = format!(
+                    "{label}: {name}[{i}] is {a:e}, expected {b:e}: {share:.2} of the tolerance {tolerance:.1e}"
+                );
                 return Err(Failure(problem));
             }
             outcome.share = outcome.share.max(share);
@@ -88,7 +90,10 @@ pub fn gradients(case: &Case) -> Checked {
             let scale = magnitude.max(numeric.abs()).max(1e-3);
             let share = (numeric - analytic).abs() / (TOLERANCE * scale);
             if share.is_nan() || share > 1.0 {
-                let problem = format!("{}: grad.{name} is {analytic:e} along direction {draw}, differences give {numeric:e}", case.label());
+                let problem = format!(
+                    "{}: grad.{name} is {analytic:e} along direction {draw}, differences give {numeric:e}",
+                    case.label()
+                );
                 return Err(Failure(problem));
             }
             outcome.share = outcome.share.max(share);

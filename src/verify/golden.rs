@@ -62,7 +62,8 @@ impl Golden {
     /// The file as a case of its op.
     pub fn case(&self) -> Result<Case> {
         let kernel = ops::kernel(&self.op);
-        let kernel = kernel.ok_or_else(|| Error::graph(&self.op, "this golden file is of an op that does not exist"))?;
+        let kernel =
+            kernel.ok_or_else(|| Error::graph(&self.op, "this golden file is of an op that does not exist"))?;
         let mut case = Case::new(kernel, "golden");
         case.attrs = self.attrs.clone();
         for (name, tensor) in self.named("in.") {

@@ -48,8 +48,10 @@ impl Target {
             Target::Cpu { threads } => work(&mut CpuExecutor::new(*threads, options)),
             Target::Gpu(device) => {
                 let device_now = device.take();
-                let device_now = device_now
-                    .ok_or_else(|| Error::DeviceLost { kernel: "verify".into(), message: "lost by an earlier case".into() })?;
+                let device_now = device_now.ok_or_else(|| Error::DeviceLost {
+                    kernel: "verify".into(),
+                    message: "lost by an earlier case".into(),
+                })?;
                 let mut executor = GpuExecutor::new(device_now, options);
                 let result = work(&mut executor);
                 *device = Some(executor.into_device());

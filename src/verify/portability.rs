@@ -23,7 +23,8 @@ pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
             node.op.gpu(&mut builder)?;
             for dispatch in builder.dispatches {
                 if dispatch.bindings.len() > MAX_STORAGE_BUFFERS {
-                    let problem = format!("{} binds {} storage buffers", dispatch.kernel.label(), dispatch.bindings.len());
+                    let problem =
+                        format!("{} binds {} storage buffers", dispatch.kernel.label(), dispatch.bindings.len());
                     return Err(Failure(problem));
                 }
                 if seen.insert(dispatch.kernel.clone()) {

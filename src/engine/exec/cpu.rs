@@ -275,10 +275,12 @@ fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMa
         let updated = |i: usize| in_place.iter().any(|pair| pair.0 == i);
         let inputs = node.inputs.iter().enumerate().map(|(i, &v)| {
             let place = plan.place(v);
-            let words = if updated(i) { &[][..] } else { &buffers[&place.buffer][place.offset..place.offset + place.len] };
+            let words =
+                if updated(i) { &[][..] } else { &buffers[&place.buffer][place.offset..place.offset + place.len] };
             In { ty: graph.ty(v), words }
         });
-        let outputs = node.outputs.iter().zip(lent).map(|(&v, piece)| Out { ty: graph.ty(v), words: piece.expect("lent") });
+        let outputs =
+            node.outputs.iter().zip(lent).map(|(&v, piece)| Out { ty: graph.ty(v), words: piece.expect("lent") });
         op.cpu(&mut CpuIo {
             inputs: inputs.collect(),
             outputs: outputs.collect(),

@@ -33,9 +33,10 @@ impl Feed {
         debug_assert_eq!(value.source, Source::Input);
         match self.get(&value.name) {
             Some(tensor) if tensor.ty == value.ty => Ok(tensor),
-            Some(tensor) => {
-                Err(Error::graph("feed", format!("input `{}` is {}, the graph wants {}", value.name, tensor.ty, value.ty)))
-            }
+            Some(tensor) => Err(Error::graph(
+                "feed",
+                format!("input `{}` is {}, the graph wants {}", value.name, tensor.ty, value.ty),
+            )),
             None => Err(Error::graph("feed", format!("input `{}` is missing", value.name))),
         }
     }
@@ -123,7 +124,8 @@ impl<'a> DeviceChoice<'a> {
     pub fn open(self, threads: usize) -> Result<Box<dyn Executor>> {
         use gpu::device::{Wanted, adapters, choose};
         let options = ExecOptions::default();
-        let on_gpu = |wanted: &Wanted| -> Result<Box<dyn Executor>> { Ok(Box::new(gpu::GpuExecutor::open(wanted, options)?)) };
+        let on_gpu =
+            |wanted: &Wanted| -> Result<Box<dyn Executor>> { Ok(Box::new(gpu::GpuExecutor::open(wanted, options)?)) };
         match self {
             DeviceChoice::Auto if choose(&adapters(), &Wanted::Hardware).is_some() => on_gpu(&Wanted::Hardware),
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Box::new(cpu::CpuExecutor::new(threads, options))),

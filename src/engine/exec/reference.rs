@@ -42,7 +42,8 @@ fn run_nodes(graph: &Graph, inputs: &HashMap<ValueId, Array>, sets: &mut [Buffer
                 Source::Node { .. } => {}
                 Source::Input => {
                     let given = inputs.get(&id);
-                    let given = given.ok_or_else(|| Error::graph("feed", format!("input `{}` is missing", value.name)))?;
+                    let given =
+                        given.ok_or_else(|| Error::graph("feed", format!("input `{}` is missing", value.name)))?;
                     values[id.0].get_or_insert_with(|| given.clone());
                 }
                 Source::Parameter { set, range } => {
@@ -98,7 +99,12 @@ impl Executor for ReferenceExecutor {
     fn load(&mut self, _layout: &ParamLayout, state: &State) -> Result<()> {
         let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         self.sets = (state.sets.iter())
-            .map(|s| Buffers { params: wide(&s.params), grads: vec![0.0; s.params.len()], m: wide(&s.m), v: wide(&s.v) })
+            .map(|s| Buffers {
+                params: wide(&s.params),
+                grads: vec![0.0; s.params.len()],
+                m: wide(&s.m),
+                v: wide(&s.v),
+            })
             .collect();
         Ok(())
     }

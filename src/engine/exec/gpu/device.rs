@@ -118,12 +118,11 @@ impl Device {
         };
         let descriptor =
             wgpu::DeviceDescriptor { label: Some("gpurec"), required_limits: limits.clone(), ..Default::default() };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| {
-            Error::NoAdapter {
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| Error::NoAdapter {
                 wanted: format!("could be opened: {}: {error}", summaries[index].name),
                 help: "use --device cpu, or update the graphics driver".into(),
-            }
-        })?;
+            })?;
         let failure = Arc::new(Mutex::new(None));
         let (lost, uncaptured) = (failure.clone(), failure.clone());
         device.set_device_lost_callback(move |reason, message| {
@@ -236,9 +235,11 @@ fn no_adapter(wanted: &Wanted, present: &[AdapterSummary]) -> Error {
     let names: Vec<&str> = present.iter().map(|a| a.name.as_str()).collect();
     let found = if names.is_empty() { "none was found".into() } else { format!("found: {}", names.join(", ")) };
     let (wanted, help) = match wanted {
-        Wanted::Named(name) => (format!("is called `{name}`"), "`gpurec devices` lists the adapters; --device cpu needs none"),
+        Wanted::Named(name) => {
+            (format!("is called `{name}`"), "`gpurec devices` lists the adapters; --device cpu needs none")
+        }
         _ if !names.is_empty() => (
-            "is a real GPU".into(),
+            "that is a real GPU was found".into(),
             "a software adapter is used only when named, e.g. --device llvmpipe; --device cpu is far faster",
         ),
         _ => ("was found".into(), "install a Vulkan driver, or use --device cpu"),

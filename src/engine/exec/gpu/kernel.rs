@@ -43,12 +43,17 @@ impl KernelKey {
     /// `attention{HEAD_DIM=32}`.
     pub fn label(&self) -> String {
         let consts: Vec<String> = self.consts.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        if consts.is_empty() { self.shader.name.into() } else { format!("{}{{{}}}", self.shader.name, consts.join(",")) }
+        if consts.is_empty() {
+            self.shader.name.into()
+        } else {
+            format!("{}{{{}}}", self.shader.name, consts.join(","))
+        }
     }
 
     /// The complete WGSL text.
     pub fn wgsl(&self) -> String {
-        let mut text: String = self.consts.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect();
+        let mut text: String =
+            self.consts.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect();
         for line in self.shader.source.lines().filter_map(|line| line.strip_prefix("//include ")) {
             let library = LIBRARY.iter().find(|(name, _)| *name == line.trim());
             text.push_str(library.unwrap_or_else(|| panic!("{} includes unknown `{line}`", self.shader.name)).1);

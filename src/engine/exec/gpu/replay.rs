@@ -120,7 +120,6 @@ impl GpuExecutor {
         Ok(())
     }
 
-
     fn read_buffer(&mut self, buffer: &wgpu::Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
         if len == 0 {
             return Ok(Vec::new());
@@ -312,7 +311,10 @@ impl Executor for GpuExecutor {
             return Err(Error::ShaderCompile { kernel: label, message: error.to_string() });
         }
         let grids = recorded.iter().map(|dispatches| {
-            let grids = dispatches.iter().map(|d| d.grid()).map(|[x, y, _]| if y > 1 { format!("{x}x{y}") } else { x.to_string() });
+            let grids = dispatches
+                .iter()
+                .map(|d| d.grid())
+                .map(|[x, y, _]| if y > 1 { format!("{x}x{y}") } else { x.to_string() });
             grids.collect::<Vec<_>>().join("+")
         });
         let grids = grids.collect();
@@ -345,7 +347,10 @@ impl Executor for GpuExecutor {
         if self.in_flight.len() > STEPS_IN_FLIGHT {
             let oldest = self.in_flight.pop_front();
             let poll = wgpu::PollType::Wait { submission_index: oldest, timeout: None };
-            let lost = |e: wgpu::PollError| Error::DeviceLost { kernel: self.plans[id.0].label.clone(), message: e.to_string() };
+            let lost = |e: wgpu::PollError| Error::DeviceLost {
+                kernel: self.plans[id.0].label.clone(),
+                message: e.to_string(),
+            };
             self.device.device.poll(poll).map_err(lost)?;
         }
         self.device.check(&self.plans[id.0].label)
