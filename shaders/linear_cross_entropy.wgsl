@@ -1,6 +1,7 @@
 // Folds a chunk of logits into each row's running maximum and sum of exponentials; the last chunk gives loss and lse.
 // A workgroup owns a row: 64 threads stride over the chunk, then a tree.
 //include grid
+//include reduce
 struct Params { rows: u32, len: u32, first: u32, is_first: u32, is_last: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -10,7 +11,7 @@ struct Params { rows: u32, len: u32, first: u32, is_first: u32, is_last: u32 }
 @group(0) @binding(4) var<storage, read_write> loss: array<f32>;     // (rows)
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;      // (rows)
 
-var<workgroup> lanes: array<f32, 64>;
+const REDUCE_LANES = 64u;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -21,31 +22,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = lane; i < p.len; i += 64u) {
         largest = max(largest, z[base + i]);
     }
-    lanes[lane] = largest;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            lanes[lane] = max(lanes[lane], lanes[lane + half]);
-        }
-        workgroupBarrier();
-    }
+    let largest_here = workgroup_max(lane, largest);
     let before = select(stats[select(0u, 3u * row, inside)], -1e30, p.is_first == 1u);
-    let largest_all = max(before, lanes[0]);
-    workgroupBarrier();
+    let largest_all = max(before, largest_here);
     var sum = 0.0;
     for (var i = lane; i < p.len; i += 64u) {
         sum += exp(z[base + i] - largest_all);
     }
-    lanes[lane] = sum;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            lanes[lane] += lanes[lane + half];
-        }
-        workgroupBarrier();
-    }
+    let whole = workgroup_sum(lane, sum);
     if (lane == 0u && inside) {
-        var total = lanes[0];
+        var total = whole;
         var logit = 0.0;
         if (p.is_first == 0u) {
             total += stats[3u * row + 1u] * exp(before - largest_all);

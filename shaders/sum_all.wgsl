@@ -1,11 +1,12 @@
 // y = scale * sum of x: one workgroup, strided partial sums, then a tree.
+//include reduce
 struct Params { len: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;          // (len)
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;    // (1)
 
-var<workgroup> partial: array<f32, 256>;
+const REDUCE_LANES = 256u;
 
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) lane: u32) {
@@ -13,15 +14,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     for (var i = lane; i < p.len; i += 256u) {
         sum += x[i];
     }
-    partial[lane] = sum;
-    workgroupBarrier();
-    for (var half = 128u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
+    let whole = workgroup_sum(lane, sum);
     if (lane == 0u) {
-        y[0] = p.scale * partial[0];
+        y[0] = p.scale * whole;
     }
 }

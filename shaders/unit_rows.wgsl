@@ -1,5 +1,6 @@
 // y = x / |x|; a workgroup owns a row.
 //include grid
+//include reduce
 struct Params { rows: u32, width: u32, eps2: f32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -7,7 +8,7 @@ struct Params { rows: u32, width: u32, eps2: f32 }
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;              // (rows, width)
 @group(0) @binding(3) var<storage, read_write> inverse_norm: array<f32>;   // (rows)
 
-var<workgroup> partial: array<f32, 64>;
+const REDUCE_LANES = 64u;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -17,15 +18,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var d = lane; d < p.width; d += 64u) {
         sum += x[base + d] * x[base + d];
     }
-    partial[lane] = sum;
-    workgroupBarrier();
-    for (var half = 32u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            partial[lane] += partial[lane + half];
-        }
-        workgroupBarrier();
-    }
-    let factor = 1.0 / sqrt(partial[0] + p.eps2);
+    let whole = workgroup_sum(lane, sum);
+    let factor = 1.0 / sqrt(whole + p.eps2);
     for (var d = lane; d < p.width; d += 64u) {
         y[base + d] = x[base + d] * factor;
     }

@@ -11,7 +11,7 @@ use std::ops::Range;
 pub struct ValueId(pub usize);
 
 /// One of the four flat buffers of a parameter set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flat {
     Params,
     Grads,

@@ -3,7 +3,9 @@
 //! A set (`model`, `logits`, later `teacher`) has four flat buffers of the same layout: parameters, gradients, and the
 //! two Adam moments. Each parameter starts on a 256-byte boundary, so that a GPU can bind its range.
 
+use super::graph::Flat;
 use super::rng::{RngState, Site};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Words between two parameters' starts are a multiple of this: 256 bytes, WebGPU's binding alignment.
@@ -102,6 +104,18 @@ pub struct SetState {
     pub params: Vec<f32>,
     pub m: Vec<f32>,
     pub v: Vec<f32>,
+}
+
+impl SetState {
+    /// What the four flat buffers hold at the start: gradients are zero.
+    pub fn flats(&self) -> [(Flat, Cow<'_, [f32]>); 4] {
+        [
+            (Flat::Params, Cow::from(&self.params)),
+            (Flat::Grads, Cow::from(vec![0.0; self.params.len()])),
+            (Flat::FirstMoment, Cow::from(&self.m)),
+            (Flat::SecondMoment, Cow::from(&self.v)),
+        ]
+    }
 }
 
 /// Everything that training changes.

@@ -16,29 +16,9 @@ pub enum Buffer {
     Inputs,
     Flat {
         set: usize,
-        flat: FlatKey,
+        flat: Flat,
     },
     Slot(usize),
-}
-
-/// `Flat` with an order, so that buffers can be sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FlatKey {
-    Params,
-    Grads,
-    FirstMoment,
-    SecondMoment,
-}
-
-impl From<Flat> for FlatKey {
-    fn from(flat: Flat) -> Self {
-        match flat {
-            Flat::Params => FlatKey::Params,
-            Flat::Grads => FlatKey::Grads,
-            Flat::FirstMoment => FlatKey::FirstMoment,
-            Flat::SecondMoment => FlatKey::SecondMoment,
-        }
-    }
 }
 
 /// A range of 32-bit words in a buffer.
@@ -154,13 +134,13 @@ impl<'g> Planner<'g> {
                     Some(Place { buffer: Buffer::Inputs, offset, len })
                 }
                 Source::Parameter { set, range } => {
-                    Some(Place { buffer: Buffer::Flat { set: *set, flat: FlatKey::Params }, offset: range.start, len })
+                    Some(Place { buffer: Buffer::Flat { set: *set, flat: Flat::Params }, offset: range.start, len })
                 }
                 Source::Flat { set, flat } => {
-                    Some(Place { buffer: Buffer::Flat { set: *set, flat: (*flat).into() }, offset: 0, len })
+                    Some(Place { buffer: Buffer::Flat { set: *set, flat: *flat }, offset: 0, len })
                 }
                 Source::Node { .. } => self.graph.gradient_homes.get(&ValueId(i)).map(|(set, range)| Place {
-                    buffer: Buffer::Flat { set: *set, flat: FlatKey::Grads },
+                    buffer: Buffer::Flat { set: *set, flat: Flat::Grads },
                     offset: range.start,
                     len,
                 }),

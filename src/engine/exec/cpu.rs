@@ -2,10 +2,10 @@
 //! thread pool in pieces that do not depend on the number of threads.
 
 use super::{ExecOptions, Executor, Feed, PlanId};
-use crate::engine::graph::Graph;
+use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
 use crate::engine::params::{ParamLayout, SetState, State};
-use crate::engine::plan::{self, Buffer, FlatKey, Place, Plan};
+use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -148,17 +148,10 @@ impl Executor for CpuExecutor {
     fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
         self.layout = layout.clone();
         for (set, content) in state.sets.iter().enumerate() {
-            let zeros = vec![0.0; content.params.len()];
-            let flats = [
-                (FlatKey::Params, &content.params),
-                (FlatKey::Grads, &zeros),
-                (FlatKey::FirstMoment, &content.m),
-                (FlatKey::SecondMoment, &content.v),
-            ];
-            for (flat, words) in flats {
+            for (flat, words) in content.flats() {
                 let buffer = Buffer::Flat { set, flat };
                 self.reserve(buffer, words.len());
-                self.buffers.get_mut(&buffer).expect("reserved")[..words.len()].copy_from_slice(words);
+                self.buffers.get_mut(&buffer).expect("reserved")[..words.len()].copy_from_slice(&words);
             }
         }
         Ok(())
@@ -169,9 +162,9 @@ impl Executor for CpuExecutor {
         let sets = self.layout.sets.iter().enumerate().map(|(set, layout)| {
             let len = layout.flat_len();
             SetState {
-                params: read(set, FlatKey::Params, len),
-                m: read(set, FlatKey::FirstMoment, len),
-                v: read(set, FlatKey::SecondMoment, len),
+                params: read(set, Flat::Params, len),
+                m: read(set, Flat::FirstMoment, len),
+                v: read(set, Flat::SecondMoment, len),
             }
         });
         Ok(State { sets: sets.collect() })

@@ -30,6 +30,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("grid", include_str!("../../../../shaders/lib/grid.wgsl")),
     ("math", include_str!("../../../../shaders/lib/math.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
+    ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),
 ];
 
 /// A shader with its constants: what is compiled, and the key of the pipeline cache.

@@ -3,9 +3,9 @@
 use super::device::{Device, Pipeline, Wanted};
 use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
 use crate::engine::exec::{ExecOptions, Executor, Feed, PlanId};
-use crate::engine::graph::Graph;
+use crate::engine::graph::{Flat, Graph};
 use crate::engine::params::{ParamLayout, SetState, State};
-use crate::engine::plan::{self, Buffer, FlatKey, Place, Plan};
+use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -265,17 +265,10 @@ impl Executor for GpuExecutor {
     fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
         self.layout = layout.clone();
         for (set, content) in state.sets.iter().enumerate() {
-            let zeros = vec![0.0; content.params.len()];
-            let flats = [
-                (FlatKey::Params, &content.params),
-                (FlatKey::Grads, &zeros),
-                (FlatKey::FirstMoment, &content.m),
-                (FlatKey::SecondMoment, &content.v),
-            ];
-            for (flat, words) in flats {
+            for (flat, words) in content.flats() {
                 let buffer = Buffer::Flat { set, flat };
                 self.reserve(buffer, words.len().max(1), "parameters")?;
-                self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(words));
+                self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(&words));
             }
         }
         Ok(())
@@ -289,9 +282,9 @@ impl Executor for GpuExecutor {
                 self.read_buffer(&buffer, 0, len)
             };
             sets.push(SetState {
-                params: flat(FlatKey::Params)?,
-                m: flat(FlatKey::FirstMoment)?,
-                v: flat(FlatKey::SecondMoment)?,
+                params: flat(Flat::Params)?,
+                m: flat(Flat::FirstMoment)?,
+                v: flat(Flat::SecondMoment)?,
             });
         }
         Ok(State { sets })
