@@ -30,7 +30,7 @@ pub enum Error {
     NoAdapter { wanted: String, help: String },
 
     /// One tensor or dispatch is larger than the adapter allows.
-    #[error("{op}: {what} needs {needed}, but this adapter allows {limit}")]
+    #[error("{op}: {what} needs {needed} bytes, but this adapter allows {limit}")]
     AdapterLimit { op: String, what: String, needed: u64, limit: u64 },
 
     #[error("kernel {kernel} does not compile: {message}")]
