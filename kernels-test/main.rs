@@ -10,6 +10,7 @@
 mod browser;
 mod domain;
 mod mutation;
+mod small_bindings;
 mod trajectory;
 
 use gpurec::engine::exec::gpu::device::{Wanted, adapters, choose};
@@ -27,6 +28,7 @@ fn main() {
     trials.extend(mutation::trials());
     trials.extend(trajectory::trials());
     trials.extend(domain::trials());
+    trials.extend(small_bindings::trials());
     let no_browser = browser::chromium().is_none();
     trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));
     let name = "portability::browser_rejects_a_barrier_under_a_branch";
