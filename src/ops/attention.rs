@@ -370,6 +370,7 @@ pub fn cases() -> Vec<Case> {
         flags(case("hidden keys, unmasked queries", true, &[9, 40], 2, (1, 6)), 51, |i| [2, 1, 3, 1, 0][i % 5]),
         flags(case("one unmasked query of 130", true, &[130], 0, (1, 4)), 130, |i| [3, 1][usize::from(i != 70)]),
         drop(case("dropout", true, &[5, 0, 37], 2, (2, 4)), &[5, 0, 37], 2),
+        drop(case("dropout, long", true, &[70], 0, (1, 4)), &[70], 0),
         drop(flags(case("dropout, flags", false, &[4, 9], 0, (2, 6)), 13, |i| [1, 0, 3][i % 3]), &[4, 9], 0),
     ]
 }
