@@ -1,10 +1,9 @@
 // y = softmax(scale q k^T) v per sequence, by online softmax. A thread owns one query row of one head; neighbouring
 // threads own neighbouring rows, so that they read the same key at the same time.
 //include grid
+//include head
 //include philox
 struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32 }
-
-const QUADS = (HEAD_DIM + 3u) / 4u;
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;              // (rows, heads, HEAD_DIM)
@@ -13,19 +12,6 @@ const QUADS = (HEAD_DIM + 3u) / 4u;
 @group(0) @binding(4) var<storage, read> info: array<vec4<u32>>;     // (1 + rows), see attention_rows
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;        // (rows, heads, HEAD_DIM)
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;      // (rows, heads)
-
-// The words of four neighbouring columns; columns behind the head's end repeat its last one.
-fn words_at(base: u32, quad: u32) -> vec4<u32> {
-    return vec4<u32>(base) + min(vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(HEAD_DIM - 1u));
-}
-
-fn inside(quad: u32) -> vec4<bool> {
-    return vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(HEAD_DIM);
-}
-
-fn rng_lane(words: vec4<u32>, lane: u32) -> u32 {
-    return select(select(words.x, words.y, lane == 1u), select(words.z, words.w, lane == 3u), lane >= 2u);
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -1,10 +1,9 @@
 // dk and dv of attention: dk_j = scale sum_i ds_ij q_i, dv_j = sum_i p_ij keep_ij dy_i, with
 // ds_ij = p_ij (keep_ij <dy_i, v_j> - delta_i) and p recomputed from lse. A thread owns one key row of one head: no atomics.
 //include grid
+//include head
 //include philox
 struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32, flags: u32 }
-
-const QUADS = (HEAD_DIM + 3u) / 4u;
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;              // (rows, heads, HEAD_DIM)
@@ -15,15 +14,6 @@ const QUADS = (HEAD_DIM + 3u) / 4u;
 @group(0) @binding(6) var<storage, read> dy: array<f32>;             // (rows, heads, HEAD_DIM)
 @group(0) @binding(7) var<storage, read_write> dk: array<f32>;       // (rows, heads, HEAD_DIM)
 @group(0) @binding(8) var<storage, read_write> dv: array<f32>;       // (rows, heads, HEAD_DIM)
-
-// The words of four neighbouring columns; columns behind the head's end repeat its last one.
-fn words_at(base: u32, quad: u32) -> vec4<u32> {
-    return vec4<u32>(base) + min(vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(HEAD_DIM - 1u));
-}
-
-fn inside(quad: u32) -> vec4<bool> {
-    return vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(HEAD_DIM);
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

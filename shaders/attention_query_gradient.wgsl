@@ -1,10 +1,9 @@
 // dq of attention: dq_i = scale sum_j ds_ij k_j with ds_ij = p_ij (keep_ij <dy_i, v_j> - delta_i), p recomputed from lse.
 // A thread owns one query row of one head.
 //include grid
+//include head
 //include philox
 struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32 }
-
-const QUADS = (HEAD_DIM + 3u) / 4u;
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q: array<f32>;              // (rows, heads, HEAD_DIM)
@@ -14,15 +13,6 @@ const QUADS = (HEAD_DIM + 3u) / 4u;
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;    // (rows, heads): lse, delta
 @group(0) @binding(6) var<storage, read> dy: array<f32>;             // (rows, heads, HEAD_DIM)
 @group(0) @binding(7) var<storage, read_write> dq: array<f32>;       // (rows, heads, HEAD_DIM)
-
-// The words of four neighbouring columns; columns behind the head's end repeat its last one.
-fn words_at(base: u32, quad: u32) -> vec4<u32> {
-    return vec4<u32>(base) + min(vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(HEAD_DIM - 1u));
-}
-
-fn inside(quad: u32) -> vec4<bool> {
-    return vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(HEAD_DIM);
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

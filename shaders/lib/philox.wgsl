@@ -31,10 +31,13 @@ fn rng_block(state: vec4<u32>, site: u32, sequence: u32, position: u32, block: u
     return philox4x32_10(vec4<u32>(block, position, sequence, state.z), key);
 }
 
-fn rng_word(state: vec4<u32>, site: u32, sequence: u32, position: u32, feature: u32) -> u32 {
-    let words = rng_block(state, site, sequence, position, feature >> 2u);
-    let lane = feature & 3u;
+// One of the words of a block.
+fn rng_lane(words: vec4<u32>, lane: u32) -> u32 {
     return select(select(words.x, words.y, lane == 1u), select(words.z, words.w, lane == 3u), lane >= 2u);
+}
+
+fn rng_word(state: vec4<u32>, site: u32, sequence: u32, position: u32, feature: u32) -> u32 {
+    return rng_lane(rng_block(state, site, sequence, position, feature >> 2u), feature & 3u);
 }
 
 // Uniform in the open interval (0, 1).

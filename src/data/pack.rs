@@ -19,7 +19,7 @@ pub struct Packed {
 }
 
 /// The sequence id of rows that belong to no sequence, and the last row of an empty sequence.
-pub const INERT: u32 = u32::MAX;
+pub const INERT: u32 = crate::engine::tensor::NONE;
 
 impl Default for Packed {
     fn default() -> Self {

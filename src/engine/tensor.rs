@@ -2,6 +2,9 @@
 
 use bytemuck::cast_slice;
 
+/// The id that stands for nothing: no item, no target, no sequence. -1 in the I32 tensors of golden files.
+pub const NONE: u32 = u32::MAX;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
     F32,

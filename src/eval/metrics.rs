@@ -57,10 +57,6 @@ impl Metrics {
         [a, b, c, d, e, f]
     }
 
-    pub fn hr_at(&self, k: usize) -> Option<f64> {
-        value_at(&self.hr, k)
-    }
-
     pub fn ndcg_at(&self, k: usize) -> Option<f64> {
         value_at(&self.ndcg, k)
     }

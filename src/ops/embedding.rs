@@ -10,7 +10,7 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Wri
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::tensor::{Array, DType, Tensor, TensorType};
+use crate::engine::tensor::{Array, DType, Tensor, TensorType, NONE};
 use crate::error::Result;
 use crate::shader;
 use rayon::prelude::*;
@@ -28,7 +28,7 @@ pub fn segments_len(n: usize) -> usize {
     3 * n + 2
 }
 
-/// Groups the places `0..N` of `ids` by id, without `padding_idx` and `u32::MAX`:
+/// Groups the places `0..N` of `ids` by id, without `padding_idx` and `NONE`:
 /// `[count U, places in order of (id, place) (N), starts (N + 1; U + 1 in use), ids (N; U in use, ascending)]`.
 pub fn segments(ids: &[u32], padding_idx: Option<u32>) -> Tensor {
     let n = ids.len();
@@ -37,7 +37,7 @@ pub fn segments(ids: &[u32], padding_idx: Option<u32>) -> Tensor {
     let (places, lists) = lists.split_at_mut(n);
     let (starts, unique) = lists.split_at_mut(n + 1);
     let mut order: Vec<u64> = (ids.iter().zip(0u64..))
-        .filter(|&(&id, _)| id != u32::MAX && Some(id) != padding_idx)
+        .filter(|&(&id, _)| id != NONE && Some(id) != padding_idx)
         .map(|(&id, place)| u64::from(id) << 32 | place)
         .collect();
     order.sort_unstable();
@@ -104,7 +104,7 @@ impl Op for Embedding {
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
         let width = inputs[0].width();
-        for (n, &id) in inputs[1].u().iter().enumerate().filter(|(_, id)| **id != u32::MAX) {
+        for (n, &id) in inputs[1].u().iter().enumerate().filter(|(_, id)| **id != NONE) {
             outputs[0].f_mut()[n * width..][..width].copy_from_slice(inputs[0].row(id as usize));
         }
     }
@@ -115,7 +115,7 @@ impl Op for Embedding {
         blocks.for_each(|(y, ids)| {
             for (y, &id) in y.chunks_exact_mut(width).zip(ids) {
                 match id {
-                    u32::MAX => y.fill(0.0),
+                    NONE => y.fill(0.0),
                     id => y.copy_from_slice(&table[id as usize * width..][..width]),
                 }
             }
@@ -185,7 +185,7 @@ impl Op for EmbeddingGradient {
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
         let (ids, dy) = (inputs[self.ids_at()].u(), inputs[self.ids_at() + 2]);
         for (n, &id) in ids.iter().enumerate() {
-            if id != u32::MAX && Some(id) != self.padding_idx {
+            if id != NONE && Some(id) != self.padding_idx {
                 let row = &mut outputs[0].f_mut()[id as usize * dy.width()..][..dy.width()];
                 row.iter_mut().zip(dy.row(n)).for_each(|(sum, dy)| *sum += dy);
             }
@@ -255,7 +255,7 @@ fn build(b: &mut Builder) -> Result<()> {
 
 pub fn cases() -> Vec<Case> {
     let case = |name: &str, rows: usize, width: usize| Case::new(KERNELS[0], name).normal("table", &[rows, width], 1.0);
-    let none = u32::MAX;
+    let none = NONE;
     vec![
         case("one id", 1, 1).ids("ids", &[1], &[0]),
         case("63x65 of 130", 130, 65).random_ids("ids", &[63], 130),

@@ -110,6 +110,7 @@ impl Op for LayerNorm {
         let mut params = vec![rows.into(), width.into(), self.eps.into()];
         params.extend(drop_params(self.dropout));
         b.dispatch(shader!("layer_norm"), &consts, &bindings, &params, rows.div_ceil(64))?;
+        // Eight storage buffers are all that every adapter allows, and the first kernel has them: the statistics come after.
         let bindings = [(b.output(1), Read), (b.output(2), Write)];
         let params = [rows.into(), width.into(), self.eps.into()];
         b.dispatch(shader!("row_stats"), &[], &bindings, &params, rows.div_ceil(64))

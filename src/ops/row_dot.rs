@@ -11,7 +11,7 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Wri
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::tensor::{Array, DType, TensorType};
+use crate::engine::tensor::{Array, DType, TensorType, NONE};
 use crate::error::Result;
 use crate::ops::embedding::{segments, segments_len};
 use crate::shader;
@@ -21,9 +21,6 @@ use rayon::prelude::*;
 /// like `ids`.
 #[derive(Clone, Copy, Debug)]
 pub struct RowDot;
-
-/// The id that stands for no item.
-pub const NONE: u32 = u32::MAX;
 
 /// Rows that one worker computes.
 const ROW_BLOCK: usize = 64;

@@ -10,10 +10,10 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
 use crate::engine::grad::Vjp;
 use crate::engine::graph::{Graph, ValueId};
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::tensor::{Array, DType, Tensor, TensorType};
+use crate::engine::tensor::{Array, DType, NONE, Tensor, TensorType};
 use crate::error::Result;
 use crate::ops::embedding::segments;
-use crate::ops::row_dot::{NONE, RowDot};
+use crate::ops::row_dot::RowDot;
 use crate::shader;
 use rayon::prelude::*;
 

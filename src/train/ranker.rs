@@ -81,7 +81,7 @@ impl<'m> Ranker<'m> {
         executor.run(plan, &feed)?;
         let (values, indices) = (executor.fetch(plan, "values")?, executor.fetch(plan, "indices")?);
         let pairs = indices.as_u32().iter().copied().zip(values.words.iter().copied());
-        Ok(pairs.filter(|(item, _)| *item != u32::MAX).collect())
+        Ok(pairs.filter(|(item, _)| *item != INERT).collect())
     }
 
     fn scoring_feed(&self, histories: &[&[u32]], top_k: Option<usize>) -> (Feed, PlanKey, UserItems) {

@@ -1,7 +1,7 @@
 //! The f32 executor for the host's cores. Steps run one after the other; each op spreads its own work over the
 //! thread pool in pieces that do not depend on the number of threads.
 
-use super::{ExecOptions, Executor, Feed, PlanId};
+use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
 use crate::engine::params::{ParamLayout, SetState, State};
@@ -79,11 +79,6 @@ impl CpuIo<'_> {
         }
     }
 }
-
-/// Guard words behind every buffer when poisoned: a pattern that no kernel writes.
-const GUARD_WORDS: usize = 64;
-const GUARD: u32 = 0x7fc0_dead;
-const POISON: u32 = 0x7fc0_0bad;
 
 struct Compiled {
     graph: Graph,
@@ -238,8 +233,13 @@ impl Executor for CpuExecutor {
 /// and cut at the outputs' borders, so that the borrow checker sees what the plan promises: nothing overlaps.
 fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMap<Buffer, Vec<f32>>) {
     for (from, to) in &step.copies {
-        let content = buffers[&from.buffer][from.offset..from.offset + from.len].to_vec();
-        buffers.get_mut(&to.buffer).expect("reserved")[to.offset..to.offset + to.len].copy_from_slice(&content);
+        let source = from.offset..from.offset + from.len;
+        let mut target = std::mem::take(buffers.get_mut(&to.buffer).expect("reserved"));
+        match from.buffer == to.buffer {
+            true => target.copy_within(source, to.offset),
+            false => target[to.offset..to.offset + to.len].copy_from_slice(&buffers[&from.buffer][source]),
+        }
+        buffers.insert(to.buffer, target);
     }
     let node = &graph.nodes[step.node];
     let op: &dyn Op = node.op.as_ref();

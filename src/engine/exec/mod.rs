@@ -55,6 +55,12 @@ pub struct ExecOptions {
     pub poison: bool,
 }
 
+/// Words behind every buffer when poisoned, and the bits they hold, which no kernel writes.
+const GUARD_WORDS: usize = 64;
+const GUARD: u32 = 0x7fc0_dead;
+/// A NaN: what memory holds before a poisoned run.
+const POISON: u32 = 0x7fc0_0bad;
+
 impl Default for ExecOptions {
     fn default() -> Self {
         ExecOptions { share_slots: true, poison: false }

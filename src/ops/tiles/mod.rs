@@ -11,8 +11,7 @@ use crate::ops::matmul::{Gemm, Matmul, Matrix, Sizes, gemm, gemm_gpu};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// A target or an item that is none.
-pub const NONE: u32 = u32::MAX;
+pub use crate::engine::tensor::NONE;
 /// The score of what cannot be chosen; infinities are not portable.
 pub const LOWEST: f32 = -1e30;
 

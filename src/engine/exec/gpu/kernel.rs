@@ -28,6 +28,7 @@ macro_rules! shader {
 /// Files that shaders may include.
 const LIBRARY: &[(&str, &str)] = &[
     ("grid", include_str!("../../../../shaders/lib/grid.wgsl")),
+    ("head", include_str!("../../../../shaders/lib/head.wgsl")),
     ("math", include_str!("../../../../shaders/lib/math.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),

@@ -2,7 +2,7 @@
 
 use super::device::{Device, Pipeline, Wanted};
 use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
-use crate::engine::exec::{ExecOptions, Executor, Feed, PlanId};
+use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::params::{ParamLayout, SetState, State};
 use crate::engine::plan::{self, Buffer, Place, Plan};
@@ -17,9 +17,6 @@ const UNIFORM_WORDS: usize = 16;
 const RING_ROWS: usize = 64;
 /// Runs submitted but not yet finished.
 const STEPS_IN_FLIGHT: usize = 3;
-const GUARD_WORDS: usize = 64;
-const GUARD: u32 = 0x7fc0_dead;
-const POISON: u32 = 0x7fc0_0bad;
 
 /// Buffers with their length in words, without the guard.
 type Buffers = BTreeMap<Buffer, (wgpu::Buffer, usize)>;
