@@ -10,7 +10,7 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Wri
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::tensor::{Array, DType, Tensor, TensorType, NONE};
+use crate::engine::tensor::{Array, DType, NONE, Tensor, TensorType};
 use crate::error::Result;
 use crate::shader;
 use rayon::prelude::*;

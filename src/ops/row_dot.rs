@@ -11,7 +11,7 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Wri
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::tensor::{Array, DType, TensorType, NONE};
+use crate::engine::tensor::{Array, DType, NONE, TensorType};
 use crate::error::Result;
 use crate::ops::embedding::{segments, segments_len};
 use crate::shader;
