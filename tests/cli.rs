@@ -119,7 +119,6 @@ fn help_of_every_command_has_examples() {
         vec!["methods"],
         vec!["data"],
         vec!["bench"],
-        vec!["bench", "attention"],
     ] {
         let help = place.succeeds(&[command.as_slice(), &["--help"]].concat());
         assert!(help.contains("Examples:\n  gpurec "), "{command:?}: {help}");

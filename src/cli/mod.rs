@@ -56,7 +56,7 @@ enum Command {
     Methods(methods::MethodsArgs),
     /// List the data sets, or show one
     Data(data::DataArgs),
-    /// Measure kernels on a device
+    /// Measure kernels and training steps on a device
     Bench(bench::BenchArgs),
 }
 
@@ -71,7 +71,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Devices => devices::devices().map(done),
         Command::Methods(args) => methods::methods(&args).map(done),
         Command::Data(args) => data::data(&args).map(done),
-        Command::Bench(args) => bench::bench(&args).map(done),
+        Command::Bench(args) => bench::bench(&args),
     }
 }
 

@@ -13,7 +13,6 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, DType, TensorType};
 use crate::error::{Error, Result};
 use crate::shader;
-use multiversion::multiversion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::f32::consts::FRAC_1_SQRT_2;
@@ -74,10 +73,16 @@ impl Activation {
         for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
             let e = &mut e[..x.len()];
             if self != Activation::Relu {
-                exponents(self, x, e);
+                simd::vectorised(
+                    #[inline(always)]
+                    || exponents(self, x, e),
+                );
                 simd::exp_in_place(e);
             }
-            if SLOPE { slopes(self, x, e, out) } else { values(self, x, e, out) }
+            simd::vectorised(
+                #[inline(always)]
+                || if SLOPE { slopes(self, x, e, out) } else { values(self, x, e, out) },
+            );
         }
     }
 
@@ -114,7 +119,7 @@ fn gelu_argument(x: f32) -> (f32, f32) {
 }
 
 /// What `values` and `slopes` want the exponential of.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma"))]
+#[inline(always)]
 fn exponents(kind: Activation, x: &[f32], e: &mut [f32]) {
     let pairs = x.iter().zip(e);
     match kind {
@@ -176,7 +181,7 @@ fn log_1p(e: f32) -> f32 {
     2.0 * t * series
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma"))]
+#[inline(always)]
 fn values(kind: Activation, x: &[f32], e: &[f32], y: &mut [f32]) {
     let triples = x.iter().zip(e).zip(y);
     match kind {
@@ -189,7 +194,7 @@ fn values(kind: Activation, x: &[f32], e: &[f32], y: &mut [f32]) {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma"))]
+#[inline(always)]
 fn slopes(kind: Activation, x: &[f32], e: &[f32], y: &mut [f32]) {
     const PEAK: f32 = 0.398_942_3; // 1 / sqrt(2 pi)
     let triples = x.iter().zip(e).zip(y);

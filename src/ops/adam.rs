@@ -7,11 +7,11 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, GpuBuilder};
+use crate::engine::exec::simd;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::Result;
 use crate::shader;
-use multiversion::multiversion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,12 @@ impl Op for Adam {
         let [param, m, v] = &mut io.outputs[..] else { unreachable!("inferred") };
         let moments = m.f().par_chunks_mut(BLOCK).zip(v.f().par_chunks_mut(BLOCK));
         let blocks = param.f().par_chunks_mut(BLOCK).zip(grad.par_chunks(BLOCK)).zip(moments);
-        blocks.for_each(|((param, grad), (m, v))| update(hyper, scale, param, grad, m, v));
+        blocks.for_each(|((param, grad), (m, v))| {
+            simd::vectorised(
+                #[inline(always)]
+                || update(hyper, scale, param, grad, m, v),
+            )
+        });
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
@@ -116,7 +121,7 @@ impl Op for Adam {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 fn update(hyper: [f32; 8], scale: f32, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
     let [step_size, inv_bias2, beta1, rest1, beta2, rest2, eps, decay] = hyper;
     for (((p, grad), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {

@@ -8,6 +8,7 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Region};
+use crate::engine::exec::simd;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, uniform};
 use crate::engine::tensor::{Array, TensorType};
@@ -16,7 +17,6 @@ use crate::ops::bce_with_logits::sigmoid;
 use crate::ops::dropout::{ROW_BLOCK, case_keys, draw_row, expect_random_rows};
 use crate::ops::matmul::sum_slabs_gpu;
 use crate::shader;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Inputs `loss_a[R]`, `loss_b[R]`, `rng[4]`, `row_keys[R, 2]`, `logit[1]` or `[D]` (only its shape counts); output
@@ -102,7 +102,10 @@ impl Op for ArmGradient {
         blocks.zip(loss_a.par_chunks(ROW_BLOCK).zip(loss_b.par_chunks(ROW_BLOCK))).for_each(
             |((partial, keys), (loss_a, loss_b))| {
                 partial.fill(0.0);
-                drawn_rows(*self, state, keys, loss_a, loss_b, partial);
+                simd::vectorised(
+                    #[inline(always)]
+                    || drawn_rows(*self, state, keys, loss_a, loss_b, partial),
+                );
             },
         );
         sum_blocks(io.scratch, self.features, io.outputs[0].f());
@@ -118,7 +121,7 @@ impl Op for ArmGradient {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 fn drawn_rows(op: ArmGradient, state: RngState, keys: &[u32], loss_a: &[f32], loss_b: &[f32], partial: &mut [f32]) {
     for ((key, a), b) in keys.chunks_exact(2).zip(loss_a).zip(loss_b) {
         draw_row(state, op.site, key, op.features, |first, words| {

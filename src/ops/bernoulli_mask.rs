@@ -7,6 +7,7 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, uniform};
@@ -15,7 +16,6 @@ use crate::error::Result;
 use crate::ops::bce_with_logits::sigmoid;
 use crate::ops::dropout::{ROW_BLOCK, case_keys, draw_row, expect_random_rows};
 use crate::shader;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Inputs `x[N, D]`, `logit[1]` or `[D]`, `rng[4]`, `row_keys[N, 2]` (logical sequence, position); output `y[N, D]`.
@@ -69,7 +69,10 @@ impl Op for BernoulliMask {
         }
         let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(x.par_chunks(ROW_BLOCK * width));
         blocks.zip(keys.par_chunks(2 * ROW_BLOCK)).for_each(|((y, x), keys)| {
-            mask_rows(*self, state, keys, (&*keep, &*drop), x, y);
+            simd::vectorised(
+                #[inline(always)]
+                || mask_rows(*self, state, keys, (&*keep, &*drop), x, y),
+            );
         });
     }
 
@@ -94,7 +97,7 @@ impl Op for BernoulliMask {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 fn mask_rows(
     op: BernoulliMask,
     state: RngState,

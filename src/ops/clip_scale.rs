@@ -5,11 +5,11 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::exec::simd;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::shader;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Input `grads[P]`; output `scale[1]`.
@@ -48,7 +48,12 @@ impl Op for ClipScale {
 
     fn cpu(&self, io: &mut CpuIo) {
         let blocks = io.scratch.par_iter_mut().zip(io.inputs[0].f().par_chunks(BLOCK));
-        blocks.for_each(|(partial, grads)| *partial = square_sum(grads) as f32);
+        blocks.for_each(|(partial, grads)| {
+            *partial = simd::vectorised(
+                #[inline(always)]
+                || square_sum(grads),
+            ) as f32
+        });
         io.outputs[0].f()[0] = self.scale(io.scratch.iter().map(|x| f64::from(*x)).sum()) as f32;
     }
 
@@ -72,7 +77,7 @@ impl Op for ClipScale {
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 fn square_sum(x: &[f32]) -> f64 {
     let mut lanes = [0.0f64; 16];
     let (groups, rest) = x.as_chunks::<16>();

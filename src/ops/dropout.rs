@@ -6,13 +6,13 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
 use crate::engine::tensor::{Array, DType, TensorType};
 use crate::error::Result;
 use crate::shader;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 /// Inputs `x[N, D]`, `rng[4]`, `row_keys[N, 2]` (logical sequence, position); output `y[N, D]`.
@@ -51,9 +51,12 @@ impl Op for Dropout {
         let (x, width) = (io.inputs[0].f(), io.inputs[0].width());
         let (state, keys) = (RngState::from_words(io.inputs[1].u()), io.inputs[2].u());
         let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(x.par_chunks(ROW_BLOCK * width));
-        blocks
-            .zip(keys.par_chunks(2 * ROW_BLOCK))
-            .for_each(|((y, x), keys)| drop_rows(*self, state, keys, width, x, y));
+        blocks.zip(keys.par_chunks(2 * ROW_BLOCK)).for_each(|((y, x), keys)| {
+            simd::vectorised(
+                #[inline(always)]
+                || drop_rows(*self, state, keys, width, x, y),
+            )
+        });
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
@@ -125,7 +128,7 @@ pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, mut 
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 fn drop_rows(dropout: Dropout, state: RngState, keys: &[u32], width: usize, x: &[f32], y: &mut [f32]) {
     let (threshold, scale) = (drop_threshold(dropout.probability), (1.0 / (1.0 - dropout.probability)) as f32);
     for ((y, x), key) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(keys.chunks_exact(2)) {

@@ -8,6 +8,7 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
@@ -95,7 +96,10 @@ impl Op for LayerNorm {
         let blocks = y.f().par_chunks_mut(ROW_BLOCK * width).zip(sum.f().par_chunks_mut(ROW_BLOCK * width));
         blocks.zip(stats.f().par_chunks_mut(ROW_BLOCK * 2)).enumerate().for_each(|(block, ((y, sum), stats))| {
             let block = Block { first: block * ROW_BLOCK, y, sum, stats };
-            cpu::normalise(block, x, residual, draws, affine);
+            simd::vectorised(
+                #[inline(always)]
+                || cpu::normalise(block, x, residual, draws, affine),
+            );
         });
     }
 
@@ -208,7 +212,12 @@ impl Op for LayerNormGradient {
         let further = self.sum_cotangent.then(|| io.inputs[self.further_at()].f());
         let saved = Saved { dy, sum, stats, weight, further };
         let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(io.scratch.par_chunks_mut(2 * width));
-        blocks.enumerate().for_each(|(block, (dsum, partial))| cpu::gradient(block * ROW_BLOCK, saved, dsum, partial));
+        blocks.enumerate().for_each(|(block, (dsum, partial))| {
+            simd::vectorised(
+                #[inline(always)]
+                || cpu::gradient(block * ROW_BLOCK, saved, dsum, partial),
+            )
+        });
         let [dsum, dweight, dbias, dx @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
         dweight.f().fill(0.0);
         dbias.f().fill(0.0);
@@ -220,7 +229,10 @@ impl Op for LayerNormGradient {
             let (dsum, draws) = (&*dsum.f(), Draws { dropout, rng: io.inputs[4].u(), row_keys: io.inputs[5].u() });
             dx.f().par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, rows)| {
                 rows.copy_from_slice(&dsum[block * ROW_BLOCK * width..][..rows.len()]);
-                cpu::drop_rows(block * ROW_BLOCK, width, rows, draws);
+                simd::vectorised(
+                    #[inline(always)]
+                    || cpu::drop_rows(block * ROW_BLOCK, width, rows, draws),
+                );
             });
         }
     }

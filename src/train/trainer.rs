@@ -224,7 +224,17 @@ impl<'a> Trainer<'a> {
         executor.run(plan, &batch.feed)
     }
 
-    fn plan(&mut self, executor: &mut dyn Executor, shape: Shape) -> Result<PlanId> {
+    /// Batch `index` of an epoch, as `fit` makes it from the initial parameters.
+    pub fn batch(&self, epoch: usize, index: usize) -> Result<Batch> {
+        let order = epoch_order(self.seed, epoch as u32, self.users.len());
+        let size = self.method.training().batch_size;
+        let users: Vec<u32> = order.iter().skip(index * size).take(size).map(|i| self.users[*i as usize]).collect();
+        let step = (epoch - 1) * self.steps_per_epoch() + index + 1;
+        self.sampler.batch(&users, RngState { seed: self.seed, step: step as u32 })
+    }
+
+    /// The compiled training graph of a shape.
+    pub fn plan(&mut self, executor: &mut dyn Executor, shape: Shape) -> Result<PlanId> {
         if let Some(plan) = self.plans.get(&shape) {
             return Ok(*plan);
         }
@@ -235,10 +245,7 @@ impl<'a> Trainer<'a> {
 
     /// The plan table of the first batch's training graph.
     pub fn plan_table(&mut self, executor: &mut dyn Executor) -> Result<String> {
-        let order = epoch_order(self.seed, 1, self.users.len());
-        let users: Vec<u32> =
-            order.iter().take(self.method.training().batch_size).map(|i| self.users[*i as usize]).collect();
-        let batch = self.sampler.batch(&users, RngState { seed: self.seed, step: 1 })?;
+        let batch = self.batch(1, 0)?;
         let plan = self.plan(executor, batch.shape)?;
         Ok(executor.plan_table(plan))
     }

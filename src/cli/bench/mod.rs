@@ -1,158 +1,247 @@
-//! `gpurec bench`: how fast a kernel is, and how near to what the same device reaches on a plain product and a plain copy.
+//! `gpurec bench`: how fast kernels and training steps are, beside the ceilings that the same device reaches.
 
-mod attention;
+mod kernels;
 mod measure;
 mod peaks;
+mod report;
+mod roofline;
+mod step;
 
 use super::DeviceArgs;
-use super::console::{note, say, table};
-use crate::engine::Executor;
+use super::console::{bar, note, say};
 use crate::engine::exec::gpu::device::{adapters, choose};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::train::checkpoint::write_atomically;
-use attention::Shape;
-use measure::Measured;
-use peaks::Peaks;
-use serde::Serialize;
+use kernels::{BenchKernel, KERNELS, Size};
+use measure::{Patience, measure};
+use peaks::PeakSizes;
+use report::{Report, Row};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
+use step::StepWork;
 
 const EXAMPLES: &str = "\
 Examples:
   gpurec bench attention
-  gpurec bench attention --device cpu --threads 1 --json attention.json
-  gpurec bench attention --device llvmpipe --quick";
+  gpurec bench softmax-ce --rows 2048 --dim 64 --items 1000000 --device cpu
+  gpurec bench step --method sasrec --set loss=ce --dataset amazon_beauty
+  gpurec bench all --json now.json --plot roofline.svg
+  gpurec bench all --baseline before.json --fail-above 1.1
+
+Measure on a quiet machine, and compare only what one run measured.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    #[command(subcommand)]
-    kernel: Kernel,
-}
+    /// What to measure: a kernel, `step` for whole training steps, or `all`
+    #[arg(value_name = "KERNEL", value_parser = names())]
+    what: String,
 
-#[derive(Debug, clap::Subcommand)]
-enum Kernel {
-    /// Causal attention over packed sequences, forward and forward + backward
-    #[command(after_help = EXAMPLES)]
-    Attention(KernelArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct KernelArgs {
     #[command(flatten)]
     device: DeviceArgs,
 
-    /// Write the measurements to this file as well
+    #[command(flatten)]
+    sizes: SizeArgs,
+
+    /// step: the method (see `gpurec methods`)
+    #[arg(long, default_value = "lma4rec", value_name = "NAME")]
+    method: String,
+
+    /// step: name (see `gpurec data list`) or path of a data set
+    #[arg(long, default_value = "kuairec", value_name = "NAME|PATH")]
+    dataset: String,
+
+    /// step: set one key of the method's configuration; may be given more than once
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+
+    /// Write the measurements to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Smaller shapes and fewer repeats; always so on a software adapter
+    /// Draw the measurements under the ceilings of the device (SVG)
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Print the ratios to an earlier --json file
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+
+    /// Exit with 1 if something takes more than this many times as long as in the baseline
+    #[arg(long, value_name = "RATIO", requires = "baseline")]
+    fail_above: Option<f64>,
+
+    /// Smaller default shapes and fewer repeats; always so for kernels on a software adapter
     #[arg(long)]
     quick: bool,
 }
 
+/// Sizes of one measurement instead of the default shapes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sizes (the first default shape with these)")]
+struct SizeArgs {
+    /// Rows: tokens, queries or representations
+    #[arg(long, value_name = "N", value_parser = positive)]
+    rows: Option<usize>,
+
+    /// Columns; of one head for attention
+    #[arg(long, value_name = "N", value_parser = positive)]
+    dim: Option<usize>,
+
+    /// Items in the catalogue
+    #[arg(long, value_name = "N", value_parser = positive)]
+    items: Option<usize>,
+
+    /// Sequences
+    #[arg(long, value_name = "N", value_parser = positive)]
+    batch: Option<usize>,
+
+    /// Positions of a sequence
+    #[arg(long, value_name = "N", value_parser = positive)]
+    steps: Option<usize>,
+
+    /// Heads of attention
+    #[arg(long, value_name = "N", value_parser = positive)]
+    heads: Option<usize>,
+
+    /// Columns of the output
+    #[arg(long, value_name = "N", value_parser = positive)]
+    hidden: Option<usize>,
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a whole number above 0".into())
+}
+
+fn names() -> Vec<&'static str> {
+    KERNELS.iter().map(|kernel| kernel.name).chain(["step", "all"]).collect()
+}
+
+impl SizeArgs {
+    fn given(&self) -> Vec<(Size, usize)> {
+        let value = |size| match size {
+            Size::Batch => self.batch,
+            Size::Steps => self.steps,
+            Size::Heads => self.heads,
+            Size::Rows => self.rows,
+            Size::Dim => self.dim,
+            Size::Hidden => self.hidden,
+            Size::Items => self.items,
+        };
+        Size::ALL.into_iter().filter_map(|size| Some((size, value(size)?))).collect()
+    }
+}
+
 /// How thoroughly to measure, by what computes.
-#[derive(Clone, Copy, Debug)]
 struct Effort {
+    executor: &'static str,
     quick: bool,
-    /// Copies of the measured ops in one run, so that submitting it costs little beside it.
-    copies: usize,
-    /// Side of the square product that stands for the peak of arithmetic.
-    gemm_side: usize,
-    /// Words of the copy that stands for the peak of memory traffic.
-    copy_words: usize,
-    time: Duration,
+    peaks: PeakSizes,
+    patience: Patience,
 }
 
 impl Effort {
-    fn of(args: &KernelArgs) -> Effort {
+    fn of(args: &BenchArgs) -> Effort {
         let adapters = adapters();
         let adapter = args.device.adapter().and_then(|wanted| choose(&adapters, &wanted)).map(|i| &adapters[i]);
-        let mib = (1 << 20) / 4;
-        let (quick, copies, gemm_side, copy_words) = match adapter {
-            None => (args.quick, 1, 1024, 64 * mib),
-            Some(adapter) if adapter.is_software() => (true, 1, 512, 16 * mib),
-            Some(adapter) if adapter.max_binding_bytes < 256 << 20 => (args.quick, 8, 2048, 64 * mib),
-            Some(_) => (args.quick, 8, 4096, 256 * mib),
+        let mib: usize = (1 << 20) / 4;
+        let peaks = |elements, rounds, copied_mib| PeakSizes { elements, rounds, copied_words: copied_mib * mib };
+        let (executor, software, peaks, sample) = match adapter {
+            None if args.device.device == "reference" => ("reference", true, peaks(1024, 64, 1), 2),
+            None => ("cpu", false, peaks(1 << 16, 4096, 64), 2),
+            Some(adapter) if adapter.is_software() => ("gpu", true, peaks(1 << 14, 1024, 16), 30),
+            Some(adapter) if adapter.max_binding_bytes < 256 << 20 => ("gpu", false, peaks(1 << 20, 4096, 64), 30),
+            Some(_) => ("gpu", false, peaks(1 << 22, 4096, 256), 30),
         };
-        Effort { quick, copies, gemm_side, copy_words, time: Duration::from_millis(if quick { 300 } else { 1500 }) }
+        let quick = args.quick || software;
+        let patience = Patience {
+            total: Duration::from_millis(if quick { 300 } else { 1500 }),
+            sample: Duration::from_millis(sample),
+        };
+        Effort { executor, quick, peaks, patience }
     }
 }
 
-/// What `--json` writes.
-#[derive(Serialize)]
-struct Report {
-    kernel: &'static str,
-    executor: String,
-    gpurec: &'static str,
-    peaks: Peaks,
-    measurements: Vec<Row>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    shape: Shape,
-    pass: &'static str,
-    #[serde(flatten)]
-    measured: Measured,
-    share_of_measured_gemm: f64,
-    share_of_measured_copy: f64,
-}
-
-pub fn bench(args: &BenchArgs) -> Result<()> {
-    let Kernel::Attention(args) = &args.kernel;
+/// Measures, prints, writes. The exit code is 1 if something has slowed beyond `--fail-above`.
+pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    let given = args.sizes.given();
+    let chosen: Vec<&BenchKernel> =
+        KERNELS.iter().filter(|kernel| [kernel.name, "all"].contains(&args.what.as_str())).collect();
+    if chosen.len() != 1 && !given.is_empty() {
+        let help = "give sizes to one kernel; --set batch_size=N sets the batch of a step";
+        return Err(Error::usage(format!("`{}` has no one shape to change", args.what), help));
+    }
     let effort = Effort::of(args);
+    let mut works = Vec::new();
+    for kernel in &chosen {
+        works.extend(kernel.shapes(&given, effort.quick)?.into_iter().map(|shape| (*kernel, shape)));
+    }
+    let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
     let mut executor = args.device.open()?;
-    let report = measure_attention(executor.as_mut(), &effort)?;
-    say(render(&report))?;
+
+    let steps = steps(args);
+    let progress = bar(1 + works.len() + steps.len(), "{bar:20} {pos}/{len}  {msg}", false);
+    let started = |what: String| progress.set_message(what);
+    started("the ceilings of the device".into());
+    let peaks = peaks::measure(executor.as_mut(), effort.peaks, effort.patience)?;
+    progress.inc(1);
+    let mut results = Vec::new();
+    for (kernel, shape) in &works {
+        started(format!("{}, {shape}", kernel.name));
+        let directions = [("fwd", false), ("fwd+bwd", true)];
+        for (direction, backward) in &directions[..if kernel.differentiable { 2 } else { 1 }] {
+            let measured = measure(executor.as_mut(), kernel.work(shape, *backward)?, effort.patience)?;
+            results.push(Row::new(kernel.name, shape.to_string(), effort.executor, direction, &measured, peaks));
+        }
+        // Memory of one shape is not kept for the next.
+        executor = args.device.open()?;
+        progress.inc(1);
+    }
+    for step in &steps {
+        started(format!("steps of {} on {}", step.method, step.dataset));
+        let (shape, measured) = step.measure(executor.as_mut(), effort.patience)?;
+        results.push(Row::new("step", shape, effort.executor, "step", &measured, peaks));
+        executor = args.device.open()?;
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    let report = Report { device: executor.describe(), gpurec: env!("CARGO_PKG_VERSION").into(), peaks, results };
+    say(report.text())?;
+    write(args, &report)?;
+    baseline.map_or(Ok(ExitCode::SUCCESS), |before| verdict(args, &report, &before))
+}
+
+/// The training steps to measure: the one that was asked for; or, for `all`, one of each method that trains.
+fn steps(args: &BenchArgs) -> Vec<StepWork> {
+    let work = |method: &str, assignments: &[String]| StepWork {
+        method: method.into(),
+        dataset: args.dataset.clone(),
+        assignments: assignments.into(),
+    };
+    match args.what.as_str() {
+        "step" => vec![work(&args.method, &args.assignments)],
+        "all" => vec![work("sasrec", &["loss=ce".into()]), work("lma4rec", &[])],
+        _ => Vec::new(),
+    }
+}
+
+fn write(args: &BenchArgs, report: &Report) -> Result<()> {
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report).expect("numbers and strings serialise") + "\n";
+        let text = serde_json::to_string_pretty(report).expect("numbers and strings serialise") + "\n";
         write_atomically(path, text.as_bytes())?;
     }
-    Ok(())
+    args.plot.as_deref().map_or(Ok(()), |path| roofline::write(report, path))
 }
 
-fn measure_attention(executor: &mut dyn Executor, effort: &Effort) -> Result<Report> {
-    note(format!("measuring the peaks of {}", executor.describe()));
-    let peaks = peaks::measure(executor, effort)?;
-    let mut measurements = Vec::new();
-    for shape in attention::shapes(effort.quick) {
-        note(format!("measuring attention, {shape}"));
-        for (pass, backward) in [("forward", false), ("forward + backward", true)] {
-            let measured = attention::measure(executor, shape, backward, effort)?;
-            let share_of_measured_gemm = measured.gflops_per_second / peaks.gemm.gflops_per_second;
-            let share_of_measured_copy = measured.gb_per_second / peaks.copy.gb_per_second;
-            measurements.push(Row { shape, pass, measured, share_of_measured_gemm, share_of_measured_copy });
+fn verdict(args: &BenchArgs, report: &Report, before: &Report) -> Result<ExitCode> {
+    let (text, worst) = report.compare(before)?;
+    say(format!("\n{text}"))?;
+    match args.fail_above {
+        Some(limit) if worst > limit => {
+            note(format!("slower than allowed: {worst:.2} times the baseline, the limit is {limit:.2}"));
+            Ok(ExitCode::FAILURE)
         }
+        _ => Ok(ExitCode::SUCCESS),
     }
-    let (executor, gpurec) = (executor.describe(), env!("CARGO_PKG_VERSION"));
-    Ok(Report { kernel: "attention", executor, gpurec, peaks, measurements })
-}
-
-fn render(report: &Report) -> String {
-    let header = ["shape", "pass", "median ms", "GFLOP/s", "GB/s", "of measured GEMM", "of measured copy"];
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let row = |row: &Row| {
-        let Measured { median_ms, gflops_per_second, gb_per_second } = row.measured;
-        [
-            row.shape.to_string(),
-            row.pass.into(),
-            format!("{median_ms:.3}"),
-            format!("{gflops_per_second:.1}"),
-            format!("{gb_per_second:.1}"),
-            percent(row.share_of_measured_gemm),
-            percent(row.share_of_measured_copy),
-        ]
-    };
-    let Peaks { gemm, copy, gemm_side, copy_mib } = &report.peaks;
-    format!(
-        "{} on {}\nmeasured GEMM, {gemm_side} x {gemm_side} x {gemm_side}, f32: {:.1} GFLOP/s\n\
-         measured copy of {copy_mib} MiB, read and written: {:.1} GB/s\n{}\n\
-         GB/s counts each input read once and each output written once; GFLOP/s the products of the causal half.",
-        report.kernel,
-        report.executor,
-        gemm.gflops_per_second,
-        copy.gb_per_second,
-        table(&header, report.measurements.iter().map(row), 2),
-    )
 }

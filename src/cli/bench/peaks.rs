@@ -1,34 +1,44 @@
-//! What the same executor reaches on a large square product and on a large copy: the yardsticks of the other numbers.
+//! What a device reaches when it does nothing but fused multiply-adds, and nothing but a copy: the ceilings of the rest.
 
-use super::Effort;
-use super::measure::{Measured, measure as time};
+use super::measure::{Patience, Work, measure as time};
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::{Executor, Feed, Graph};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::matmul::Matmul;
-use serde::Serialize;
+use crate::ops::fma_loop::FmaLoop;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Peaks {
-    pub gemm: Measured,
-    pub gemm_side: usize,
-    pub copy: Measured,
+    pub gflops: f64,
+    pub gbps: f64,
     /// Read, and written once more.
-    pub copy_mib: usize,
+    pub copied_bytes: u64,
 }
 
-pub fn measure(executor: &mut dyn Executor, effort: &Effort) -> Result<Peaks> {
-    let (side, words) = (effort.gemm_side, effort.copy_words);
+/// How large the two measurements are.
+#[derive(Clone, Copy, Debug)]
+pub struct PeakSizes {
+    pub elements: usize,
+    pub rounds: usize,
+    pub copied_words: usize,
+}
+
+pub fn measure(executor: &mut dyn Executor, sizes: PeakSizes, patience: Patience) -> Result<Peaks> {
     let mut graph = Graph::new(ParamLayout::default());
-    let [a, b] = ["a", "b"].map(|name| graph.param(name, &[side, side], Init::Uniform(1.0)));
-    graph.add1(Matmul::NN, &[a, b])?;
-    let gemm = time(executor, graph, &Feed::default(), 1, effort.time)?;
+    let x = graph.param("x", &[sizes.elements], Init::Constant(1.0));
+    // Contracts to 0.5, so that the numbers stay where arithmetic is fast.
+    let y = graph.add1(FmaLoop { a: 0.5, b: 0.25, rounds: sizes.rounds }, &[x])?;
+    let fma = time(executor, Work::new(graph, Feed::default(), vec![y]), patience)?;
 
     // ReLU reads every word and writes every word, and does nothing else worth the time.
     let mut graph = Graph::new(ParamLayout::default());
-    let x = graph.param("x", &[words], Init::Constant(1.0));
-    graph.add1(Activation::Relu, &[x])?;
-    let copy = time(executor, graph, &Feed::default(), 1, effort.time)?;
-    Ok(Peaks { gemm, gemm_side: side, copy, copy_mib: words >> 18 })
+    let x = graph.param("x", &[sizes.copied_words], Init::Constant(1.0));
+    let y = graph.add1(Activation::Relu, &[x])?;
+    let copy = time(executor, Work::new(graph, Feed::default(), vec![y]), patience)?;
+    Ok(Peaks {
+        gflops: 1e-9 * fma.flops as f64 / fma.quantile(0.0),
+        gbps: 1e-9 * copy.bytes as f64 / copy.median(),
+        copied_bytes: 4 * sizes.copied_words as u64,
+    })
 }

@@ -92,6 +92,11 @@ pub trait Executor {
 
     fn plan(&self, plan: PlanId) -> &Plan;
 
+    /// What one run hands to the device: kernels, or steps of the plan where there are no kernels.
+    fn dispatches(&self, plan: PlanId) -> usize {
+        self.plan(plan).steps.len()
+    }
+
     /// The plan as a table for people.
     fn plan_table(&self, plan: PlanId) -> String;
 

@@ -3,11 +3,23 @@
 //! Sums run over `LANES` partial sums that are added as a tree at the end, whatever the instruction set: results differ
 //! between machines only by the rounding of a fused multiply-add.
 
-use multiversion::multiversion;
-use multiversion::target::target_cfg_f;
+use pulp::Arch;
 
 /// Partial sums of a reduction: one AVX-512 register, or two of AVX2, or four of NEON.
 const LANES: usize = 16;
+
+/// Runs a body that is compiled for AVX-512, AVX2 with FMA, NEON and the plain instruction set, as the best of those that
+/// this machine has. The body and what it calls must be `#[inline(always)]`: `vectorised(#[inline(always)] || work(x))`.
+#[inline(always)]
+pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(body)
+}
+
+/// Whether `vectorised` has fused multiply-adds: without them `f32::mul_add` is a slow library call.
+#[inline(always)]
+pub fn has_fma() -> bool {
+    !matches!(Arch::new(), Arch::Scalar)
+}
 
 /// `exp` is good to 2 ulp between these bounds; below the first it gives 0, above the second `exp(EXP_MAX)`.
 pub const EXP_MIN: f32 = -87.0;
@@ -60,10 +72,9 @@ fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
 macro_rules! per_instruction_set {
     ($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?, $body:ident) => {
         $(#[$doc])*
-        #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
         pub fn $name($($arg: $ty),*) $(-> $out)? {
-            if target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64")) {
-                $body::<true>($($arg),*)
+            if has_fma() {
+                vectorised(#[inline(always)] || $body::<true>($($arg),*))
             } else {
                 $body::<false>($($arg),*)
             }
@@ -220,6 +231,26 @@ fn count_above_body<const FMA: bool>(row: &[f32], threshold: f32) -> (u32, u32) 
         equal += u32::from(*x == threshold);
     }
     (above, equal)
+}
+
+per_instruction_set! {
+    /// `row_i = a row_i + b`, `rounds` times.
+    iterate_affine(row: &mut [f32], a: f32, b: f32, rounds: usize), iterate_affine_body
+}
+
+#[inline(always)]
+fn iterate_affine_body<const FMA: bool>(row: &mut [f32], a: f32, b: f32, rounds: usize) {
+    // As many independent chains as hide the latency of a multiply-add in the registers of either width.
+    const CHAINS: usize = 8 * LANES;
+    let (groups, rest) = row.as_chunks_mut::<CHAINS>();
+    for group in groups {
+        for _ in 0..rounds {
+            group.iter_mut().for_each(|x| *x = multiply_add::<FMA>(a, *x, b));
+        }
+    }
+    for _ in 0..rounds {
+        rest.iter_mut().for_each(|x| *x = multiply_add::<FMA>(a, *x, b));
+    }
 }
 
 #[cfg(test)]

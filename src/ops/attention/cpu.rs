@@ -8,8 +8,6 @@ use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, MAX_WIDTH, QUERY_U
 use crate::engine::exec::cpu::In;
 use crate::engine::exec::simd;
 use crate::engine::rng::{RngState, drop_threshold};
-use multiversion::multiversion;
-use multiversion::target::target_cfg_f;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -120,10 +118,9 @@ fn tile<const FMA: bool>(a: View, row: usize, panel: &[Lanes]) -> [Lanes; QUAD] 
 macro_rules! product {
     ($(#[$doc:meta])* $name:ident, $body:ident) => {
         $(#[$doc])*
-        #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
         fn $name(a: View, panels: &[Lanes], reach: Reach, out: &mut [f32], stride: usize, width: usize) {
-            if target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64")) {
-                $body::<true>(a, panels, reach, out, stride, width)
+            if simd::has_fma() {
+                simd::vectorised(#[inline(always)] || $body::<true>(a, panels, reach, out, stride, width))
             } else {
                 $body::<false>(a, panels, reach, out, stride, width)
             }
@@ -376,10 +373,16 @@ impl<'a> Worker<'a> {
                             let keep = &mut keep.as_flattened_mut()[..end.min(rows.len())];
                             self.keep(head, i, rows.start, keep);
                             ds.iter_mut().zip(&*keep).for_each(|(ds, keep)| *ds *= keep);
-                            score_gradients(p, ds, delta, scale);
+                            simd::vectorised(
+                                #[inline(always)]
+                                || score_gradients(p, ds, delta, scale),
+                            );
                             p.iter_mut().zip(&*keep).for_each(|(p, keep)| *p *= keep);
                         } else {
-                            score_gradients(p, ds, delta, scale);
+                            simd::vectorised(
+                                #[inline(always)]
+                                || score_gradients(p, ds, delta, scale),
+                            );
                         }
                     }
                     let queries = &mut queries[..column_panels * len];
@@ -409,7 +412,7 @@ fn softmax(row: &mut [f32]) -> f32 {
 }
 
 /// `ds = scale p (ds - delta)`, from the gradient of the probabilities to that of the scores.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 fn score_gradients(p: &[f32], ds: &mut [f32], delta: f32, scale: f32) {
     ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = scale * p * (*ds - delta));
 }

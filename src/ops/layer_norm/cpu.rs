@@ -3,7 +3,6 @@
 
 use crate::engine::rng::{RngState, drop_threshold};
 use crate::ops::dropout::{Dropout, draw_row};
-use multiversion::multiversion;
 
 const LANES: usize = 16;
 
@@ -70,7 +69,7 @@ pub struct Block<'a> {
     pub stats: &'a mut [f32],
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 pub fn normalise(block: Block, x: &[f32], residual: Option<&[f32]>, draws: Option<Draws>, affine: Affine) {
     let Affine { weight, bias, eps } = affine;
     let width = weight.len();
@@ -105,7 +104,7 @@ pub struct Saved<'a> {
 }
 
 /// `dsum` of the rows from `first` on, and their share of `dweight` and `dbias` in `partial[2, D]`.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 pub fn gradient(first: usize, saved: Saved, dsum: &mut [f32], partial: &mut [f32]) {
     let width = saved.weight.len();
     let (dweight, dbias) = partial.split_at_mut(width);
@@ -132,7 +131,7 @@ pub fn gradient(first: usize, saved: Saved, dsum: &mut [f32], partial: &mut [f32
 }
 
 /// Multiplies the rows from `first` on by their masks.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma+avx2", "x86_64+avx2+fma", "aarch64+neon"))]
+#[inline(always)]
 pub fn drop_rows(first: usize, width: usize, rows: &mut [f32], draws: Draws) {
     for (n, row) in (first..).zip(rows.chunks_exact_mut(width)) {
         draws.apply(n, row);

@@ -368,6 +368,10 @@ impl Executor for GpuExecutor {
         &self.plans[plan.0].plan
     }
 
+    fn dispatches(&self, plan: PlanId) -> usize {
+        self.plans[plan.0].actions.iter().filter(|action| matches!(action, Action::Dispatch { .. })).count()
+    }
+
     fn plan_table(&self, plan: PlanId) -> String {
         plan::table(self.graph(plan), self.plan(plan), &self.plans[plan.0].grids)
     }

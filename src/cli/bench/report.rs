@@ -1,0 +1,157 @@
+//! What `gpurec bench` found: as a table, as a file, and beside an earlier file.
+
+use super::measure::Measured;
+use super::peaks::Peaks;
+use crate::cli::console::{bytes, table};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The file of `--json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub device: String,
+    pub gpurec: String,
+    pub peaks: Peaks,
+    pub results: Vec<Row>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    pub kernel: String,
+    pub shape: String,
+    /// `cpu`, `gpu` or `reference`.
+    pub executor: String,
+    /// `fwd`, `fwd+bwd` or `step`.
+    pub direction: String,
+    pub median_ms: f64,
+    pub min_ms: f64,
+    pub p90_ms: f64,
+    pub gflops: f64,
+    pub gbps: f64,
+    /// Of whichever ceiling is nearer: arithmetic or memory traffic.
+    pub peak_share: f64,
+    pub extra_bytes: u64,
+    pub dispatches: usize,
+}
+
+impl Row {
+    pub fn new(kernel: &str, shape: String, executor: &str, direction: &str, measured: &Measured, peaks: Peaks) -> Row {
+        let median = measured.median();
+        let (gflops, gbps) = (1e-9 * measured.flops as f64 / median, 1e-9 * measured.bytes as f64 / median);
+        Row {
+            kernel: kernel.into(),
+            shape,
+            executor: executor.into(),
+            direction: direction.into(),
+            median_ms: 1e3 * median,
+            min_ms: 1e3 * measured.quantile(0.0),
+            p90_ms: 1e3 * measured.quantile(0.9),
+            gflops,
+            gbps,
+            peak_share: (gflops / peaks.gflops).max(gbps / peaks.gbps),
+            extra_bytes: measured.extra_bytes,
+            dispatches: measured.dispatches,
+        }
+    }
+
+    /// What makes two rows comparable.
+    fn key(&self) -> [&str; 4] {
+        [&self.kernel, &self.shape, &self.executor, &self.direction]
+    }
+}
+
+impl Report {
+    pub fn read(path: &Path) -> Result<Report> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the baseline", path, e))?;
+        let problem =
+            |e| Error::Format { path: path.into(), problem: format!("not a file of `gpurec bench --json`: {e}") };
+        serde_json::from_str(&text).map_err(problem)
+    }
+
+    pub fn text(&self) -> String {
+        let header =
+            ["kernel", "shape", "", "median ms", "min", "p90", "GFLOP/s", "GB/s", "of peak", "extra", "dispatches"];
+        let row = |row: &Row| {
+            [
+                row.kernel.clone(),
+                row.shape.clone(),
+                row.direction.clone(),
+                format!("{:.3}", row.median_ms),
+                format!("{:.3}", row.min_ms),
+                format!("{:.3}", row.p90_ms),
+                format!("{:.1}", row.gflops),
+                format!("{:.2}", row.gbps),
+                format!("{:.0} %", 100.0 * row.peak_share),
+                bytes(row.extra_bytes),
+                row.dispatches.to_string(),
+            ]
+        };
+        let Peaks { gflops, gbps, copied_bytes } = self.peaks;
+        format!(
+            "{}\nceilings measured here: {gflops:.1} GFLOP/s (fused multiply-adds in registers), {gbps:.1} GB/s (copy of {})\n\
+             {}\nGFLOP/s counts the products of the mathematics, not what is computed twice; GB/s each input read once and each\n\
+             output written once; \"of peak\" is the nearer ceiling; \"extra\" is memory beyond inputs, outputs and gradients.",
+            self.device,
+            bytes(copied_bytes),
+            table(&header, self.results.iter().map(row), 3),
+        )
+    }
+
+    /// A table of the ratios to an earlier report, and the largest. Rows without a partner are left out.
+    pub fn compare(&self, before: &Report) -> Result<(String, f64)> {
+        let partner = |row: &Row| before.results.iter().find(|b| b.key() == row.key()).map(|b| b.median_ms);
+        let pairs: Vec<(&Row, f64)> = self.results.iter().filter_map(|row| Some((row, partner(row)?))).collect();
+        if pairs.is_empty() {
+            let help = "compare with a report of the same kernels, shapes and kind of device";
+            return Err(Error::usage("the baseline holds nothing that was measured now", help));
+        }
+        let ratio = |(row, before): &(&Row, f64)| row.median_ms / before;
+        let rows = pairs.iter().map(|pair| {
+            let (row, before) = pair;
+            let [kernel, shape, _, direction] = row.key().map(String::from);
+            [
+                kernel,
+                shape,
+                direction,
+                format!("{before:.3}"),
+                format!("{:.3}", row.median_ms),
+                format!("{:.2}", ratio(pair)),
+            ]
+        });
+        let header = ["kernel", "shape", "", "before, ms", "now, ms", "ratio"];
+        let text = format!("beside {}\n{}", before.device, table(&header, rows, 3));
+        Ok((text, pairs.iter().map(ratio).fold(0.0, f64::max)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(medians: &[(&str, f64)]) -> Report {
+        let peaks = Peaks { gflops: 100.0, gbps: 10.0, copied_bytes: 4 };
+        let row = |&(kernel, ms): &(&str, f64)| {
+            let measured =
+                Measured { samples: vec![ms / 1e3; 3], flops: 1_000_000, bytes: 1_000, extra_bytes: 0, dispatches: 1 };
+            Row::new(kernel, "rows=1".into(), "cpu", "fwd", &measured, peaks)
+        };
+        Report { device: "cpu".into(), gpurec: "0".into(), peaks, results: medians.iter().map(row).collect() }
+    }
+
+    #[test]
+    fn the_largest_ratio_is_that_of_the_kernel_that_slowed_most() {
+        let (before, now) =
+            (report(&[("a", 2.0), ("b", 1.0), ("gone", 1.0)]), report(&[("a", 1.0), ("b", 3.0), ("new", 9.0)]));
+        let (text, worst) = now.compare(&before).unwrap();
+        assert!((worst - 3.0).abs() < 1e-12);
+        assert!(text.contains("0.50") && text.contains("3.00") && !text.contains("new"));
+        assert!(report(&[("new", 1.0)]).compare(&before).is_err());
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_nearer_ceiling() {
+        // 1 MFLOP and 1 kB in a millisecond: 1 GFLOP/s of 100, 0.001 GB/s of 10.
+        assert!((report(&[("a", 1.0)]).results[0].peak_share - 0.01).abs() < 1e-12);
+    }
+}
