@@ -95,10 +95,10 @@ impl Op for LayerNorm {
         let [y, sum, stats] = &mut io.outputs[..] else { unreachable!("inferred") };
         let blocks = y.f().par_chunks_mut(ROW_BLOCK * width).zip(sum.f().par_chunks_mut(ROW_BLOCK * width));
         blocks.zip(stats.f().par_chunks_mut(ROW_BLOCK * 2)).enumerate().for_each(|(block, ((y, sum), stats))| {
-            let block = Block { first: block * ROW_BLOCK, y, sum, stats };
+            let mut block = Block { first: block * ROW_BLOCK, y, sum, stats };
             simd::vectorised(
                 #[inline(always)]
-                || cpu::normalise(block, x, residual, draws, affine),
+                || cpu::normalise(&mut block, x, residual, draws, affine),
             );
         });
     }

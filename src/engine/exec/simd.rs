@@ -3,7 +3,7 @@
 //! Sums run over `LANES` partial sums that are added as a tree at the end, whatever the instruction set: results differ
 //! between machines only by the rounding of a fused multiply-add.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Partial sums of a reduction: one AVX-512 register, or two of AVX2, or four of NEON.
 const LANES: usize = 16;
@@ -11,8 +11,21 @@ const LANES: usize = 16;
 /// Runs a body that is compiled for AVX-512, AVX2 with FMA, NEON and the plain instruction set, as the best of those that
 /// this machine has. The body and what it calls must be `#[inline(always)]`: `vectorised(#[inline(always)] || work(x))`.
 #[inline(always)]
-pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(body)
+pub fn vectorised<R>(body: impl FnMut() -> R) -> R {
+    Arch::new().dispatch(Body(body))
+}
+
+/// Called as `FnMut`, a closure is itself and can be inlined; as `FnOnce` it is a call to it, compiled without the
+/// instruction set.
+struct Body<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Body<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
 }
 
 /// Whether `vectorised` has fused multiply-adds: without them `f32::mul_add` is a slow library call.

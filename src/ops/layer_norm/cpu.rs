@@ -70,7 +70,7 @@ pub struct Block<'a> {
 }
 
 #[inline(always)]
-pub fn normalise(block: Block, x: &[f32], residual: Option<&[f32]>, draws: Option<Draws>, affine: Affine) {
+pub fn normalise(block: &mut Block, x: &[f32], residual: Option<&[f32]>, draws: Option<Draws>, affine: Affine) {
     let Affine { weight, bias, eps } = affine;
     let width = weight.len();
     let rows = block.y.chunks_exact_mut(width).zip(block.sum.chunks_exact_mut(width));
