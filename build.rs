@@ -25,6 +25,12 @@ fn main() {
         let file = ops_folder.join(op).with_extension("rs");
         println!("cargo:rerun-if-changed={}", file.display());
         sources.push_str(&fs::read_to_string(&file).expect("the file was just listed"));
+        let folder = ops_folder.join(op);
+        for part in if folder.is_dir() { stems(&folder, ".rs") } else { Vec::new() } {
+            let part = folder.join(part).with_extension("rs");
+            println!("cargo:rerun-if-changed={}", part.display());
+            sources.push_str(&fs::read_to_string(&part).expect("the file was just listed"));
+        }
         text.push_str(&format!("#[path = {:?}]\npub mod {op};\n", file.display().to_string()));
     }
     text.push_str("\npub const OP_FILES: &[OpFile] = &[\n");

@@ -2,10 +2,10 @@
 // A workgroup owns a row: 64 threads stride over the chunk, then a tree.
 //include grid
 //include reduce
-struct Params { rows: u32, len: u32, first: u32, is_first: u32, is_last: u32 }
+struct Params { rows: u32, len: u32, stride: u32, first: u32, is_first: u32, is_last: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> z: array<f32>;              // (rows, len)
+@group(0) @binding(1) var<storage, read> z: array<f32>;              // (rows, stride), of which len take part
 @group(0) @binding(2) var<storage, read> targets: array<u32>;        // (rows); 0xffffffff is none
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>;    // (rows, 3): maximum, sum, the target's logit
 @group(0) @binding(4) var<storage, read_write> loss: array<f32>;     // (rows)
@@ -17,7 +17,7 @@ const REDUCE_LANES = 64u;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(group);
     let inside = row < p.rows;
-    let base = select(0u, row * p.len, inside);
+    let base = select(0u, row * p.stride, inside);
     var largest = -1e30;
     for (var i = lane; i < p.len; i += 64u) {
         largest = max(largest, z[base + i]);

@@ -2,6 +2,7 @@
 
 pub mod case;
 pub mod exec;
+pub mod fuse;
 pub mod grad;
 pub mod graph;
 pub mod op;

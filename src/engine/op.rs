@@ -22,6 +22,15 @@ impl Cost {
     }
 }
 
+/// A forward op and its gradient as one. Its inputs are those of the gradient without the saved one; its outputs those of
+/// the forward op, then those of the gradient.
+#[derive(Debug)]
+pub struct WithForward {
+    pub op: Box<dyn Op>,
+    /// Which input of the gradient op the forward op has saved for it, counted from the end, the last being 1.
+    pub saved_from_end: usize,
+}
+
 pub trait Op: std::fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
@@ -54,6 +63,11 @@ pub trait Op: std::fmt::Debug + Send + Sync {
     /// Appends nodes that compute the gradients of the inputs from the cotangents of the outputs.
     fn vjp(&self, _vjp: &mut Vjp) -> Result<()> {
         Err(Error::graph(self.name(), "this op is not differentiable"))
+    }
+
+    /// Of a gradient op: the op that does the forward op's work as well, in one sweep. See `fuse.rs`.
+    fn with_forward(&self) -> Option<WithForward> {
+        None
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost;

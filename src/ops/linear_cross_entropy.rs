@@ -3,24 +3,24 @@
 //! The `N x V` logits are never stored: they are made in tiles, folded into a running (maximum, sum) per row, and made
 //! again for the gradient `dz_nv = dloss_n (exp(z_nv - lse_n) - [v = t_n])`, from which `dH = dz W` and `dW = dz^T H`
 //! (four products instead of three, for memory that does not grow with `N V`; after Wijmans et al., Cut Your Losses).
-//! On the host, groups of items own their rows of `dW`; their shares of `dH` are added in fixed order.
+//! Where `dloss` is known beforehand, as in training, loss and gradient are made together: a block of rows keeps its
+//! logits, if memory for them is small beside the gradients, and the fourth product is saved.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder};
-use crate::engine::exec::simd;
+use crate::engine::exec::gpu::kernel::GpuBuilder;
 use crate::engine::grad::Vjp;
-use crate::engine::op::{Cost, Op, expect};
+use crate::engine::op::{Cost, Op, WithForward, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::matmul::sum_slabs_gpu;
-use crate::ops::tiles;
-use crate::ops::tiles::{
-    GpuChunks, Gradients, ITEM_GROUPS, NONE, ROW_PARTS, Scorer, TILE, TILE_ROWS, TILE_STRIDE, chunks_of_group,
-    gradient, gradient_scratch, part_rows, reference_score, with_target,
-};
-use crate::shader;
-use rayon::prelude::*;
+use crate::ops::tiles::{self, Gradients, NONE, reference_score};
+use cpu::{Losses, Problem};
+use gpu::GpuProblem;
+
+#[path = "linear_cross_entropy/cpu.rs"]
+mod cpu;
+#[path = "linear_cross_entropy/gpu.rs"]
+mod gpu;
 
 /// Inputs `hidden[N, D]`, `weight[V, D]`, (`bias[V]`), `target[N]` (u32; `NONE`: loss 0, no gradient).
 /// Outputs `loss[N]` and `lse[N]`, which is for the gradient and has none of its own.
@@ -28,16 +28,6 @@ use rayon::prelude::*;
 pub struct LinearCrossEntropy {
     /// The vocabulary is the first so many rows of the weight; further rows (padding) take no part.
     pub items: Option<usize>,
-}
-
-/// Takes logits into a row's running maximum and sum of `exp(z - maximum)`.
-fn fold(stats: &mut [f32], z: &[f32]) {
-    let max = simd::max(z);
-    if max > stats[0] {
-        stats[1] *= (stats[0] - max).exp();
-        stats[0] = max;
-    }
-    stats[1] += simd::sum_exp_sub(z, stats[0]);
 }
 
 impl Op for LinearCrossEntropy {
@@ -68,63 +58,18 @@ impl Op for LinearCrossEntropy {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        let (rows, width) = (inputs[0].rows(), inputs[0].width());
-        rows + ITEM_GROUPS * (3 * rows + ROW_PARTS * (TILE + TILE_ROWS * width))
+        cpu::loss_scratch(inputs[0].rows(), inputs[0].width())
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let (target, scorer) = (io.inputs[io.inputs.len() - 1].u(), Scorer::new(io, io.inputs.len() > 3));
-        let items = self.items.unwrap_or(io.inputs[1].rows());
-        let n = target.len();
-        let (rows, scratch) = with_target(target, io.scratch);
-        let (all_stats, lanes) = scratch.split_at_mut(ITEM_GROUPS * 3 * n);
-        let (lane, part) = (TILE + TILE_ROWS * scorer.width, part_rows(rows.len()));
-        // (maximum, sum of exp(z - maximum), target's logit) of each row, per group of items.
-        let groups = lanes.par_chunks_mut(ROW_PARTS * lane).zip(all_stats.par_chunks_mut(3 * n));
-        groups.enumerate().for_each(|(group, (lanes, stats))| {
-            let parts = lanes.par_chunks_mut(lane).zip(stats.par_chunks_mut(3 * part)).zip(rows.par_chunks(part));
-            parts.for_each(|((lane, stats), rows)| {
-                stats.chunks_exact_mut(3).for_each(|row| row.copy_from_slice(&[-1e30, 0.0, 0.0]));
-                let (tile, gathered) = lane.split_at_mut(TILE);
-                for chunk in chunks_of_group(group, items) {
-                    for (rows, stats) in rows.chunks(TILE_ROWS).zip(stats.chunks_mut(3 * TILE_ROWS)) {
-                        scorer.tile(scorer.gather(rows, gathered), chunk.clone(), tile);
-                        let logits = tile.chunks_exact(TILE_STRIDE).map(|row| &row[..chunk.len()]);
-                        for ((&row, z), stats) in rows.iter().zip(logits).zip(stats.chunks_exact_mut(3)) {
-                            fold(stats, z);
-                            let t = target[row as usize] as usize;
-                            if chunk.contains(&t) {
-                                stats[2] = z[t - chunk.start];
-                            }
-                        }
-                    }
-                }
-            });
-        });
+        let problem = Problem::new(io, io.inputs.len() > 3, io.inputs.len() - 1, self.items);
         let [loss, lse] = &mut io.outputs[..] else { unreachable!("inferred") };
-        loss.f().fill(0.0);
-        lse.f().fill(0.0);
-        for (i, &row) in rows.iter().enumerate() {
-            let stats = || all_stats.chunks_exact(3 * n).map(|group| &group[3 * i..3 * i + 3]);
-            let max = stats().fold(-1e30f32, |max, s| max.max(s[0]));
-            let sum: f32 = stats().map(|s| s[1] * (s[0] - max).exp()).sum();
-            lse.f()[row as usize] = max + sum.ln();
-            loss.f()[row as usize] = max - stats().map(|s| s[2]).sum::<f32>() + sum.ln();
-        }
+        cpu::loss(problem, Losses { loss: loss.f(), lse: lse.f() }, io.scratch);
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
-        let (rows, last) = (builder.inputs[0].rows(), builder.inputs.len() - 1);
-        let items = self.items.unwrap_or(builder.inputs[1].rows());
-        let chunks = GpuChunks::new(builder, items);
-        let stats = builder.scratch(3 * rows);
-        chunks.each(builder, |builder, first, len| {
-            let z = chunks.scores(builder, first, len, last > 2)?;
-            let (loss, lse) = (builder.output(0), builder.output(1));
-            let bindings = [(z, Read), (builder.input(last), Read), (stats, Update), (loss, Update), (lse, Update)];
-            let params = [rows.into(), len.into(), first.into(), (first == 0).into(), (first + len == items).into()];
-            builder.dispatch(shader!("linear_cross_entropy"), &[], &bindings, &params, rows)
-        })
+        let problem = GpuProblem::new(builder, builder.inputs.len() > 3, builder.inputs.len() - 1, self.items);
+        gpu::loss(builder, &problem)
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -181,55 +126,79 @@ impl Op for LinearCrossEntropyGradient {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        inputs[0].rows() + gradient_scratch(inputs[0].rows(), inputs[0].width(), 0)
+        cpu::separate_gradient_scratch(inputs[0].rows(), inputs[0].width())
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let scorer = Scorer::new(io, io.inputs.len() > 5);
-        let items = self.items.unwrap_or(io.inputs[1].rows());
-        let [.., target, lse, dloss] = io.inputs[..] else { unreachable!("inferred") };
-        let (target, lse, dloss) = (target.u(), lse.f(), dloss.f());
-        let (rows, scratch) = with_target(target, io.scratch);
-        let [hidden, weight, bias @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
-        let bias = bias.first_mut().map(|bias| bias.f());
-        let gradients = Gradients { hidden: hidden.f(), weight: weight.f(), bias };
-        gradient(scorer, (rows, items, 0), gradients, scratch, |rows, chunk, tile, _| {
-            for (&row, z) in rows.iter().zip(tile.chunks_exact_mut(TILE_STRIDE)) {
-                let (z, row, t) = (&mut z[..chunk.len()], row as usize, target[row as usize] as usize);
-                simd::exp_sub_scale(z, lse[row], dloss[row]);
-                if chunk.contains(&t) {
-                    z[t - chunk.start] -= dloss[row];
-                }
-            }
-        });
+        let last = io.inputs.len() - 1;
+        let problem = Problem::new(io, last > 4, last - 2, self.items);
+        let (lse, dloss) = (io.inputs[last - 1].f(), io.inputs[last].f());
+        let gradients = Gradients::of(&mut io.outputs);
+        cpu::gradient(problem, lse, dloss, gradients, io.scratch);
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
-        const ROW_BLOCK: usize = 256;
-        let (rows, table_rows) = (builder.inputs[0].rows(), builder.inputs[1].rows());
-        let (has_bias, last) = (builder.inputs.len() > 5, builder.inputs.len() - 1);
-        let items = self.items.unwrap_or(table_rows);
-        // All rows of the table, so that those behind the vocabulary get their zeros.
-        let chunks = GpuChunks::new(builder, table_rows);
-        let blocks = rows.div_ceil(ROW_BLOCK);
-        let partial = has_bias.then(|| builder.scratch(blocks * chunks.chunk));
-        chunks.each(builder, |builder, first, len| {
-            let dz = chunks.scores(builder, first, len, has_bias)?;
-            let row_inputs = [builder.input(last - 2), builder.input(last - 1), builder.input(last)];
-            let bindings = [(dz, Update), (row_inputs[0], Read), (row_inputs[1], Read), (row_inputs[2], Read)];
-            let params = [rows.into(), len.into(), first.into(), items.into()];
-            let groups = (rows * len).div_ceil(64);
-            builder.dispatch(shader!("linear_cross_entropy_gradient"), &[], &bindings, &params, groups)?;
-            chunks.products(builder, dz, first, len)?;
-            if let Some(partial) = partial {
-                let (partial, dbias) = (partial.slice(0, blocks * len), builder.output(2).slice(first, len));
-                let params = [rows.into(), len.into(), ROW_BLOCK.into()];
-                let groups = blocks * len.div_ceil(64);
-                builder.dispatch(shader!("column_sum"), &[], &[(dz, Read), (partial, Write)], &params, groups)?;
-                sum_slabs_gpu(builder, partial, dbias, blocks, false)?;
-            }
-            Ok(())
-        })
+        let last = builder.inputs.len() - 1;
+        let problem = GpuProblem::new(builder, last > 4, last - 2, self.items);
+        let saved = [builder.input(last - 1), builder.input(last)];
+        gpu::gradient(builder, &problem, saved, 0)
+    }
+
+    /// Inputs without `lse`, which becomes an output.
+    fn with_forward(&self) -> Option<WithForward> {
+        Some(WithForward { op: Box::new(LinearCrossEntropyWithGradient { items: self.items }), saved_from_end: 2 })
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        let items = self.items.unwrap_or(inputs[1].rows());
+        Cost::new(4 * inputs[0].len() * items, inputs, outputs)
+    }
+}
+
+/// Both at once: inputs `hidden`, `weight`, (`bias`), `target`, `dloss[N]`; outputs `loss`, `lse`, `dhidden`, `dweight`,
+/// (`dbias`).
+#[derive(Clone, Copy, Debug)]
+pub struct LinearCrossEntropyWithGradient {
+    pub items: Option<usize>,
+}
+
+impl Op for LinearCrossEntropyWithGradient {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy_with_gradient"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let (dloss, rest) = inputs.split_last().expect("inputs of the gradient");
+        let gradients = rest[..rest.len() - 1].iter().map(|&ty| ty.clone());
+        Ok([(*dloss).clone(), (*dloss).clone()].into_iter().chain(gradients).collect())
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let (dloss, forward) = inputs.split_last().expect("inputs of the gradient");
+        let (losses, gradients) = outputs.split_at_mut(2);
+        LinearCrossEntropy { items: self.items }.reference(forward, losses);
+        let inputs = [forward, &[&losses[1], dloss]].concat();
+        LinearCrossEntropyGradient { items: self.items }.reference(&inputs, gradients);
+    }
+
+    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        let items = self.items.unwrap_or(inputs[1].rows());
+        cpu::together_scratch(inputs[0].rows(), inputs[0].width(), items)
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let last = io.inputs.len() - 1;
+        let problem = Problem::new(io, last > 3, last - 1, self.items);
+        let dloss = io.inputs[last].f();
+        let [loss, lse, gradients @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let losses = Losses { loss: loss.f(), lse: lse.f() };
+        cpu::together(problem, dloss, losses, Gradients::of(gradients), io.scratch);
+    }
+
+    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+        let last = builder.inputs.len() - 1;
+        let problem = GpuProblem::new(builder, last > 3, last - 1, self.items);
+        gpu::together(builder, &problem, builder.input(last))
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -273,6 +242,12 @@ pub fn cases() -> Vec<Case> {
             .ids("target", &[530], &some(530, 8))
             .attr("items", 8),
         case("large ", 4, 64, 3, 1e4).ids("target", &[4], &[0, 1, 2, 63]),
+        // Wide enough that a block of rows keeps its logits; more rows than a block, and a last chunk that is not full.
+        case("wide ", 100, 300, 80, 0.3)
+            .normal("bias", &[300], 1.0)
+            .ids("target", &[100], &some(100, 290))
+            .attr("items", 290),
+        case("wide, no target ", 5, 9, 70, 1.0).ids("target", &[5], &[NONE; 5]).attr("zero_gradient", true),
         case("dominating ", 5, 65, 2, 1.0).tensor("bias", &[65], dominating).ids("target", &[5], &[7, 7, 8, NONE, 0]),
     ]
 }

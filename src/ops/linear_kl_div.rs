@@ -226,8 +226,7 @@ impl Op for LinearKlDivGradient {
         let (rows, scratch) = io.scratch.split_at_mut(dloss.len());
         let rows: &mut [u32] = bytemuck::cast_slice_mut(rows);
         rows.iter_mut().zip(0..).for_each(|(row, n)| *row = n);
-        let [hidden, weight] = &mut io.outputs[..] else { unreachable!("inferred") };
-        let gradients = Gradients { hidden: hidden.f(), weight: weight.f(), bias: None };
+        let gradients = Gradients::of(&mut io.outputs);
         gradient(student, (rows, items, TILE), gradients, scratch, |rows, chunk, tile, teacher_tile| {
             let first = rows[0] as usize;
             let queries = &teacher.hidden[first * teacher.width..(first + rows.len()) * teacher.width];
@@ -257,7 +256,8 @@ impl Op for LinearKlDivGradient {
             params.push((1.0 / self.0.temperature).into());
             let groups = (rows * len).div_ceil(64);
             builder.dispatch(shader!("linear_kl_div_gradient"), &[], &bindings, &params, groups)?;
-            student.products(builder, ds, first, len)
+            let gradients = [builder.output(0), builder.output(1)];
+            student.products(builder, ds, (first, len), gradients)
         })
     }
 

@@ -2,6 +2,7 @@
 //! thread pool in pieces that do not depend on the number of threads.
 
 use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
+use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
 use crate::engine::params::{ParamLayout, SetState, State};
@@ -165,7 +166,8 @@ impl Executor for CpuExecutor {
         Ok(State { sets: sets.collect() })
     }
 
-    fn compile(&mut self, graph: Graph) -> Result<PlanId> {
+    fn compile(&mut self, mut graph: Graph) -> Result<PlanId> {
+        fuse(&mut graph)?;
         let scratch: Vec<Vec<usize>> = (graph.nodes.iter())
             .map(|node| {
                 let (inputs, outputs) = graph.node_types(node);

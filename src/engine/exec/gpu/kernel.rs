@@ -200,6 +200,25 @@ impl<'a> GpuBuilder<'a> {
         Region { operand: Operand::Scratch(self.scratch_words.len() - 1), offset: 0, len: words }
     }
 
+    /// Calls `each` for every turn of a loop. Turns run one after the other, so they share the scratch that they take.
+    pub fn repeat<T>(
+        &mut self,
+        turns: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T) -> Result<()>,
+    ) -> Result<()> {
+        let before = self.scratch_words.len();
+        let mut most: Vec<usize> = Vec::new();
+        for turn in turns {
+            each(self, turn)?;
+            for (i, words) in self.scratch_words.drain(before..).enumerate() {
+                most.resize(most.len().max(i + 1), 0);
+                most[i] = most[i].max(words);
+            }
+        }
+        self.scratch_words.extend(most);
+        Ok(())
+    }
+
     pub fn dispatch(
         &mut self,
         shader: Shader,

@@ -3,6 +3,7 @@
 use super::device::{Device, Pipeline, Wanted};
 use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
 use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
+use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::params::{ParamLayout, SetState, State};
 use crate::engine::plan::{self, Buffer, Place, Plan};
@@ -287,7 +288,8 @@ impl Executor for GpuExecutor {
         Ok(State { sets })
     }
 
-    fn compile(&mut self, graph: Graph) -> Result<PlanId> {
+    fn compile(&mut self, mut graph: Graph) -> Result<PlanId> {
+        fuse(&mut graph)?;
         let Recorded { dispatches: recorded, scratch } = self.record(&graph)?;
         let plan = Plan::new(&graph, &scratch, self.options.share_slots);
         self.reserve(Buffer::Inputs, plan.input_words.max(1), "inputs")?;

@@ -1,0 +1,131 @@
+//! Softmax cross-entropy on a GPU: the loss, its gradient, and both in one sweep.
+
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
+use crate::error::Result;
+use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu, sum_slabs_gpu};
+use crate::ops::tiles::GpuChunks;
+use crate::shader;
+
+/// What is scored, and the targets: inputs `hidden`, `weight`, (`bias`), `target`, ...
+pub(super) struct GpuProblem {
+    rows: usize,
+    width: usize,
+    table_rows: usize,
+    items: usize,
+    has_bias: bool,
+    target: Region,
+}
+
+impl GpuProblem {
+    pub fn new(b: &GpuBuilder, has_bias: bool, target: usize, items: Option<usize>) -> Self {
+        let (rows, width, table_rows) = (b.inputs[0].rows(), b.inputs[0].width(), b.inputs[1].rows());
+        let items = items.unwrap_or(table_rows);
+        GpuProblem { rows, width, table_rows, items, has_bias, target: b.input(target) }
+    }
+}
+
+/// Outputs 0 and 1: `loss`, `lse`.
+pub(super) fn loss(b: &mut GpuBuilder, problem: &GpuProblem) -> Result<()> {
+    let &GpuProblem { rows, items, has_bias, target, .. } = problem;
+    let chunks = GpuChunks::new(b, items);
+    let stats = b.scratch(3 * rows);
+    chunks.each(b, |b, first, len| {
+        let z = chunks.scores(b, first, len, has_bias)?;
+        let places = [target, stats, b.output(0), b.output(1)];
+        fold(b, (z, rows, len), (first, len), items, places)
+    })
+}
+
+/// Takes the logits `z[rows, stride]` of `len` items from `first` on into the rows' statistics; behind the last of all
+/// `items` gives loss and lse.
+fn fold(
+    b: &mut GpuBuilder,
+    (z, rows, stride): (Region, usize, usize),
+    (first, len): (usize, usize),
+    items: usize,
+    [target, stats, loss, lse]: [Region; 4],
+) -> Result<()> {
+    let bindings = [(z, Read), (target, Read), (stats, Update), (loss, Update), (lse, Update)];
+    let (is_first, is_last) = (first == 0, first + len == items);
+    let params = [rows.into(), len.into(), stride.into(), first.into(), is_first.into(), is_last.into()];
+    b.dispatch(shader!("linear_cross_entropy"), &[], &bindings, &params, rows)
+}
+
+/// Turns the logits of `len` items from `first` on into `dz`, which is zero behind the last of all `items`.
+fn to_dz(
+    b: &mut GpuBuilder,
+    (z, rows): (Region, usize),
+    (first, len): (usize, usize),
+    items: usize,
+    [target, lse, dloss]: [Region; 3],
+) -> Result<()> {
+    let bindings = [(z, Update), (target, Read), (lse, Read), (dloss, Read)];
+    let params = [rows.into(), len.into(), first.into(), items.into()];
+    b.dispatch(shader!("linear_cross_entropy_gradient"), &[], &bindings, &params, (rows * len).div_ceil(64))
+}
+
+/// Column sums of `dz[rows, len]`, in slabs that are added in order.
+fn bias_gradient(b: &mut GpuBuilder, dz: Region, (rows, len): (usize, usize), dbias: Region, more: bool) -> Result<()> {
+    const ROW_BLOCK: usize = 256;
+    let blocks = rows.div_ceil(ROW_BLOCK);
+    let partial = b.scratch(blocks * len);
+    let params = [rows.into(), len.into(), ROW_BLOCK.into()];
+    let groups = blocks * len.div_ceil(64);
+    b.dispatch(shader!("column_sum"), &[], &[(dz, Read), (partial, Write)], &params, groups)?;
+    sum_slabs_gpu(b, partial, dbias, blocks, more)
+}
+
+/// Outputs from `outputs` on: `dhidden`, `dweight`, (`dbias`); `saved` are `lse` and `dloss`.
+pub(super) fn gradient(b: &mut GpuBuilder, problem: &GpuProblem, saved: [Region; 2], outputs: usize) -> Result<()> {
+    let &GpuProblem { rows, items, has_bias, .. } = problem;
+    // All rows of the table, so that those behind the vocabulary get their zeros.
+    let chunks = GpuChunks::new(b, problem.table_rows);
+    chunks.each(b, |b, first, len| {
+        let dz = chunks.scores(b, first, len, has_bias)?;
+        to_dz(b, (dz, rows), (first, len), items, [problem.target, saved[0], saved[1]])?;
+        chunks.products(b, dz, (first, len), [b.output(outputs), b.output(outputs + 1)])?;
+        if has_bias {
+            let dbias = b.output(outputs + 2).slice(first, len);
+            bias_gradient(b, dz, (rows, len), dbias, false)?;
+        }
+        Ok(())
+    })
+}
+
+/// Fewest rows whose logits are worth keeping: adding to `dW` after each block must cost less than the product saved.
+const KEPT_ROWS: usize = 256;
+
+/// Outputs `loss`, `lse`, `dhidden`, `dweight`, (`dbias`): from logits that are kept for a block of rows where enough of
+/// them fit the scratch, else one after the other.
+pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) -> Result<()> {
+    let &GpuProblem { rows, width, table_rows, items, has_bias, target } = problem;
+    let most = b.limits.scratch_words.min(b.limits.binding_words);
+    let fits = most / table_rows / 64 * 64;
+    let table_binds = table_rows * width <= b.limits.binding_words;
+    if fits < KEPT_ROWS.min(rows.next_multiple_of(64)) || !table_binds {
+        loss(b, problem)?;
+        return gradient(b, problem, [b.output(1), dloss], 2);
+    }
+    let block = fits.min(rows);
+    let (logits, stats) = (b.scratch(block * table_rows), b.scratch(3 * block));
+    let (weight, dweight) = (b.input(1), b.output(3));
+    b.repeat((0..rows).step_by(block), |b, first| {
+        let m = block.min(rows - first);
+        let of_rows = |region: Region, words: usize| region.slice(first * words, m * words);
+        let z = logits.slice(0, m * table_rows);
+        let [hidden, target, dloss] = [of_rows(b.input(0), width), of_rows(target, 1), of_rows(dloss, 1)];
+        let [loss, lse] = [of_rows(b.output(0), 1), of_rows(b.output(1), 1)];
+        let bias = has_bias.then(|| b.input(2));
+        let sizes = Sizes { batch: 1, m, n: table_rows, k: width };
+        gemm_gpu(b, Gemm { bias, ..Gemm::new(Matmul::NT, sizes, hidden, weight, z) })?;
+        fold(b, (z, m, table_rows), (0, items), items, [target, stats, loss, lse])?;
+        to_dz(b, (z, m), (0, table_rows), items, [target, lse, dloss])?;
+        let sizes = Sizes { batch: 1, m: table_rows, n: width, k: m };
+        gemm_gpu(b, Gemm { accumulate: first > 0, ..Gemm::new(Matmul::TN, sizes, z, hidden, dweight) })?;
+        let sizes = Sizes { batch: 1, m, n: width, k: table_rows };
+        let dhidden = of_rows(b.output(2), width);
+        gemm_gpu(b, Gemm::new(Matmul::NN, sizes, z, weight, dhidden))?;
+        let dbias = has_bias.then(|| b.output(4));
+        dbias.map_or(Ok(()), |dbias| bias_gradient(b, z, (m, table_rows), dbias, first > 0))
+    })
+}
