@@ -270,7 +270,7 @@ fn the_plan_of_a_step_is_printed_and_nothing_is_written() {
     let plan = place.succeeds(&tiny(&["--dataset", &data, "--plan"]));
     assert!(plan.contains("attention") && plan.contains("adam") && plan.contains("MFLOP"), "{plan}");
     assert!(!place.path("runs").exists());
-    place.is_refused(&["run", "--method", "pop", "--plan"], &["no step to plan", "help: "]);
+    place.is_refused(&["run", "--method", "pop", "--plan"], &["no step to look at", "help: "]);
 }
 
 #[test]

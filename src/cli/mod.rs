@@ -7,6 +7,7 @@ mod devices;
 mod eval;
 mod excerpt;
 mod methods;
+mod profile;
 mod progress;
 mod recommend;
 mod report;

@@ -2,6 +2,7 @@
 
 use super::DeviceArgs;
 use super::console::{grouped, note, say};
+use super::profile;
 use super::progress::Progress;
 use super::report::{self, Report};
 use super::results::Results;
@@ -21,6 +22,7 @@ Examples:
   gpurec run --method lma4rec --set mode=paper --set ssl=false --dataset amazon_beauty
   gpurec run --method sasrec --out runs/mine --resume  go on where runs/mine stopped
   gpurec run --method lma4rec --plan                   print what one training step does, and stop
+  gpurec run --method lma4rec --profile                print where the time of a step goes, and stop
 
 `gpurec methods NAME` lists the keys of --set. Later settings win: preset, --config, --set.";
 
@@ -72,6 +74,10 @@ pub struct RunArgs {
     /// Print the plan of one training step and stop
     #[arg(long)]
     pub plan: bool,
+
+    /// Print where the time of a training step goes, op by op, and stop
+    #[arg(long, conflicts_with = "plan")]
+    pub profile: bool,
 }
 
 pub fn run(args: &RunArgs) -> Result<()> {
@@ -91,13 +97,17 @@ pub fn run(args: &RunArgs) -> Result<()> {
         resume: args.resume,
     };
     let run = Run::new(options, data)?;
-    if args.plan && run.method().training().epochs == 0 {
-        let problem = format!("{} trains nothing here, so there is no step to plan", args.method);
-        return Err(Error::usage(problem, "plan a method that trains, such as sasrec"));
+    if (args.plan || args.profile) && run.method().training().epochs == 0 {
+        let problem = format!("{} trains nothing here, so there is no step to look at", args.method);
+        return Err(Error::usage(problem, "take a method that trains, such as sasrec"));
     }
     let mut executor = args.device.open()?;
     if args.plan {
         return say(run.plan_table(executor.as_mut())?);
+    }
+    if args.profile {
+        let times = run.profile(executor.as_mut(), profile::STEPS)?;
+        return say(profile::render(&executor.describe(), times));
     }
     if !args.quiet {
         say(introduction(&run, executor.as_ref())?)?;
@@ -114,7 +124,7 @@ fn out_folder(args: &RunArgs, data: &Interactions) -> Result<PathBuf> {
     let taken = |folder: &Path| FILES.iter().find(|file| folder.join(file).exists());
     if let Some(out) = &args.out {
         return match taken(out) {
-            Some(file) if !args.resume && !args.plan => {
+            Some(file) if !args.resume && !args.plan && !args.profile => {
                 let problem = format!("{} already holds a run: {file}", out.display());
                 Err(Error::usage(problem, "add --resume to continue it, or choose another --out"))
             }

@@ -7,4 +7,4 @@ pub mod trainer;
 
 pub use ranker::{Ranker, Ranks};
 pub use run::{Run, RunOptions, RunResult, Trained};
-pub use trainer::{EpochReport, Observer, Trainer};
+pub use trainer::{EpochReport, Observer, OpTime, Trainer};

@@ -5,7 +5,7 @@
 
 use super::checkpoint::{self, write_atomically};
 use super::ranker::Ranker;
-use super::trainer::{EpochReport, Observer, Trainer, layout_of};
+use super::trainer::{EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::Interactions;
 use crate::engine::Executor;
 use crate::error::{Error, Result};
@@ -79,6 +79,11 @@ impl Run {
     /// The plan of the first training step, as a table.
     pub fn plan_table(&self, executor: &mut dyn Executor) -> Result<String> {
         Trainer::new(self.method(), self.data.clone(), self.options.seed, executor, None)?.plan_table(executor)
+    }
+
+    /// Where the time of some training steps goes, by kind of op.
+    pub fn profile(&self, executor: &mut dyn Executor, steps: usize) -> Result<Vec<OpTime>> {
+        Trainer::new(self.method(), self.data.clone(), self.options.seed, executor, None)?.profile(executor, steps)
     }
 
     /// Trains, evaluates, and writes the folder of the run.

@@ -34,6 +34,16 @@ pub struct EpochReport {
     pub tokens_per_second: f64,
 }
 
+/// What one kind of op did in some training steps.
+#[derive(Clone, Debug, Default)]
+pub struct OpTime {
+    pub op: &'static str,
+    pub calls: usize,
+    pub seconds: f64,
+    pub flops: u64,
+    pub bytes: u64,
+}
+
 /// Told of everything a person may want to see.
 pub trait Observer {
     fn epoch_started(&mut self, _epoch: usize, _epochs: usize, _steps: usize) {}
@@ -216,12 +226,45 @@ impl<'a> Trainer<'a> {
 
     /// One optimizer step.
     pub fn step(&mut self, executor: &mut dyn Executor, mut batch: Batch) -> Result<()> {
+        let plan = self.prepare_step(executor, &mut batch)?;
+        executor.run(plan, &batch.feed)
+    }
+
+    /// The plan of the next step, whose number the optimizers' inputs in the feed depend on.
+    fn prepare_step(&mut self, executor: &mut dyn Executor, batch: &mut Batch) -> Result<PlanId> {
         self.progress.step += 1;
         for set in self.method.optimizer_sets() {
             optimizer_inputs(&mut batch.feed, set, &self.method.training().adam(), self.progress.step);
         }
-        let plan = self.plan(executor, batch.shape)?;
-        executor.run(plan, &batch.feed)
+        self.plan(executor, batch.shape)
+    }
+
+    /// Trains some steps of the first epoch and says where their time goes: by kind of op, in order of first use.
+    pub fn profile(&mut self, executor: &mut dyn Executor, steps: usize) -> Result<Vec<OpTime>> {
+        let mut times: Vec<OpTime> = Vec::new();
+        for index in 0..steps {
+            let batch = self.batch(1, index % self.steps_per_epoch())?;
+            // Once without the clock: kernels are compiled and memory is touched for the first time.
+            self.step(executor, batch.clone())?;
+            let mut batch = batch;
+            let plan = self.prepare_step(executor, &mut batch)?;
+            let seconds = executor.run_timed(plan, &batch.feed)?;
+            let graph = executor.graph(plan);
+            for (step, seconds) in executor.plan(plan).steps.iter().zip(seconds) {
+                let op = graph.nodes[step.node].op.name();
+                let known = times.iter().position(|time| time.op == op).unwrap_or_else(|| {
+                    times.push(OpTime { op, ..OpTime::default() });
+                    times.len() - 1
+                });
+                let time = &mut times[known];
+                time.calls += 1;
+                time.seconds += seconds;
+                time.flops += step.cost.flops;
+                time.bytes += step.cost.bytes;
+            }
+            executor.drain_metrics()?;
+        }
+        Ok(times)
     }
 
     /// Batch `index` of an epoch, as `fit` makes it from the initial parameters.

@@ -10,6 +10,7 @@ use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// A tensor that a CPU kernel reads.
 #[derive(Clone, Copy)]
@@ -131,6 +132,31 @@ impl CpuExecutor {
         }
     }
 
+    /// Calls `done` after each step of the plan.
+    fn run_steps(&mut self, id: PlanId, feed: &Feed, mut done: impl FnMut(usize) + Send) -> Result<()> {
+        if self.options.poison {
+            self.poison_slots();
+        }
+        let Compiled { graph, plan } = &self.plans[id.0];
+        let inputs = self.buffers.get_mut(&Buffer::Inputs).expect("reserved at compile time");
+        for (value, _) in graph.inputs() {
+            let place = plan.place(value);
+            inputs[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
+        }
+        let buffers = &mut self.buffers;
+        self.pool.install(|| {
+            for (index, step) in plan.steps.iter().enumerate() {
+                run_step(graph, plan, step, buffers);
+                done(index);
+            }
+        });
+        if !graph.metrics.is_empty() {
+            let row = graph.metrics.iter().map(|(_, value)| self.words(plan.place(*value))[0]).collect();
+            self.metrics.push(row);
+        }
+        Ok(())
+    }
+
     fn words(&self, place: Place) -> &[f32] {
         &self.buffers[&place.buffer][place.offset..place.offset + place.len]
     }
@@ -184,22 +210,13 @@ impl Executor for CpuExecutor {
     }
 
     fn run(&mut self, id: PlanId, feed: &Feed) -> Result<()> {
-        if self.options.poison {
-            self.poison_slots();
-        }
-        let Compiled { graph, plan } = &self.plans[id.0];
-        let inputs = self.buffers.get_mut(&Buffer::Inputs).expect("reserved at compile time");
-        for (value, _) in graph.inputs() {
-            let place = plan.place(value);
-            inputs[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
-        }
-        let buffers = &mut self.buffers;
-        self.pool.install(|| plan.steps.iter().for_each(|step| run_step(graph, plan, step, buffers)));
-        if !graph.metrics.is_empty() {
-            let row = graph.metrics.iter().map(|(_, value)| self.words(plan.place(*value))[0]).collect();
-            self.metrics.push(row);
-        }
-        Ok(())
+        self.run_steps(id, feed, |_| {})
+    }
+
+    fn run_timed(&mut self, id: PlanId, feed: &Feed) -> Result<Vec<f64>> {
+        let mut ends = vec![Instant::now()];
+        self.run_steps(id, feed, |_| ends.push(Instant::now()))?;
+        Ok(ends.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect())
     }
 
     fn fetch(&mut self, id: PlanId, output: &str) -> Result<Tensor> {

@@ -82,6 +82,9 @@ pub trait Executor {
 
     fn run(&mut self, plan: PlanId, feed: &Feed) -> Result<()>;
 
+    /// Runs the plan with a clock beside it: the seconds of each of its steps. Slower than `run`, same results.
+    fn run_timed(&mut self, plan: PlanId, feed: &Feed) -> Result<Vec<f64>>;
+
     /// A named output of the last run of `plan`.
     fn fetch(&mut self, plan: PlanId, output: &str) -> Result<Tensor>;
 

@@ -93,6 +93,8 @@ pub struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: GpuLimits,
+    /// The device's clock can be read between dispatches.
+    pub timestamps: bool,
     pipelines: HashMap<KernelKey, Arc<Pipeline>>,
     /// Set by wgpu's callbacks; read after each submit.
     failure: Arc<Mutex<Option<String>>>,
@@ -116,8 +118,14 @@ impl Device {
             max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
             ..wgpu::Limits::defaults()
         };
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("gpurec"), required_limits: limits.clone(), ..Default::default() };
+        let clock = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let timestamps = adapter.features().contains(clock);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gpurec"),
+            required_limits: limits.clone(),
+            required_features: if timestamps { clock } else { wgpu::Features::empty() },
+            ..Default::default()
+        };
         let (device, queue) =
             pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| Error::NoAdapter {
                 wanted: format!("could be opened: {}: {error}", summaries[index].name),
@@ -137,6 +145,7 @@ impl Device {
             device,
             queue,
             limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20) },
+            timestamps,
             pipelines: HashMap::new(),
             failure,
         })

@@ -10,7 +10,9 @@ use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 const UNIFORM_STRIDE: usize = 256;
 const UNIFORM_WORDS: usize = 16;
@@ -34,11 +36,20 @@ struct Recorded {
     scratch: Vec<Vec<usize>>,
 }
 
+/// The actions of a plan, with what they refer to.
+struct Bound {
+    actions: Vec<Action>,
+    action_ends: Vec<usize>,
+    uniforms: wgpu::Buffer,
+}
+
 struct Compiled {
     graph: Graph,
     plan: Plan,
     grids: Vec<String>,
     actions: Vec<Action>,
+    /// By step of the plan: how many actions there are up to its end.
+    action_ends: Vec<usize>,
     /// The buffers that the bind groups hold. A later plan may have replaced some by larger ones in the executor.
     buffers: Buffers,
     /// Label of the first kernel, to name the plan in errors.
@@ -52,7 +63,11 @@ pub struct GpuExecutor {
     layout: ParamLayout,
     /// All memory by place in the plans. Plans share it as far as it was large enough when they were compiled.
     buffers: Buffers,
-    upload: Vec<f32>,
+    /// The inputs of the step at hand, before they are copied to a staging buffer.
+    staged: Vec<f32>,
+    /// Staging buffers, each as large as the largest upload of a plan.
+    belt: Option<wgpu::util::StagingBelt>,
+    belt_words: usize,
     plans: Vec<Compiled>,
     ring: Option<wgpu::Buffer>,
     ring_rows: Vec<usize>,
@@ -72,7 +87,9 @@ impl GpuExecutor {
             options,
             layout: ParamLayout::default(),
             buffers: BTreeMap::new(),
-            upload: Vec::new(),
+            staged: Vec::new(),
+            belt: None,
+            belt_words: 0,
             plans: Vec::new(),
             ring: None,
             ring_rows: Vec::new(),
@@ -160,12 +177,12 @@ impl GpuExecutor {
         Ok(recorded)
     }
 
-    fn bind(&mut self, graph: &Graph, plan: &Plan, recorded: &[Vec<Dispatch>]) -> Result<(Vec<Action>, wgpu::Buffer)> {
+    fn bind(&mut self, graph: &Graph, plan: &Plan, recorded: &[Vec<Dispatch>]) -> Result<Bound> {
         let count: usize = recorded.iter().map(Vec::len).sum();
         let mut uniform_bytes = vec![0u8; UNIFORM_STRIDE * count.max(1)];
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniforms = self.device.buffer("uniforms", uniform_bytes.len() / 4, usage)?;
-        let mut actions = Vec::new();
+        let (mut actions, mut action_ends) = (Vec::new(), Vec::new());
         let mut index = 0;
         for (step, dispatches) in plan.steps.iter().zip(recorded) {
             actions.extend(step.copies.iter().map(|&(from, to)| Action::Copy { from, to }));
@@ -206,9 +223,81 @@ impl GpuExecutor {
                 actions.push(Action::Dispatch { pipeline, bind_group, uniform_offset, grid: dispatch.grid() });
                 index += 1;
             }
+            action_ends.push(actions.len());
         }
         self.device.queue.write_buffer(&uniforms, 0, &uniform_bytes);
-        Ok((actions, uniforms))
+        Ok(Bound { actions, action_ends, uniforms })
+    }
+
+    fn before_run(&mut self, id: PlanId) -> Result<()> {
+        if self.options.poison {
+            self.fill_slots(POISON);
+        }
+        let metrics = self.plans[id.0].graph.metrics.len();
+        let full = self.ring_rows.len() >= RING_ROWS || self.ring_used + metrics > RING_ROWS * 16;
+        if full { self.read_ring() } else { Ok(()) }
+    }
+
+    /// All inputs in one copy, through a staging buffer that comes back when the device has read it.
+    fn upload(&mut self, id: PlanId, feed: &Feed, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
+        self.staged.clear();
+        self.staged.resize(plan.input_words, 0.0);
+        for (value, _) in graph.inputs() {
+            let place = plan.place(value);
+            self.staged[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
+        }
+        let Some(size) = std::num::NonZeroU64::new(4 * plan.input_words as u64) else { return Ok(()) };
+        let belt = self.belt.as_mut().expect("made with the first plan");
+        let mut view = belt.write_buffer(encoder, &buffers[&Buffer::Inputs].0, 0, size);
+        view.copy_from_slice(bytemuck::cast_slice(&self.staged));
+        drop(view);
+        belt.finish_and_recall_on_submit(encoder);
+        Ok(())
+    }
+
+    /// Replays the plan with the device's clock read between its steps.
+    fn timed_by_device(&mut self, id: PlanId, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<f64>> {
+        let compiled = &self.plans[id.0];
+        let count = compiled.action_ends.len() as u32 + 1;
+        let ty = wgpu::QueryType::Timestamp;
+        let clock = self.device.device.create_query_set(&wgpu::QuerySetDescriptor { label: Some("clock"), ty, count });
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let times = self.device.buffer("times", 2 * count as usize, usage)?;
+        let mut begin = 0;
+        encoder.write_timestamp(&clock, 0);
+        for (&end, index) in compiled.action_ends.iter().zip(1..) {
+            encode(encoder, compiled, begin..end);
+            encoder.write_timestamp(&clock, index);
+            begin = end;
+        }
+        encoder.resolve_query_set(&clock, 0..count, &times, 0);
+        self.submit_and_wait(encoder)?;
+        let words = self.read_buffer(&times, 0, 2 * count as usize)?;
+        let ticks: &[u64] = bytemuck::cast_slice(&words);
+        let second = 1e-9 * f64::from(self.device.queue.get_timestamp_period());
+        Ok(ticks.windows(2).map(|pair| second * pair[1].saturating_sub(pair[0]) as f64).collect())
+    }
+
+    /// Replays the plan a step at a time, waiting for each: includes what a submit costs.
+    fn timed_by_waiting(&mut self, id: PlanId, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<f64>> {
+        self.submit_and_wait(encoder)?;
+        let (mut begin, mut seconds) = (0, Vec::new());
+        for end in self.plans[id.0].action_ends.clone() {
+            let started = Instant::now();
+            encode(encoder, &self.plans[id.0], begin..end);
+            self.submit_and_wait(encoder)?;
+            seconds.push(started.elapsed().as_secs_f64());
+            begin = end;
+        }
+        Ok(seconds)
+    }
+
+    /// Runs what has been encoded, and leaves an empty encoder.
+    fn submit_and_wait(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        let fresh = self.device.device.create_command_encoder(&Default::default());
+        self.device.queue.submit([std::mem::replace(encoder, fresh).finish()]);
+        self.wait()
     }
 
     fn fill_slots(&self, pattern: u32) {
@@ -293,12 +382,16 @@ impl Executor for GpuExecutor {
         let Recorded { dispatches: recorded, scratch } = self.record(&graph)?;
         let plan = Plan::new(&graph, &scratch, self.options.share_slots);
         self.reserve(Buffer::Inputs, plan.input_words.max(1), "inputs")?;
+        if self.belt.is_none() || self.belt_words < plan.input_words {
+            self.belt_words = plan.input_words.max(1);
+            self.belt = Some(wgpu::util::StagingBelt::new(self.device.device.clone(), 4 * self.belt_words as u64));
+        }
         for (slot, &words) in plan.slot_words.iter().enumerate() {
             self.reserve(Buffer::Slot(slot), words, &format!("slot {slot}"))?;
         }
         let label = graph.nodes.first().map_or("empty plan".into(), |node| format!("the plan of {}", node.label));
         let scope = self.device.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let (actions, uniforms) = self.bind(&graph, &plan, &recorded)?;
+        let Bound { actions, action_ends, uniforms } = self.bind(&graph, &plan, &recorded)?;
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::ShaderCompile { kernel: label, message: error.to_string() });
         }
@@ -311,41 +404,42 @@ impl Executor for GpuExecutor {
         });
         let grids = grids.collect();
         let buffers = self.buffers.clone();
-        self.plans.push(Compiled { graph, plan, grids, actions, buffers, label, _uniforms: uniforms });
+        let _uniforms = uniforms;
+        self.plans.push(Compiled { graph, plan, grids, actions, action_ends, buffers, label, _uniforms });
         Ok(PlanId(self.plans.len() - 1))
     }
 
     fn run(&mut self, id: PlanId, feed: &Feed) -> Result<()> {
-        if self.options.poison {
-            self.fill_slots(POISON);
-        }
-        let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
-        self.upload.clear();
-        self.upload.resize(plan.input_words, 0.0);
-        for (value, _) in graph.inputs() {
-            let place = plan.place(value);
-            self.upload[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
-        }
-        let inputs = &buffers[&Buffer::Inputs].0;
-        self.device.queue.write_buffer(inputs, 0, bytemuck::cast_slice(&self.upload));
-        if self.ring_rows.len() >= RING_ROWS || self.ring_used + graph.metrics.len() > RING_ROWS * 16 {
-            self.read_ring()?;
-        }
+        self.before_run(id)?;
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        encode(&mut encoder, &self.plans[id.0]);
+        self.upload(id, feed, &mut encoder)?;
+        encode(&mut encoder, &self.plans[id.0], 0..self.plans[id.0].actions.len());
         self.record_metrics(&mut encoder, id)?;
         let submission = self.device.queue.submit([encoder.finish()]);
         self.in_flight.push_back(submission);
+        let lost =
+            |e: wgpu::PollError| Error::DeviceLost { kernel: self.plans[id.0].label.clone(), message: e.to_string() };
         if self.in_flight.len() > STEPS_IN_FLIGHT {
             let oldest = self.in_flight.pop_front();
-            let poll = wgpu::PollType::Wait { submission_index: oldest, timeout: None };
-            let lost = |e: wgpu::PollError| Error::DeviceLost {
-                kernel: self.plans[id.0].label.clone(),
-                message: e.to_string(),
-            };
-            self.device.device.poll(poll).map_err(lost)?;
+            self.device.device.poll(wgpu::PollType::Wait { submission_index: oldest, timeout: None }).map_err(lost)?;
+        } else {
+            self.device.device.poll(wgpu::PollType::Poll).map_err(lost)?;
         }
         self.device.check(&self.plans[id.0].label)
+    }
+
+    fn run_timed(&mut self, id: PlanId, feed: &Feed) -> Result<Vec<f64>> {
+        self.before_run(id)?;
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        self.upload(id, feed, &mut encoder)?;
+        let seconds = match self.device.timestamps {
+            true => self.timed_by_device(id, &mut encoder)?,
+            false => self.timed_by_waiting(id, &mut encoder)?,
+        };
+        self.record_metrics(&mut encoder, id)?;
+        self.device.queue.submit([encoder.finish()]);
+        self.wait()?;
+        Ok(seconds)
     }
 
     fn fetch(&mut self, id: PlanId, output: &str) -> Result<Tensor> {
@@ -392,9 +486,9 @@ impl Executor for GpuExecutor {
     }
 }
 
-/// Copies end a compute pass, so passes are as long as copies allow; a training step has one pass.
-fn encode(encoder: &mut wgpu::CommandEncoder, compiled: &Compiled) {
-    let (mut rest, buffers) = (compiled.actions.as_slice(), &compiled.buffers);
+/// Some of the plan's actions. Copies end a compute pass, so passes are as long as copies allow; a training step has one.
+fn encode(encoder: &mut wgpu::CommandEncoder, compiled: &Compiled, actions: Range<usize>) {
+    let (mut rest, buffers) = (&compiled.actions[actions], &compiled.buffers);
     while let Some(action) = rest.first() {
         if let Action::Copy { from, to } = action {
             let (source, target) = (&buffers[&from.buffer].0, &buffers[&to.buffer].0);
