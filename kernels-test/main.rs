@@ -9,6 +9,7 @@
 
 mod browser;
 mod domain;
+mod memory;
 mod mutation;
 mod small_bindings;
 mod trajectory;
@@ -28,6 +29,7 @@ fn main() {
     trials.extend(mutation::trials());
     trials.extend(trajectory::trials());
     trials.extend(domain::trials());
+    trials.extend(memory::trials());
     trials.extend(small_bindings::trials());
     let no_browser = browser::chromium().is_none();
     trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));

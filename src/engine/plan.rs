@@ -58,6 +58,11 @@ struct Class {
     home: Option<Place>,
 }
 
+/// Words of a slot that holds so many: a multiple of what a binding may start at.
+fn slot_words(words: usize) -> usize {
+    words.max(1).next_multiple_of(ALIGN_WORDS)
+}
+
 /// Something that needs a slot from its first to its last step.
 #[derive(Clone, Copy)]
 struct Want {
@@ -85,6 +90,11 @@ impl Plan {
 
     pub fn place(&self, value: ValueId) -> Place {
         self.places[value.0].expect("the plan places every value that a step uses")
+    }
+
+    /// Bytes of everything that a step of this plan touches: parameters, gradients, moments, inputs, slots.
+    pub fn total_bytes(&self, graph: &Graph) -> u64 {
+        self.activation_bytes() + 4 * (self.input_words + flat_words(graph)) as u64
     }
 
     /// Bytes of all slots together.
@@ -188,12 +198,12 @@ impl<'g> Planner<'g> {
         let mut wanted: Vec<Want> = homeless
             .map(|c| {
                 let Class { len, first, last, .. } = self.classes[c];
-                Want { words: len.max(1), first, last, owner: Owner::Class(c) }
+                Want { words: slot_words(len), first, last, owner: Owner::Class(c) }
             })
             .collect();
         for (step, areas) in scratch.iter().enumerate() {
             let area = |(area, &words): (usize, &usize)| Want {
-                words: words.max(1),
+                words: slot_words(words),
                 first: step,
                 last: step,
                 owner: Owner::Scratch { step, area },
@@ -242,6 +252,11 @@ impl<'g> Planner<'g> {
     }
 }
 
+/// Words of the four flat buffers of every parameter set.
+fn flat_words(graph: &Graph) -> usize {
+    graph.layout.sets.iter().map(|set| 4 * set.flat_len()).sum()
+}
+
 pub fn node_cost(graph: &Graph, node: &Node) -> Cost {
     let (inputs, outputs) = graph.node_types(node);
     node.op.cost(&inputs, &outputs)
@@ -266,11 +281,11 @@ pub fn table(graph: &Graph, plan: &Plan, grids: &[String]) -> String {
     }
     let flops: u64 = plan.steps.iter().map(|s| s.cost.flops).sum();
     let bytes: u64 = plan.steps.iter().map(|s| s.cost.bytes).sum();
-    let flat: usize = graph.layout.sets.iter().map(|set| 4 * set.flat_len()).sum();
+    let flat = flat_words(graph);
     let mb = |words: usize| 4.0 * words as f64 / 1e6;
     format!(
         "{table}\n\n{} steps, {:.2} GFLOP, {:.1} MB moved\nparameters, gradients, Adam moments: {:.2} MB\n\
-         activations and scratch: {:.2} MB in {} slots ({:.2} MB without sharing)\ninputs: {:.2} MB\n",
+         activations and scratch: {:.2} MB in {} slots ({:.2} MB without sharing)\ninputs: {:.2} MB\ntogether: {:.2} MB\n",
         plan.steps.len(),
         flops as f64 / 1e9,
         bytes as f64 / 1e6,
@@ -279,6 +294,7 @@ pub fn table(graph: &Graph, plan: &Plan, grids: &[String]) -> String {
         plan.slot_words.len(),
         mb(plan.unshared_words),
         mb(plan.input_words),
+        plan.total_bytes(graph) as f64 / 1e6,
     )
 }
 

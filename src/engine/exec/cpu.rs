@@ -238,6 +238,10 @@ impl Executor for CpuExecutor {
         &self.plans[plan.0].plan
     }
 
+    fn allocated_bytes(&self) -> u64 {
+        self.buffers.values().map(|words| 4 * words.len() as u64).sum()
+    }
+
     fn plan_table(&self, plan: PlanId) -> String {
         plan::table(self.graph(plan), self.plan(plan), &[])
     }

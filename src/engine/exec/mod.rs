@@ -95,6 +95,9 @@ pub trait Executor {
 
     fn plan(&self, plan: PlanId) -> &Plan;
 
+    /// Bytes held for parameters, gradients, moments, inputs and slots, of all plans together.
+    fn allocated_bytes(&self) -> u64;
+
     /// What one run hands to the device: kernels, or steps of the plan where there are no kernels.
     fn dispatches(&self, plan: PlanId) -> usize {
         self.plan(plan).steps.len()

@@ -165,6 +165,10 @@ impl Executor for ReferenceExecutor {
         &self.plans[plan.0].1
     }
 
+    fn allocated_bytes(&self) -> u64 {
+        self.sets.iter().map(|set| 4 * 8 * set.params.len() as u64).sum()
+    }
+
     fn plan_table(&self, plan: PlanId) -> String {
         plan::table(self.graph(plan), self.plan(plan), &[])
     }

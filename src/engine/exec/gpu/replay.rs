@@ -468,6 +468,10 @@ impl Executor for GpuExecutor {
         self.plans[plan.0].actions.iter().filter(|action| matches!(action, Action::Dispatch { .. })).count()
     }
 
+    fn allocated_bytes(&self) -> u64 {
+        self.buffers.values().map(|(buffer, _)| buffer.size()).sum()
+    }
+
     fn plan_table(&self, plan: PlanId) -> String {
         plan::table(self.graph(plan), self.plan(plan), &self.plans[plan.0].grids)
     }
