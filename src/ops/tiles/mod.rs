@@ -333,8 +333,14 @@ impl GpuChunks {
     ) -> Result<()> {
         let shared = builder.scratch_words.len();
         let mut most: Vec<usize> = Vec::new();
-        for first in (0..self.items).step_by(self.chunk) {
-            each(builder, first, self.chunk.min(self.items - first))?;
+        let mut first = 0;
+        while first < self.items {
+            let rest = self.items - first;
+            // An odd width keeps products from moving four words at a time: the odd end of a long chunk goes alone.
+            let len = if rest >= 1024 && !rest.is_multiple_of(4) { rest / 64 * 64 } else { rest };
+            let len = len.min(self.chunk);
+            each(builder, first, len)?;
+            first += len;
             for (i, words) in builder.scratch_words.drain(shared..).enumerate() {
                 most.resize(most.len().max(i + 1), 0);
                 most[i] = most[i].max(words);
@@ -352,7 +358,7 @@ impl GpuChunks {
         let bias = has_bias.then(|| builder.input(self.hidden + 2).slice(first, len));
         let sizes = Sizes { batch: 1, m: rows, n: len, k: width };
         let product = Gemm::new(Matmul::NT, sizes, builder.input(self.hidden), weight, z);
-        gemm_gpu(builder, Gemm { bias, ..product })?;
+        gemm_gpu(builder, Gemm { bias, split_k: false, ..product })?;
         Ok(z)
     }
 
