@@ -7,6 +7,7 @@
 //!
 //! Without an adapter the gpu tests are reported as skipped; with GPUREC_REQUIRE_GPU=1 they fail.
 
+mod adapter_class;
 mod browser;
 mod domain;
 mod memory;
@@ -31,6 +32,7 @@ fn main() {
     trials.extend(domain::trials());
     trials.extend(memory::trials());
     trials.extend(small_bindings::trials());
+    trials.extend(adapter_class::trials());
     let no_browser = browser::chromium().is_none();
     trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));
     let name = "portability::browser_rejects_a_barrier_under_a_branch";

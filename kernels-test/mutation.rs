@@ -34,25 +34,25 @@ impl Op for Mutant {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> gpurec::Result<Vec<TensorType>> {
-        Linear.infer(inputs)
+        Linear::default().infer(inputs)
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
-        Linear.reference(inputs, outputs);
+        Linear::default().reference(inputs, outputs);
     }
 
     fn cpu(&self, io: &mut CpuIo) {
         if self.0 == Mutation::DroppedTerm {
             io.inputs.pop();
         }
-        Linear.cpu(io);
+        Linear::default().cpu(io);
         if self.0 == Mutation::ScaledKernel {
             io.outputs[0].f().iter_mut().for_each(|y| *y *= 1.01);
         }
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> gpurec::Result<()> {
-        Linear.gpu(builder)
+        Linear::default().gpu(builder)
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> gpurec::Result<()> {
@@ -71,7 +71,7 @@ impl Op for Mutant {
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
-        Linear.cost(inputs, outputs)
+        Linear::default().cost(inputs, outputs)
     }
 }
 

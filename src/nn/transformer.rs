@@ -155,8 +155,8 @@ impl Transformer {
         noise: Option<FeedForwardNoise>,
     ) -> Result<ValueId> {
         let name = |part: &str| format!("block{block}.{part}");
-        let (dim, inner) = (self.dim, self.inner_dim);
-        let [q, k, v] = ["query", "key", "value"].map(|part| self.linear(graph, &name(part), x, dim, dim));
+        let (dim, inner, plain) = (self.dim, self.inner_dim, Linear::default());
+        let [q, k, v] = ["query", "key", "value"].map(|part| self.linear(graph, plain, &name(part), x, dim, dim));
         let dropout = (noise.is_some() && self.attention_dropout > 0.0).then(|| AttentionDropout {
             probability: self.attention_dropout,
             site: block_site(block, PROBABILITY_SITE),
@@ -169,13 +169,13 @@ impl Transformer {
             inputs.extend(random(tokens));
         }
         let mixed = graph.add1(Attention { heads: self.heads, scale, causal: true, dropout, key_flags }, &inputs)?;
-        let attended = self.linear(graph, &name("attention_output"), mixed, dim, dim)?;
+        let attended = self.linear(graph, plain, &name("attention_output"), mixed, dim, dim)?;
         let dropped = self.hidden_dropout(noise, block_site(block, ATTENTION_SITE));
         let x = self.layer_norm(graph, &name("attention_norm"), attended, x, dropped, tokens)?;
 
-        let hidden = self.linear(graph, &name("feed_forward_in"), x, dim, inner)?;
-        let hidden = graph.add1(Activation::Gelu, &[hidden])?;
-        let mut output = self.linear(graph, &name("feed_forward_out"), hidden, inner, dim)?;
+        let gelu = Linear { activation: Some(Activation::Gelu), ..plain };
+        let hidden = self.linear(graph, gelu, &name("feed_forward_in"), x, dim, inner)?;
+        let mut output = self.linear(graph, plain, &name("feed_forward_out"), hidden, inner, dim)?;
         let site = feed_forward_site(block);
         let mut dropped = None;
         match noise {
@@ -189,10 +189,18 @@ impl Transformer {
         self.layer_norm(graph, &name("feed_forward_norm"), output, x, dropped, tokens)
     }
 
-    fn linear(&self, graph: &mut Graph, name: &str, x: ValueId, inputs: usize, outputs: usize) -> Result<ValueId> {
+    fn linear(
+        &self,
+        graph: &mut Graph,
+        op: Linear,
+        name: &str,
+        x: ValueId,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<ValueId> {
         let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], self.normal());
         let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-        graph.add1(Linear, &[x, weight, bias])
+        graph.add1(op, &[x, weight, bias])
     }
 
     /// `LN(residual + dropout(x))`

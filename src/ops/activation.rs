@@ -45,7 +45,7 @@ impl Activation {
     }
 
     /// `f(x)` and `f'(x)`.
-    fn exact(self, x: f64) -> (f64, f64) {
+    pub fn exact(self, x: f64) -> (f64, f64) {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         match self {
             Activation::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
@@ -64,6 +64,11 @@ impl Activation {
             Activation::Tanh => (x.tanh(), 1.0 - x.tanh().powi(2)),
             Activation::Softplus => (x.max(0.0) + (-x.abs()).exp().ln_1p(), sigmoid(x)),
         }
+    }
+
+    /// `y = f(x)` on the calling thread.
+    pub fn apply(self, x: &[f32], y: &mut [f32]) {
+        self.map::<false>(x, y);
     }
 
     /// `f` of `x`, or `f'` of it when `SLOPE`.
@@ -233,7 +238,7 @@ impl Op for Activation {
 
     fn cpu(&self, io: &mut CpuIo) {
         let pieces = io.outputs[0].f().par_chunks_mut(PIECE).zip(io.inputs[0].f().par_chunks(PIECE));
-        pieces.for_each(|(y, x)| self.map::<false>(x, y));
+        pieces.for_each(|(y, x)| self.apply(x, y));
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {

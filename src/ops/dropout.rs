@@ -5,7 +5,7 @@
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Param};
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
@@ -21,6 +21,25 @@ pub struct Dropout {
     /// Of dropping, in [0, 1).
     pub probability: f64,
     pub site: Site,
+}
+
+impl Dropout {
+    /// What row `n`, feature `d` is multiplied by: 0 or `1 / (1 - p)`.
+    pub fn factor(&self, rng: &Array, row_keys: &Array, n: usize, d: usize) -> f64 {
+        let (state, keys) = (RngState::from_words(rng.u()), row_keys.u());
+        let word = state.word(self.site, keys[2 * n], keys[2 * n + 1], d as u32);
+        if word >= drop_threshold(self.probability) { 1.0 / (1.0 - self.probability) } else { 0.0 }
+    }
+}
+
+/// The parameters `site`, `threshold`, `keep_scale` of a kernel that may drop.
+pub fn drop_params(dropout: Option<Dropout>) -> [Param; 3] {
+    match dropout {
+        Some(Dropout { probability, site }) => {
+            [site.0.into(), drop_threshold(probability).into(), (1.0 / (1.0 - probability)).into()]
+        }
+        None => [0u32.into(), 0u32.into(), 1.0.into()],
+    }
 }
 
 /// Rows that one worker draws.
@@ -39,23 +58,19 @@ impl Op for Dropout {
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
-        let (x, state, keys) = (inputs[0], RngState::from_words(inputs[1].u()), inputs[2].u());
-        for (i, y) in outputs[0].f_mut().iter_mut().enumerate() {
-            let (n, d) = (i / x.width(), i % x.width());
-            let word = state.word(self.site, keys[2 * n], keys[2 * n + 1], d as u32);
-            *y = if word >= drop_threshold(self.probability) { x.f()[i] / (1.0 - self.probability) } else { 0.0 };
+        let width = inputs[0].width();
+        for (i, (y, x)) in outputs[0].f_mut().iter_mut().zip(inputs[0].f()).enumerate() {
+            *y = x * self.factor(inputs[1], inputs[2], i / width, i % width);
         }
     }
 
     fn cpu(&self, io: &mut CpuIo) {
         let (x, width) = (io.inputs[0].f(), io.inputs[0].width());
-        let (state, keys) = (RngState::from_words(io.inputs[1].u()), io.inputs[2].u());
+        let draws = Draws { dropout: *self, rng: io.inputs[1].u(), row_keys: io.inputs[2].u() };
         let blocks = io.outputs[0].f().par_chunks_mut(ROW_BLOCK * width).zip(x.par_chunks(ROW_BLOCK * width));
-        blocks.zip(keys.par_chunks(2 * ROW_BLOCK)).for_each(|((y, x), keys)| {
-            simd::vectorised(
-                #[inline(always)]
-                || drop_rows(*self, state, keys, width, x, y),
-            )
+        blocks.enumerate().for_each(|(block, (y, x))| {
+            y.copy_from_slice(x);
+            drop_rows(block * ROW_BLOCK, width, y, draws);
         });
     }
 
@@ -63,8 +78,8 @@ impl Op for Dropout {
         let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
         let bindings =
             [(builder.input(0), Read), (builder.input(1), Read), (builder.input(2), Read), (builder.output(0), Write)];
-        let (threshold, scale) = (drop_threshold(self.probability), 1.0 / (1.0 - self.probability));
-        let params = [(rows * width).into(), width.into(), self.site.0.into(), threshold.into(), scale.into()];
+        let mut params = vec![(rows * width).into(), width.into()];
+        params.extend(drop_params(Some(*self)));
         let groups = (rows * width.div_ceil(4)).div_ceil(64);
         builder.dispatch(shader!("dropout"), &[], &bindings, &params, groups)
     }
@@ -128,16 +143,40 @@ pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, mut 
     }
 }
 
-#[inline(always)]
-fn drop_rows(dropout: Dropout, state: RngState, keys: &[u32], width: usize, x: &[f32], y: &mut [f32]) {
-    let (threshold, scale) = (drop_threshold(dropout.probability), (1.0 / (1.0 - dropout.probability)) as f32);
-    for ((y, x), key) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(keys.chunks_exact(2)) {
-        draw_row(state, dropout.site, key, width, |first, words| {
-            for ((y, x), word) in y[first..].iter_mut().zip(&x[first..]).zip(words) {
-                *y = if *word >= threshold { x * scale } else { 0.0 };
+/// Dropout with what it draws from.
+#[derive(Clone, Copy)]
+pub struct Draws<'a> {
+    pub dropout: Dropout,
+    pub rng: &'a [u32],
+    /// `[N, 2]` of the whole tensor.
+    pub row_keys: &'a [u32],
+}
+
+impl Draws<'_> {
+    /// Multiplies row `n` by its mask.
+    #[inline(always)]
+    pub fn apply(&self, n: usize, row: &mut [f32]) {
+        let (state, width) = (RngState::from_words(self.rng), row.len());
+        let threshold = drop_threshold(self.dropout.probability);
+        let scale = (1.0 / (1.0 - self.dropout.probability)) as f32;
+        draw_row(state, self.dropout.site, &self.row_keys[2 * n..2 * n + 2], width, |first, words| {
+            for (x, word) in row[first..].iter_mut().zip(words) {
+                *x = if *word >= threshold { *x * scale } else { 0.0 };
             }
         });
     }
+}
+
+/// Multiplies the rows from `first` on by their masks.
+pub fn drop_rows(first: usize, width: usize, rows: &mut [f32], draws: Draws) {
+    simd::vectorised(
+        #[inline(always)]
+        || {
+            for (n, row) in (first..).zip(rows.chunks_exact_mut(width)) {
+                draws.apply(n, row);
+            }
+        },
+    );
 }
 
 pub const KERNELS: &[Kernel] = &[("dropout", build)];

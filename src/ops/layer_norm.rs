@@ -11,24 +11,17 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::rng::{RngState, Site, drop_threshold};
+use crate::engine::rng::Site;
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::dropout::Dropout;
+use crate::ops::dropout::{Draws, Dropout, drop_params, drop_rows};
 use crate::ops::matmul::sum_slabs_gpu;
 use crate::shader;
-use cpu::{Affine, Block, Draws, Saved};
+use cpu::{Affine, Block, Saved};
 use rayon::prelude::*;
 
 #[path = "layer_norm/cpu.rs"]
 mod cpu;
-
-/// The factor that dropout gives row `n`, feature `d`: 0 or `1 / (1 - p)`.
-fn drop_factor(dropout: Dropout, rng: &Array, row_keys: &Array, n: usize, d: usize) -> f64 {
-    let (state, keys) = (RngState::from_words(rng.u()), row_keys.u());
-    let word = state.word(dropout.site, keys[2 * n], keys[2 * n + 1], d as u32);
-    if word >= drop_threshold(dropout.probability) { 1.0 / (1.0 - dropout.probability) } else { 0.0 }
-}
 
 /// Inputs `x[N, D]`, `weight[D]`, `bias[D]`, then `residual[N, D]` when `residual`, then `rng[4]`, `row_keys[N, 2]`
 /// (logical sequence, position) when `dropout`; outputs `y[N, D]`, `sum[N, D]` (saved), `stats[N, 2]` (mean, rstd).
@@ -70,7 +63,7 @@ impl Op for LayerNorm {
         for n in 0..x.rows() {
             let sum: Vec<f64> = (0..width)
                 .map(|d| {
-                    let drawn = |dropout| drop_factor(dropout, inputs[self.rng_at()], inputs[self.rng_at() + 1], n, d);
+                    let drawn = |drop: Dropout| drop.factor(inputs[self.rng_at()], inputs[self.rng_at() + 1], n, d);
                     let factor = self.dropout.map_or(1.0, drawn);
                     x.row(n)[d] * factor + if self.residual { inputs[3].row(n)[d] } else { 0.0 }
                 })
@@ -144,15 +137,6 @@ impl Op for LayerNorm {
     }
 }
 
-fn drop_params(dropout: Option<Dropout>) -> [crate::engine::exec::gpu::kernel::Param; 3] {
-    match dropout {
-        Some(Dropout { probability, site }) => {
-            [site.0.into(), drop_threshold(probability).into(), (1.0 / (1.0 - probability)).into()]
-        }
-        None => [0u32.into(), 0u32.into(), 1.0.into()],
-    }
-}
-
 /// Inputs `dy`, `sum`, `stats`, `weight`, (`rng`, `row_keys`), (`dsum` from other uses of the sum); outputs
 /// `dsum[N, D]` (the residual's gradient), `dweight[D]`, `dbias[D]`, and `dx[N, D]` when there is dropout.
 #[derive(Clone, Copy, Debug)]
@@ -195,7 +179,7 @@ impl Op for LayerNormGradient {
                 outputs[1].f_mut()[d] += dy.row(n)[d] * xhat[d];
                 outputs[2].f_mut()[d] += dy.row(n)[d];
                 if let Some(dropout) = self.dropout {
-                    let factor = drop_factor(dropout, inputs[4], inputs[5], n, d);
+                    let factor = dropout.factor(inputs[4], inputs[5], n, d);
                     outputs[3].f_mut()[n * width + d] = dsum * factor;
                 }
             }
@@ -229,10 +213,7 @@ impl Op for LayerNormGradient {
             let (dsum, draws) = (&*dsum.f(), Draws { dropout, rng: io.inputs[4].u(), row_keys: io.inputs[5].u() });
             dx.f().par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, rows)| {
                 rows.copy_from_slice(&dsum[block * ROW_BLOCK * width..][..rows.len()]);
-                simd::vectorised(
-                    #[inline(always)]
-                    || cpu::drop_rows(block * ROW_BLOCK, width, rows, draws),
-                );
+                drop_rows(block * ROW_BLOCK, width, rows, draws);
             });
         }
     }

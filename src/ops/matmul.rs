@@ -5,13 +5,17 @@
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access, Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::shader;
+pub use gpu::{Gemm, Launch};
 use rayon::prelude::*;
+
+#[path = "matmul/gpu.rs"]
+mod gpu;
 
 /// Inputs `a[.., M, K]` (`[.., K, M]` when `trans_a`), `b[.., K, N]` (`[.., N, K]` when `trans_b`); output `y[.., M, N]`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -220,42 +224,17 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
     }
 }
 
-/// One product on the GPU: `y = a b (+ bias) (+ y)`.
-#[derive(Clone, Copy, Debug)]
-pub struct Gemm {
-    pub form: Matmul,
-    pub sizes: Sizes,
-    pub a: Region,
-    pub b: Region,
-    /// `[N]`, added to every row.
-    pub bias: Option<Region>,
-    pub y: Region,
-    pub accumulate: bool,
-}
-
-impl Gemm {
-    pub fn new(form: Matmul, sizes: Sizes, a: Region, b: Region, y: Region) -> Self {
-        Gemm { form, sizes, a, b, bias: None, y, accumulate: false }
-    }
-}
-
-const TILE: usize = 64;
-
 /// Appends the dispatches of a product.
 pub fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
-    let Sizes { batch, m, n, k } = gemm.sizes;
-    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE) * batch;
-    let slices = if tiles < 32 && k >= 512 && gemm.bias.is_none() { k.div_ceil(256).min(64) } else { 1 };
-    let k_slice = k.div_ceil(slices).next_multiple_of(16);
-    let target = if slices > 1 { builder.scratch(slices * batch * m * n) } else { gemm.y };
-    let access = |accumulate: bool| if accumulate { Access::Update } else { Access::Write };
-    let accumulate = gemm.accumulate && slices == 1;
-    let consts = [("TRANS_A", u32::from(gemm.form.trans_a)), ("TRANS_B", u32::from(gemm.form.trans_b))];
-    let bindings = [(gemm.a, Read), (gemm.b, Read), (gemm.bias.unwrap_or(gemm.b), Read), (target, access(accumulate))];
-    let params =
-        [m.into(), n.into(), k.into(), batch.into(), k_slice.into(), gemm.bias.is_some().into(), accumulate.into()];
-    builder.dispatch(shader!("gemm"), &consts, &bindings, &params, tiles * slices)?;
-    if slices > 1 { sum_slabs_gpu(builder, target, gemm.y, slices, gemm.accumulate) } else { Ok(()) }
+    let Launch { mut consts, params, groups, slices } = gemm.launch(builder.limits.adapter);
+    let sliced = slices > 1;
+    let target = if sliced { builder.scratch(slices * gemm.y.len) } else { gemm.y };
+    let accumulate = gemm.accumulate && !sliced;
+    consts.extend([("BIAS", u32::from(gemm.bias.is_some())), ("ACCUMULATE", u32::from(accumulate))]);
+    let access = if accumulate { Update } else { Write };
+    let bindings = [(gemm.a, Read), (gemm.b, Read), (gemm.bias.unwrap_or(gemm.b), Read), (target, access)];
+    builder.dispatch(shader!("gemm"), &consts, &bindings, &params, groups)?;
+    if sliced { sum_slabs_gpu(builder, target, gemm.y, slices, gemm.accumulate) } else { Ok(()) }
 }
 
 /// `y (+)= sum of the slabs of x`, in order; each slab has the length of `y`.
@@ -288,6 +267,11 @@ pub fn cases() -> Vec<Case> {
     for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
         cases.extend([(1, 1, 1, 1), (2, 3, 65, 2), (1, 63, 64, 130)].map(|sizes| case(sizes, trans_a, trans_b)));
     }
-    cases.push(case((1, 5, 7, 2500), true, false));
+    // Many multiply-adds, for the large tiles: parts of tiles, rows that are and are not multiples of 4, thin outputs,
+    // inner dimensions that are cut into slices.
+    cases.extend([(false, false), (true, true)].map(|(a, b)| case((1, 131, 68, 129), a, b)));
+    cases.extend([(false, true), (true, false)].map(|(a, b)| case((1, 132, 67, 132), a, b)));
+    cases.extend([case((2, 3, 1300, 140), false, true), case((1, 1300, 7, 132), false, false)]);
+    cases.extend([case((1, 5, 7, 2500), true, false), case((1, 36, 40, 2050), true, false)]);
     cases
 }

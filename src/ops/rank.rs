@@ -132,7 +132,7 @@ impl Op for Rank {
                 let a = hidden.slice(first * BLOCK * width, batch * m * width);
                 let b = own_items.slice(first * BLOCK * width, batch * BLOCK * width);
                 let y = pairs.slice(first * BLOCK * BLOCK, batch * m * BLOCK);
-                gemm_gpu(builder, Gemm::new(Matmul::NT, sizes, a, b, y))?;
+                gemm_gpu(builder, Gemm { split_k: false, ..Gemm::new(Matmul::NT, sizes, a, b, y) })?;
             }
         }
         let bias = if has_bias { builder.input(2) } else { pairs };
@@ -200,6 +200,16 @@ pub fn cases() -> Vec<Case> {
     };
     let some =
         |n: usize, v: u32| (0..n as u32).map(|i| if i % 6 == 1 { NONE } else { (i * 7) % v }).collect::<Vec<_>>();
+    // Scores that are rounded, each several times: the target's is the same product in another place of another shape.
+    let (wide_rows, wide_items, wide) = (200, 610, 600);
+    let some_values = |len: usize, step: usize| (0..len).map(move |i| ((i * step) % 1009) as f32 / 997.0 - 0.5);
+    let repeated = some_values(10 * wide, 7919).collect::<Vec<_>>().repeat(wide_items / 10);
+    let (offsets, seen) = histories(wide_rows, wide_items);
+    let wide_case = Case::new(KERNELS[0], "every score several times")
+        .constant("hidden", &[wide_rows, wide], some_values(wide_rows * wide, 104_729).collect())
+        .constant("weight", &[wide_items, wide], repeated)
+        .random_ids("target", &[wide_rows], wide_items as u32);
+    let wide_case = wide_case.ids("seen_offsets", &[wide_rows + 1], &offsets).ids("seen_items", &[seen.len()], &seen);
     let equal = Case::new(KERNELS[0], "all scores equal").constant("hidden", &[3, 2], vec![1.0; 6]);
     let equal = equal.constant("weight", &[70, 2], vec![0.5; 140]).ids("target", &[3], &[0, 35, 69]);
     vec![
@@ -213,6 +223,7 @@ pub fn cases() -> Vec<Case> {
         ),
         case("many rows ", 650, 300, 1).ids("target", &[650], &some(650, 290)).attr("items", 290),
         case("many items ", 3, 4300, 2).ids("target", &[3], &[4299, 0, 4096]),
+        wide_case,
         equal.ids("seen_offsets", &[4], &[0, 1, 3, 4]).ids("seen_items", &[4], &[0, 34, 36, 68]),
     ]
 }

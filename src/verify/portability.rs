@@ -2,24 +2,27 @@
 
 use super::{Checked, Failure, Outcome};
 use crate::engine::case::Case;
-use crate::engine::exec::gpu::kernel::{GpuBuilder, GpuLimits, KernelKey};
+use crate::engine::exec::gpu::kernel::{AdapterClass, GpuBuilder, GpuLimits, KernelKey};
 use crate::verify::program::Program;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use std::collections::{BTreeMap, HashSet};
 
 /// WebGPU's default limits, which every adapter must allow.
-const WEB: GpuLimits = GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20 };
+fn web(adapter: AdapterClass) -> GpuLimits {
+    GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20, adapter }
+}
 const MAX_STORAGE_BUFFERS: usize = 8;
 
-/// All kernels, with their constants, that the cases dispatch, gradients included.
+/// All kernels, with their constants, that the cases dispatch on any class of adapter, gradients included.
 pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
     let (mut seen, mut keys) = (HashSet::new(), Vec::new());
     for case in cases {
         let graph = Program::new(case, &BTreeMap::new())?.graph;
-        for node in &graph.nodes {
+        let classes = [AdapterClass::Hardware, AdapterClass::Software];
+        for (node, adapter) in graph.nodes.iter().flat_map(|node| classes.map(|class| (node, class))) {
             let (inputs, outputs) = graph.node_types(node);
-            let mut builder = GpuBuilder::new(&inputs, &outputs, WEB);
+            let mut builder = GpuBuilder::new(&inputs, &outputs, web(adapter));
             node.op.gpu(&mut builder)?;
             for dispatch in builder.dispatches {
                 if dispatch.bindings.len() > MAX_STORAGE_BUFFERS {

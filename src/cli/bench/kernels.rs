@@ -236,7 +236,7 @@ fn linear(shape: &Shape, backward: bool) -> Result<Work> {
     let weight = normal(&mut graph, "weight", [hidden, dim], 0.1);
     let bias = normal(&mut graph, "bias", [hidden], 0.1);
     let dy = normal(&mut graph, "dy", [rows, hidden], 1.0);
-    let y = graph.add1(Linear, &[x, weight, bias])?;
+    let y = graph.add1(Linear::default(), &[x, weight, bias])?;
     let work = Work::new(graph, Feed::default(), vec![y]);
     if backward { work.with_gradients(y, dy, &[x, weight, bias]) } else { Ok(work) }
 }

@@ -1,34 +1,9 @@
 //! LayerNorm of a block of rows on one core. Sums run in sixteen lanes that are added in a fixed order, so the compiler
 //! can keep them in vector registers and the result does not depend on the instruction set's width.
 
-use crate::engine::rng::{RngState, drop_threshold};
-use crate::ops::dropout::{Dropout, draw_row};
+use crate::ops::dropout::Draws;
 
 const LANES: usize = 16;
-
-/// Dropout with what it draws from.
-#[derive(Clone, Copy)]
-pub struct Draws<'a> {
-    pub dropout: Dropout,
-    pub rng: &'a [u32],
-    /// `[N, 2]` of the whole tensor.
-    pub row_keys: &'a [u32],
-}
-
-impl Draws<'_> {
-    /// Multiplies row `n` by its mask.
-    #[inline(always)]
-    fn apply(&self, n: usize, row: &mut [f32]) {
-        let (state, width) = (RngState::from_words(self.rng), row.len());
-        let threshold = drop_threshold(self.dropout.probability);
-        let scale = (1.0 / (1.0 - self.dropout.probability)) as f32;
-        draw_row(state, self.dropout.site, &self.row_keys[2 * n..2 * n + 2], width, |first, words| {
-            for (x, word) in row[first..].iter_mut().zip(words) {
-                *x = if *word >= threshold { *x * scale } else { 0.0 };
-            }
-        });
-    }
-}
 
 /// `sum_i f(a_i, b_i)`
 #[inline(always)]
@@ -127,13 +102,5 @@ pub fn gradient(first: usize, saved: Saved, dsum: &mut [f32], partial: &mut [f32
         if let Some(further) = saved.further {
             dsum.iter_mut().zip(&further[row]).for_each(|(s, f)| *s += f);
         }
-    }
-}
-
-/// Multiplies the rows from `first` on by their masks.
-#[inline(always)]
-pub fn drop_rows(first: usize, width: usize, rows: &mut [f32], draws: Draws) {
-    for (n, row) in (first..).zip(rows.chunks_exact_mut(width)) {
-        draws.apply(n, row);
     }
 }

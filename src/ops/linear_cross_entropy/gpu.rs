@@ -3,8 +3,9 @@
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
 use crate::error::Result;
 use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu, sum_slabs_gpu};
-use crate::ops::tiles::GpuChunks;
+use crate::ops::tiles::{GpuChunks, item_ranges};
 use crate::shader;
+use std::ops::Range;
 
 /// What is scored, and the targets: inputs `hidden`, `weight`, (`bias`), `target`, ...
 pub(super) struct GpuProblem {
@@ -98,7 +99,7 @@ const KEPT_ROWS: usize = 256;
 /// Outputs `loss`, `lse`, `dhidden`, `dweight`, (`dbias`): from logits that are kept for a block of rows where enough of
 /// them fit the scratch, else one after the other.
 pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) -> Result<()> {
-    let &GpuProblem { rows, width, table_rows, items, has_bias, target } = problem;
+    let &GpuProblem { rows, width, table_rows, items, target, .. } = problem;
     let most = b.limits.scratch_words.min(b.limits.binding_words);
     let fits = most / table_rows / 64 * 64;
     let table_binds = table_rows * width <= b.limits.binding_words;
@@ -108,24 +109,38 @@ pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) 
     }
     let block = fits.min(rows);
     let (logits, stats) = (b.scratch(block * table_rows), b.scratch(3 * block));
-    let (weight, dweight) = (b.input(1), b.output(3));
-    b.repeat((0..rows).step_by(block), |b, first| {
-        let m = block.min(rows - first);
-        let of_rows = |region: Region, words: usize| region.slice(first * words, m * words);
-        let z = logits.slice(0, m * table_rows);
+    let (weight, dweight, has_bias) = (b.input(1), b.output(3), problem.has_bias);
+    let chunks = item_ranges(table_rows, table_rows.next_multiple_of(64));
+    b.repeat((0..rows).step_by(block), |b, first_row| {
+        let m = block.min(rows - first_row);
+        let of_rows = |region: Region, words: usize| region.slice(first_row * words, m * words);
+        let of_items = |region: Region, items: &Range<usize>| region.slice(items.start * width, items.len() * width);
+        let logits_of = |items: &Range<usize>| logits.slice(items.start * m, items.len() * m);
         let [hidden, target, dloss] = [of_rows(b.input(0), width), of_rows(target, 1), of_rows(dloss, 1)];
         let [loss, lse] = [of_rows(b.output(0), 1), of_rows(b.output(1), 1)];
-        let bias = has_bias.then(|| b.input(2));
-        let sizes = Sizes { batch: 1, m, n: table_rows, k: width };
-        gemm_gpu(b, Gemm { bias, ..Gemm::new(Matmul::NT, sizes, hidden, weight, z) })?;
-        fold(b, (z, m, table_rows), (0, items), items, [target, stats, loss, lse])?;
-        to_dz(b, (z, m), (0, table_rows), items, [target, lse, dloss])?;
-        let sizes = Sizes { batch: 1, m: table_rows, n: width, k: m };
-        gemm_gpu(b, Gemm { accumulate: first > 0, ..Gemm::new(Matmul::TN, sizes, z, hidden, dweight) })?;
-        let sizes = Sizes { batch: 1, m, n: width, k: table_rows };
         let dhidden = of_rows(b.output(2), width);
-        gemm_gpu(b, Gemm::new(Matmul::NN, sizes, z, weight, dhidden))?;
-        let dbias = has_bias.then(|| b.output(4));
-        dbias.map_or(Ok(()), |dbias| bias_gradient(b, z, (m, table_rows), dbias, first > 0))
+        for chunk in &chunks {
+            let (z, n) = (logits_of(chunk), chunk.len());
+            let bias = has_bias.then(|| b.input(2).slice(chunk.start, n));
+            let sizes = Sizes { batch: 1, m, n, k: width };
+            gemm_gpu(b, Gemm { bias, ..Gemm::new(Matmul::NT, sizes, hidden, of_items(weight, chunk), z) })?;
+            // Items behind the vocabulary take no part in the loss.
+            let counted = n.min(items.saturating_sub(chunk.start));
+            if counted > 0 {
+                fold(b, (z, m, n), (chunk.start, counted), items, [target, stats, loss, lse])?;
+            }
+        }
+        b.repeat(&chunks, |b, chunk| {
+            let (z, n) = (logits_of(chunk), chunk.len());
+            to_dz(b, (z, m), (chunk.start, n), items, [target, lse, dloss])?;
+            let sizes = Sizes { batch: 1, m: n, n: width, k: m };
+            let product = Gemm::new(Matmul::TN, sizes, z, hidden, of_items(dweight, chunk));
+            gemm_gpu(b, Gemm { accumulate: first_row > 0, ..product })?;
+            let sizes = Sizes { batch: 1, m, n: width, k: n };
+            let product = Gemm::new(Matmul::NN, sizes, z, of_items(weight, chunk), dhidden);
+            gemm_gpu(b, Gemm { accumulate: chunk.start > 0, ..product })?;
+            let dbias = has_bias.then(|| b.output(4).slice(chunk.start, n));
+            dbias.map_or(Ok(()), |dbias| bias_gradient(b, z, (m, n), dbias, first_row > 0))
+        })
     })
 }

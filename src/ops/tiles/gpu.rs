@@ -3,9 +3,24 @@
 use crate::engine::exec::gpu::kernel::{GpuBuilder, Region};
 use crate::error::Result;
 use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
+use std::ops::Range;
 
 /// Most items of a chunk on a GPU: enough to fill one, few enough for a test to have two.
 const MOST_CHUNK: usize = 4096;
+
+/// Chunks of at most `most` items (a multiple of 64). An odd width keeps products from moving four words at a time, so the
+/// odd end of a long chunk goes alone.
+pub fn item_ranges(items: usize, most: usize) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut first = 0;
+    while first < items {
+        let rest = items - first;
+        let even = if rest >= 1024 && !rest.is_multiple_of(4) { rest / 64 * 64 } else { rest };
+        ranges.push(first..first + even.min(most));
+        first += even.min(most);
+    }
+    ranges
+}
 
 /// Scores on a GPU, a chunk of items at a time in scratch.
 pub struct GpuChunks {
@@ -39,9 +54,8 @@ impl GpuChunks {
         builder: &mut GpuBuilder,
         mut each: impl FnMut(&mut GpuBuilder, usize, usize) -> Result<()>,
     ) -> Result<()> {
-        builder.repeat((0..self.items).step_by(self.chunk), |builder, first| {
-            each(builder, first, self.chunk.min(self.items - first))
-        })
+        let ranges = item_ranges(self.items, self.chunk);
+        builder.repeat(ranges, |builder, items| each(builder, items.start, items.len()))
     }
 
     /// Appends the product that makes `z[N, len]` for the items from `first` on.
@@ -52,7 +66,7 @@ impl GpuChunks {
         let bias = has_bias.then(|| builder.input(self.hidden + 2).slice(first, len));
         let sizes = Sizes { batch: 1, m: rows, n: len, k: width };
         let product = Gemm::new(Matmul::NT, sizes, builder.input(self.hidden), weight, z);
-        gemm_gpu(builder, Gemm { bias, ..product })?;
+        gemm_gpu(builder, Gemm { bias, split_k: false, ..product })?;
         Ok(z)
     }
 

@@ -13,7 +13,7 @@ mod gradient;
 mod steady;
 
 pub use crate::engine::tensor::NONE;
-pub use gpu::GpuChunks;
+pub use gpu::{GpuChunks, item_ranges};
 pub use gradient::{Gradients, gradient, gradient_scratch};
 pub use steady::SteadyScorer;
 

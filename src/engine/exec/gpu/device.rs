@@ -1,6 +1,6 @@
 //! Adapters and devices: what is there, which one to use, and what it allows.
 
-use super::kernel::{GpuLimits, KernelKey};
+use super::kernel::{AdapterClass, GpuLimits, KernelKey};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -139,12 +139,13 @@ impl Device {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             uncaptured.lock().expect("no panic while held").get_or_insert(error.to_string());
         }));
+        let adapter = if summaries[index].is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let binding_words = (limits.max_storage_buffer_binding_size / 4) as usize;
         Ok(Device {
             summary: summaries[index].clone(),
             device,
             queue,
-            limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20) },
+            limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20), adapter },
             timestamps,
             pipelines: HashMap::new(),
             failure,

@@ -1,7 +1,7 @@
 //! How an op says what runs on a GPU: shader, constants, bindings with declared intent, grid.
 //!
-//! A kernel's source is a generated block of `const` lines, the file, and the library files that it names in
-//! `//include NAME` lines. Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
+//! A kernel's source is a generated block of `const` lines, the file, and the library files that it names in lines
+//! `//include NAME` or, where types or bindings depend on a constant, `//include NAME if CONST=VALUE`. Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
 //! uniform, so that one compiled kernel serves all shapes.
 
 use crate::engine::tensor::TensorType;
@@ -27,8 +27,16 @@ macro_rules! shader {
 
 /// Files that shaders may include.
 const LIBRARY: &[(&str, &str)] = &[
+    ("activation", include_str!("../../../../shaders/lib/activation.wgsl")),
+    ("gemm_operands", include_str!("../../../../shaders/lib/gemm_operands.wgsl")),
+    ("gemm_quads", include_str!("../../../../shaders/lib/gemm_quads.wgsl")),
+    ("gemm_registers", include_str!("../../../../shaders/lib/gemm_registers.wgsl")),
+    ("gemm_tiles", include_str!("../../../../shaders/lib/gemm_tiles.wgsl")),
+    ("gemm_words", include_str!("../../../../shaders/lib/gemm_words.wgsl")),
     ("grid", include_str!("../../../../shaders/lib/grid.wgsl")),
     ("head", include_str!("../../../../shaders/lib/head.wgsl")),
+    ("linear_quads", include_str!("../../../../shaders/lib/linear_quads.wgsl")),
+    ("linear_words", include_str!("../../../../shaders/lib/linear_words.wgsl")),
     ("math", include_str!("../../../../shaders/lib/math.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),
@@ -57,11 +65,23 @@ impl KernelKey {
         let mut text: String =
             self.consts.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect();
         for line in self.shader.source.lines().filter_map(|line| line.strip_prefix("//include ")) {
-            let library = LIBRARY.iter().find(|(name, _)| *name == line.trim());
-            text.push_str(library.unwrap_or_else(|| panic!("{} includes unknown `{line}`", self.shader.name)).1);
+            let (name, condition) = line.split_once(" if ").map_or((line, None), |(name, rest)| (name, Some(rest)));
+            if condition.is_none_or(|condition| self.holds(condition)) {
+                let library = LIBRARY.iter().find(|(library, _)| *library == name.trim());
+                text.push_str(library.unwrap_or_else(|| panic!("{} includes unknown `{line}`", self.shader.name)).1);
+            }
         }
         text.push_str(self.shader.source);
         text
+    }
+
+    /// Whether `CONST=VALUE` is true of this kernel.
+    fn holds(&self, condition: &str) -> bool {
+        let wanted =
+            condition.split_once('=').and_then(|(name, value)| Some((name, value.trim().parse::<u32>().ok()?)));
+        let (name, value) = wanted.unwrap_or_else(|| panic!("{}: `{condition}` is no CONST=VALUE", self.shader.name));
+        let held = self.consts.iter().find(|(held, _)| *held == name);
+        held.unwrap_or_else(|| panic!("{} has no constant {name}", self.shader.name)).1 == value
     }
 }
 
@@ -163,6 +183,15 @@ impl Dispatch {
     }
 }
 
+/// What kernels are made for: an op may have other tiles, even another kernel, for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterClass {
+    /// A GPU: workgroup memory is near, neighbouring threads share loads.
+    Hardware,
+    /// The host's cores: workgroup memory costs what all memory costs, every load counts, barriers are expensive.
+    Software,
+}
+
 /// What the plan may assume of an adapter.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuLimits {
@@ -170,6 +199,7 @@ pub struct GpuLimits {
     pub binding_words: usize,
     /// Scratch an op should stay below, in words.
     pub scratch_words: usize,
+    pub adapter: AdapterClass,
 }
 
 /// Collects the dispatches of one node.

@@ -210,10 +210,12 @@ impl GpuExecutor {
                 }];
                 for ((region, _), binding) in dispatch.bindings.iter().zip(1..) {
                     let place = place_of(region.operand);
+                    // Shaders may see vectors of four words; every place has room up to a multiple of 64.
+                    let words = region.len.max(1).next_multiple_of(4);
                     let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer: &self.buffers[&place.buffer].0,
                         offset: 4 * (place.offset + region.offset) as u64,
-                        size: std::num::NonZeroU64::new(4 * region.len.max(1) as u64),
+                        size: std::num::NonZeroU64::new(4 * words as u64),
                     });
                     entries.push(wgpu::BindGroupEntry { binding, resource });
                 }
