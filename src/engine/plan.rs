@@ -60,7 +60,7 @@ struct Class {
 
 /// Words of a slot that holds so many: a multiple of what a binding may start at.
 fn slot_words(words: usize) -> usize {
-    words.max(1).next_multiple_of(ALIGN_WORDS)
+    words.next_multiple_of(ALIGN_WORDS)
 }
 
 /// Something that needs a slot from its first to its last step.
@@ -198,12 +198,12 @@ impl<'g> Planner<'g> {
         let mut wanted: Vec<Want> = homeless
             .map(|c| {
                 let Class { len, first, last, .. } = self.classes[c];
-                Want { words: slot_words(len), first, last, owner: Owner::Class(c) }
+                Want { words: len.max(1), first, last, owner: Owner::Class(c) }
             })
             .collect();
         for (step, areas) in scratch.iter().enumerate() {
             let area = |(area, &words): (usize, &usize)| Want {
-                words: slot_words(words),
+                words: words.max(1),
                 first: step,
                 last: step,
                 owner: Owner::Scratch { step, area },
@@ -217,7 +217,7 @@ impl<'g> Planner<'g> {
         for &Want { words, first, last, owner } in &wanted {
             let free = slots.iter().position(|(_, busy)| share && busy.iter().all(|&(f, l)| last < f || l < first));
             let slot = free.unwrap_or_else(|| {
-                slots.push((words, Vec::new()));
+                slots.push((slot_words(words), Vec::new()));
                 slots.len() - 1
             });
             slots[slot].1.push((first, last));
@@ -247,7 +247,7 @@ impl<'g> Planner<'g> {
             places,
             slot_words: slots.iter().map(|(words, _)| *words).collect(),
             input_words: self.input_words,
-            unshared_words: wanted.iter().map(|want| want.words).sum(),
+            unshared_words: wanted.iter().map(|want| slot_words(want.words)).sum(),
         }
     }
 }
