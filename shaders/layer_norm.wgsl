@@ -11,7 +11,7 @@ struct Params { rows: u32, width: u32, eps: f32, site: u32, threshold: u32, keep
 @group(0) @binding(5) var<storage, read> rng: array<u32>;          // (4) when DROPOUT
 @group(0) @binding(6) var<storage, read> row_keys: array<u32>;     // (rows, 2): sequence, position
 @group(0) @binding(7) var<storage, read_write> y: array<f32>;      // (rows, width)
-@group(0) @binding(8) var<storage, read_write> sums: array<f32>;   // (rows, width)
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;   // (rows, width) when SUM
 
 fn summand(row: u32, column: u32) -> f32 {
     let i = row * p.width + column;
@@ -27,6 +27,13 @@ fn summand(row: u32, column: u32) -> f32 {
     return value;
 }
 
+fn summed(i: u32) -> f32 {
+    if (SUM == 1u) {
+        return sums[i];
+    }
+    return x[i];
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = flat_group(group) * 64u + lane;
@@ -35,18 +42,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var mean = 0.0;
         for (var d = 0u; d < p.width; d += 1u) {
             let s = summand(row, d);
-            sums[base + d] = s;
+            if (SUM == 1u) {
+                sums[base + d] = s;
+            }
             mean += s;
         }
         mean /= f32(p.width);
         var variance = 0.0;
         for (var d = 0u; d < p.width; d += 1u) {
-            let centred = sums[base + d] - mean;
+            let centred = summed(base + d) - mean;
             variance += centred * centred;
         }
         let rstd = 1.0 / sqrt(variance / f32(p.width) + p.eps);
         for (var d = 0u; d < p.width; d += 1u) {
-            y[base + d] = (sums[base + d] - mean) * rstd * weight[d] + bias[d];
+            y[base + d] = (summed(base + d) - mean) * rstd * weight[d] + bias[d];
         }
     }
 }

@@ -24,7 +24,8 @@ use rayon::prelude::*;
 mod cpu;
 
 /// Inputs `x[N, D]`, `weight[D]`, `bias[D]`, then `residual[N, D]` when `residual`, then `rng[4]`, `row_keys[N, 2]`
-/// (logical sequence, position) when `dropout`; outputs `y[N, D]`, `sum[N, D]` (saved), `stats[N, 2]` (mean, rstd).
+/// (logical sequence, position) when `dropout`; outputs `y[N, D]`, `stats[N, 2]` (saved: mean, rstd), and `sum[N, D]` where
+/// that differs from `x`.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
     pub eps: f64,
@@ -41,6 +42,11 @@ impl LayerNorm {
     fn rng_at(&self) -> usize {
         if self.residual { 4 } else { 3 }
     }
+
+    /// Whether what is normalised is more than `x`.
+    fn has_sum(&self) -> bool {
+        self.residual || self.dropout.is_some()
+    }
 }
 
 const ROW_BLOCK: usize = 64;
@@ -55,7 +61,9 @@ impl Op for LayerNorm {
         let fits = x.shape.len() == 2 && inputs[1].len() == x.width() && inputs[2].len() == x.width();
         expect("layer_norm", fits, || format!("x is {x}, weight {}, bias {}", inputs[1], inputs[2]))?;
         expect("layer_norm", !self.residual || inputs[3] == x, || "the residual must look like x".into())?;
-        Ok(vec![x.clone(), x.clone(), TensorType::f32(&[x.rows(), 2])])
+        let mut outputs = vec![x.clone(), TensorType::f32(&[x.rows(), 2])];
+        outputs.extend(self.has_sum().then(|| x.clone()));
+        Ok(outputs)
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
@@ -74,8 +82,10 @@ impl Op for LayerNorm {
             for (d, s) in sum.iter().enumerate() {
                 outputs[0].f_mut()[n * width + d] = (s - mean) * rstd * inputs[1].f()[d] + inputs[2].f()[d];
             }
-            outputs[1].f_mut()[n * width..(n + 1) * width].copy_from_slice(&sum);
-            outputs[2].f_mut()[2 * n..2 * n + 2].copy_from_slice(&[mean, rstd]);
+            outputs[1].f_mut()[2 * n..2 * n + 2].copy_from_slice(&[mean, rstd]);
+            if self.has_sum() {
+                outputs[2].f_mut()[n * width..(n + 1) * width].copy_from_slice(&sum);
+            }
         }
     }
 
@@ -85,44 +95,56 @@ impl Op for LayerNorm {
         let affine = Affine { weight: io.inputs[1].f(), bias: io.inputs[2].f(), eps: self.eps as f32 };
         let draws = |dropout| Draws { dropout, rng: io.inputs[rng_at].u(), row_keys: io.inputs[rng_at + 1].u() };
         let draws = self.dropout.map(draws);
-        let [y, sum, stats] = &mut io.outputs[..] else { unreachable!("inferred") };
-        let blocks = y.f().par_chunks_mut(ROW_BLOCK * width).zip(sum.f().par_chunks_mut(ROW_BLOCK * width));
-        blocks.zip(stats.f().par_chunks_mut(ROW_BLOCK * 2)).enumerate().for_each(|(block, ((y, sum), stats))| {
+        let [y, stats, sum @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let blocks = y.f().par_chunks_mut(ROW_BLOCK * width).zip(stats.f().par_chunks_mut(ROW_BLOCK * 2));
+        let normalise = |block: usize, y: &mut [f32], stats: &mut [f32], sum: Option<&mut [f32]>| {
             let mut block = Block { first: block * ROW_BLOCK, y, sum, stats };
             simd::vectorised(
                 #[inline(always)]
                 || cpu::normalise(&mut block, x, residual, draws, affine),
             );
-        });
+        };
+        match sum {
+            [sum] => (blocks.zip(sum.f().par_chunks_mut(ROW_BLOCK * width)).enumerate())
+                .for_each(|(block, ((y, stats), sum))| normalise(block, y, stats, Some(sum))),
+            _ => blocks.enumerate().for_each(|(block, (y, stats))| normalise(block, y, stats, None)),
+        }
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
-        let consts = [("RESIDUAL", u32::from(self.residual)), ("DROPOUT", u32::from(self.dropout.is_some()))];
+        let consts = [
+            ("RESIDUAL", u32::from(self.residual)),
+            ("DROPOUT", u32::from(self.dropout.is_some())),
+            ("SUM", u32::from(self.has_sum())),
+        ];
+        // Without a sum of its own, the kernel works on x; what is bound in its place stays as it is.
+        let sum = if self.has_sum() { b.output(2) } else { b.scratch(64) };
         let mut bindings = vec![(b.input(0), Read), (b.input(1), Read), (b.input(2), Read)];
         let (rng, keys) = if self.dropout.is_some() { (self.rng_at(), self.rng_at() + 1) } else { (0, 0) };
         bindings.push((b.input(if self.residual { 3 } else { 0 }), Read));
         bindings.extend([(b.input(rng), Read), (b.input(keys), Read)]);
-        bindings.extend([(b.output(0), Write), (b.output(1), Write)]);
+        bindings.extend([(b.output(0), Write), (sum, Write)]);
         let mut params = vec![rows.into(), width.into(), self.eps.into()];
         params.extend(drop_params(self.dropout));
         b.dispatch(shader!("layer_norm"), &consts, &bindings, &params, rows.div_ceil(64))?;
         // Eight storage buffers are all that every adapter allows, and the first kernel has them: the statistics come after.
-        let bindings = [(b.output(1), Read), (b.output(2), Write)];
+        let bindings = [(if self.has_sum() { sum } else { b.input(0) }, Read), (b.output(1), Write)];
         let params = [rows.into(), width.into(), self.eps.into()];
         b.dispatch(shader!("row_stats"), &[], &bindings, &params, rows.div_ceil(64))
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
-        if vjp.cotangent(0).is_none() && vjp.cotangent(1).is_none() {
+        let further = if self.has_sum() { vjp.cotangent(2) } else { None };
+        if vjp.cotangent(0).is_none() && further.is_none() {
             return Ok(());
         }
         let dy = vjp.cotangent_or_zero(0)?;
-        let mut inputs = vec![dy, vjp.output(1), vjp.output(2), vjp.input(1)];
+        let sum = if self.has_sum() { vjp.output(2) } else { vjp.input(0) };
+        let mut inputs = vec![dy, sum, vjp.output(1), vjp.input(1)];
         if self.dropout.is_some() {
             inputs.extend([vjp.input(self.rng_at()), vjp.input(self.rng_at() + 1)]);
         }
-        let further = vjp.cotangent(1);
         inputs.extend(further);
         let gradient = LayerNormGradient { dropout: self.dropout, sum_cotangent: further.is_some() };
         let outputs = vjp.add(gradient, &inputs)?;
@@ -266,7 +288,7 @@ fn build(b: &mut Builder) -> Result<()> {
     let outputs = b.graph.add(LayerNorm { eps: b.attr_f64("eps")?, residual, dropout }, &inputs)?;
     b.output("y", outputs[0]);
     if residual {
-        b.output("sum", outputs[1]);
+        b.output("sum", outputs[2]);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The f32 executor for the host's cores. Steps run one after the other; each op spreads its own work over the
 //! thread pool in pieces that do not depend on the number of threads.
 
+use super::memory::Words;
 use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
@@ -92,7 +93,7 @@ pub struct CpuExecutor {
     pool: rayon::ThreadPool,
     layout: ParamLayout,
     /// All memory, by place in the plans. Slots and inputs are shared by all plans: only one runs at a time.
-    buffers: BTreeMap<Buffer, Vec<f32>>,
+    buffers: BTreeMap<Buffer, Words>,
     plans: Vec<Compiled>,
     metrics: Vec<Vec<f32>>,
 }
@@ -115,7 +116,9 @@ impl CpuExecutor {
         let guard = if self.options.poison { GUARD_WORDS } else { 0 };
         let held = self.buffers.entry(buffer).or_default();
         if held.len() < words + guard {
-            held.resize(words + guard, 0.0);
+            let mut larger = Words::zeroed(words + guard);
+            larger[..held.len()].copy_from_slice(held);
+            *held = larger;
         }
         if self.options.poison {
             let len = held.len();
@@ -247,14 +250,14 @@ impl Executor for CpuExecutor {
     }
 
     fn guards_intact(&mut self) -> Result<bool> {
-        let intact = |words: &Vec<f32>| words[words.len() - GUARD_WORDS..].iter().all(|w| w.to_bits() == GUARD);
+        let intact = |words: &Words| words[words.len() - GUARD_WORDS..].iter().all(|w| w.to_bits() == GUARD);
         Ok(!self.options.poison || self.buffers.values().all(intact))
     }
 }
 
 /// Lends a node its inputs and outputs. Buffers that are written are taken out of the map for the length of the call
 /// and cut at the outputs' borders, so that the borrow checker sees what the plan promises: nothing overlaps.
-fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMap<Buffer, Vec<f32>>) {
+fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMap<Buffer, Words>) {
     for (from, to) in &step.copies {
         let source = from.offset..from.offset + from.len;
         let mut target = std::mem::take(buffers.get_mut(&to.buffer).expect("reserved"));
@@ -269,7 +272,7 @@ fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMa
     let mut writes: Vec<(Place, usize)> =
         node.outputs.iter().map(|&v| plan.place(v)).chain(step.scratch.iter().copied()).zip(0..).collect();
     writes.sort_by_key(|(place, _)| (place.buffer, place.offset));
-    let mut taken: Vec<(Buffer, Vec<f32>)> = Vec::new();
+    let mut taken: Vec<(Buffer, Words)> = Vec::new();
     for (place, _) in &writes {
         if taken.last().is_none_or(|(buffer, _)| *buffer != place.buffer) {
             taken.push((place.buffer, std::mem::take(buffers.get_mut(&place.buffer).expect("reserved"))));
@@ -278,7 +281,7 @@ fn run_step(graph: &Graph, plan: &Plan, step: &plan::Step, buffers: &mut BTreeMa
     {
         let mut lent: Vec<Option<&mut [f32]>> = (0..writes.len()).map(|_| None).collect();
         let mut rest_of: Vec<(Buffer, usize, &mut [f32])> =
-            taken.iter_mut().map(|(buffer, words)| (*buffer, 0, words.as_mut_slice())).collect();
+            taken.iter_mut().map(|(buffer, words)| (*buffer, 0, &mut words[..])).collect();
         for (place, index) in &writes {
             let (_, start, rest) = rest_of.iter_mut().find(|(buffer, ..)| *buffer == place.buffer).expect("taken");
             let (_, tail) = std::mem::take(rest).split_at_mut(place.offset - *start);

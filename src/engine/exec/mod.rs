@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod gpu;
+mod memory;
 pub mod reference;
 pub mod simd;
 

@@ -247,6 +247,36 @@ fn count_above_body<const FMA: bool>(row: &[f32], threshold: f32) -> (u32, u32) 
 }
 
 per_instruction_set! {
+    /// `row_i *= factor_i` over the shorter length.
+    multiply(row: &mut [f32], factor: &[f32]), multiply_body
+}
+
+#[inline(always)]
+fn multiply_body<const FMA: bool>(row: &mut [f32], factor: &[f32]) {
+    row.iter_mut().zip(factor).for_each(|(x, factor)| *x *= factor);
+}
+
+per_instruction_set! {
+    /// Of the first columns of a tile, as many as there are maxima: their maxima, `exp(z - maximum)` in place, and sums.
+    column_exponentials(tile: &mut [f32], stride: usize, max: &mut [f32], sum: &mut [f32]), column_exponentials_body
+}
+
+#[inline(always)]
+fn column_exponentials_body<const FMA: bool>(tile: &mut [f32], stride: usize, max: &mut [f32], sum: &mut [f32]) {
+    max.fill(-1e30);
+    sum.fill(0.0);
+    for row in tile.chunks_exact(stride) {
+        max.iter_mut().zip(row).for_each(|(max, x)| *max = if *x > *max { *x } else { *max });
+    }
+    for row in tile.chunks_exact_mut(stride) {
+        for ((x, max), sum) in row.iter_mut().zip(&*max).zip(&mut *sum) {
+            *x = exp_lane::<FMA>(*x - max);
+            *sum += *x;
+        }
+    }
+}
+
+per_instruction_set! {
     /// `row_i = a row_i + b`, `rounds` times.
     iterate_affine(row: &mut [f32], a: f32, b: f32, rounds: usize), iterate_affine_body
 }

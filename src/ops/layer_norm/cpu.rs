@@ -40,7 +40,7 @@ pub struct Affine<'a> {
 pub struct Block<'a> {
     pub first: usize,
     pub y: &'a mut [f32],
-    pub sum: &'a mut [f32],
+    pub sum: Option<&'a mut [f32]>,
     pub stats: &'a mut [f32],
 }
 
@@ -48,16 +48,24 @@ pub struct Block<'a> {
 pub fn normalise(block: &mut Block, x: &[f32], residual: Option<&[f32]>, draws: Option<Draws>, affine: Affine) {
     let Affine { weight, bias, eps } = affine;
     let width = weight.len();
-    let rows = block.y.chunks_exact_mut(width).zip(block.sum.chunks_exact_mut(width));
-    for (n, ((y, sum), stats)) in (block.first..).zip(rows.zip(block.stats.chunks_exact_mut(2))) {
+    let rows = block.y.chunks_exact_mut(width).zip(block.stats.chunks_exact_mut(2));
+    for (index, (y, stats)) in rows.enumerate() {
+        let n = block.first + index;
         let row = n * width..(n + 1) * width;
-        sum.copy_from_slice(&x[row.clone()]);
-        if let Some(draws) = draws {
-            draws.apply(n, sum);
-        }
-        if let Some(residual) = residual {
-            sum.iter_mut().zip(&residual[row]).for_each(|(s, r)| *s += r);
-        }
+        let sum = match &mut block.sum {
+            None => &x[row],
+            Some(sum) => {
+                let sum = &mut sum[index * width..][..width];
+                sum.copy_from_slice(&x[row.clone()]);
+                if let Some(draws) = draws {
+                    draws.apply(n, sum);
+                }
+                if let Some(residual) = residual {
+                    sum.iter_mut().zip(&residual[row]).for_each(|(s, r)| *s += r);
+                }
+                &*sum
+            }
+        };
         let mean = sum2(sum, sum, |s, _| s) / width as f32;
         let variance = sum2(sum, sum, |s, _| (s - mean) * (s - mean)) / width as f32;
         let rstd = 1.0 / (variance + eps).sqrt();

@@ -56,8 +56,8 @@ fn fold(stats: &mut [f32], z: &[f32]) {
     stats[1] += simd::sum_exp_sub(z, stats[0]);
 }
 
-/// `(loss, lse)` of a row from the (maximum, sum of exponentials, target's logit) of each share of the items.
-fn combine<'a>(stats: impl Iterator<Item = &'a [f32]> + Clone) -> (f32, f32) {
+/// `(loss, lse)` of a row from the maximum, the sum of exponentials and the target's logit within each share of the items.
+fn combine(stats: impl Iterator<Item = [f32; 3]> + Clone) -> (f32, f32) {
     let max = stats.clone().fold(-1e30f32, |max, s| max.max(s[0]));
     let log = stats.clone().map(|s| s[1] * (s[0] - max).exp()).sum::<f32>().ln();
     (max - stats.map(|s| s[2]).sum::<f32>() + log, max + log)
@@ -93,7 +93,7 @@ pub(super) fn loss(problem: Problem, losses: Losses, scratch: &mut [f32]) {
     losses.loss.fill(0.0);
     losses.lse.fill(0.0);
     for (i, &row) in rows.iter().enumerate() {
-        let stats = all_stats.chunks_exact(3 * n).map(|group| &group[3 * i..3 * i + 3]);
+        let stats = all_stats.chunks_exact(3 * n).map(|group| [group[3 * i], group[3 * i + 1], group[3 * i + 2]]);
         (losses.loss[row as usize], losses.lse[row as usize]) = combine(stats);
     }
 }
@@ -119,21 +119,27 @@ pub(super) fn gradient(problem: Problem, lse: &[f32], dloss: &[f32], gradients: 
 
 /// Rows whose logits are kept until their gradient is made: enough that adding to `dW` after each block costs less than
 /// the product that it saves.
-const KEPT_ROWS: usize = 96;
+const KEPT_ROWS: usize = 128;
 /// Groups of items that may run at the same time, each with a share of the block's `dH`.
 const KEPT_GROUPS: usize = 8;
 
-/// Words for the logits of a block, if they are worth it: not more than the gradients themselves take.
+/// Words from one item's logits to the next: rows lie side by side, so that the products read both operands as they lie,
+/// and sixteen rows are worked on at a time.
+fn kept_stride(rows: usize) -> usize {
+    rows.min(KEPT_ROWS).next_multiple_of(16)
+}
+
+/// Words for the logits of a block, if they are worth it: not much more than the gradients themselves take.
 fn kept_logits(rows: usize, width: usize, items: usize) -> Option<usize> {
-    let words = items.div_ceil(TILE_ITEMS) * KEPT_ROWS.min(rows) * TILE_STRIDE;
-    (words <= (rows + items) * width).then_some(words)
+    let words = items.div_ceil(TILE_ITEMS) * TILE_ITEMS * kept_stride(rows);
+    (2 * words <= 3 * (rows + items) * width).then_some(words)
 }
 
 pub(super) fn together_scratch(rows: usize, width: usize, items: usize) -> usize {
     let separate = loss_scratch(rows, width).max(separate_gradient_scratch(rows, width));
     let kept = |logits: usize| {
-        let stats = items.div_ceil(TILE_ITEMS) * 3 * KEPT_ROWS;
-        rows + logits + stats + (KEPT_GROUPS + 1) * KEPT_ROWS * width
+        let stats = items.div_ceil(TILE_ITEMS) * 3 * kept_stride(rows);
+        rows + logits + stats + (KEPT_GROUPS + 2) * kept_stride(rows) * width
     };
     kept_logits(rows, width, items).map_or(separate, kept)
 }
@@ -141,34 +147,45 @@ pub(super) fn together_scratch(rows: usize, width: usize, items: usize) -> usize
 /// Loss and gradient: from logits that are kept for a block of rows where that pays, else one after the other.
 pub(super) fn together(problem: Problem, dloss: &[f32], losses: Losses, gradients: Gradients, scratch: &mut [f32]) {
     let Problem { scorer, items, target } = problem;
-    let Some(logits_words) = kept_logits(target.len(), scorer.width, items) else {
+    let (width, stride) = (scorer.width, kept_stride(target.len()));
+    let Some(logits_words) = kept_logits(target.len(), width, items) else {
         loss(problem, Losses { loss: losses.loss, lse: losses.lse }, scratch);
         return gradient(problem, losses.lse, dloss, gradients, scratch);
     };
     let (rows, scratch) = with_target(target, scratch);
     let (logits, scratch) = scratch.split_at_mut(logits_words);
-    let (stats, scratch) = scratch.split_at_mut(items.div_ceil(TILE_ITEMS) * 3 * KEPT_ROWS);
-    let (gathered, shares) = scratch.split_at_mut(KEPT_ROWS * scorer.width);
+    let (stats, scratch) = scratch.split_at_mut(items.div_ceil(TILE_ITEMS) * 3 * stride);
+    let (gathered, scratch) = scratch.split_at_mut(stride * width);
+    let (queries_t, shares) = scratch.split_at_mut(stride * width);
     let Gradients { hidden: dhidden, weight: dweight, bias: mut dbias } = gradients;
     dhidden.fill(0.0);
-    dweight[if rows.is_empty() { 0 } else { items * scorer.width }..].fill(0.0);
+    dweight[if rows.is_empty() { 0 } else { items * width }..].fill(0.0);
     dbias.iter_mut().for_each(|dbias| dbias.fill(0.0));
     losses.loss.fill(0.0);
     losses.lse.fill(0.0);
     for (index, rows) in rows.chunks(KEPT_ROWS).enumerate() {
-        let block = Block { problem, rows, queries: scorer.gather(rows, gathered), is_first: index == 0 };
+        let queries = scorer.gather(rows, gathered);
+        transpose(queries, width, queries_t, stride);
+        let block = Block { problem, rows, queries, queries_t, stride, is_first: index == 0 };
         block.exponentials(logits, stats);
         for (i, &row) in rows.iter().enumerate() {
-            let stats = stats.chunks_exact(3 * KEPT_ROWS).map(|chunk| &chunk[3 * i..3 * i + 3]);
+            let stats = stats.chunks_exact(3 * stride).map(|chunk| [0, 1, 2].map(|s| chunk[s * stride + i]));
             (losses.loss[row as usize], losses.lse[row as usize]) = combine(stats);
         }
         block.products(logits, stats, (losses.lse, dloss), (dweight, dbias.as_deref_mut()), shares);
         let groups = items.div_ceil(items_of_group(items));
         for (i, &row) in rows.iter().enumerate() {
-            let dhidden = &mut dhidden[row as usize * scorer.width..][..scorer.width];
-            let shares = shares.chunks_exact(KEPT_ROWS * scorer.width).take(groups);
-            shares.for_each(|share| simd::axpy(1.0, &share[i * scorer.width..][..scorer.width], dhidden));
+            let dhidden = &mut dhidden[row as usize * width..][..width];
+            let shares = shares.chunks_exact(stride * width).take(groups);
+            shares.for_each(|share| simd::axpy(1.0, &share[i * width..][..width], dhidden));
         }
+    }
+}
+
+/// `out[width, stride]` from the rows of `x[.., width]`.
+fn transpose(x: &[f32], width: usize, out: &mut [f32], stride: usize) {
+    for (i, row) in x.chunks_exact(width).enumerate() {
+        row.iter().zip(out[i..].iter_mut().step_by(stride)).for_each(|(x, out)| *out = *x);
     }
 }
 
@@ -177,34 +194,39 @@ fn items_of_group(items: usize) -> usize {
     items.div_ceil(TILE_ITEMS).div_ceil(KEPT_GROUPS) * TILE_ITEMS
 }
 
-/// Rows whose logits are kept, in a tile for each chunk of items.
+/// Rows whose logits are kept, `[items, stride]`. Statistics are `[chunks, 3, stride]`: maximum, sum of exponentials,
+/// target's logit of each row within the chunk.
 struct Block<'a> {
     problem: Problem<'a>,
     rows: &'a [u32],
     queries: &'a [f32],
+    queries_t: &'a [f32],
+    stride: usize,
     is_first: bool,
 }
 
 impl Block<'_> {
-    /// Words of one tile.
-    fn tile_words(&self) -> usize {
-        KEPT_ROWS.min(self.problem.target.len()) * TILE_STRIDE
-    }
-
-    /// `exp(z - maximum)` of each row within each chunk; (maximum, sum, target's logit) in `stats[chunks, rows, 3]`.
+    /// `exp(z - maximum)` of each row within each chunk, and its statistics.
     fn exponentials(&self, logits: &mut [f32], stats: &mut [f32]) {
         let Problem { scorer, items, target } = self.problem;
-        let tiles = logits.par_chunks_mut(self.tile_words()).zip(stats.par_chunks_mut(3 * KEPT_ROWS)).enumerate();
+        let (stride, m) = (self.stride, self.rows.len());
+        let tiles = logits.par_chunks_mut(TILE_ITEMS * stride).zip(stats.par_chunks_mut(3 * stride)).enumerate();
         tiles.for_each(|(index, (tile, stats))| {
             let chunk = index * TILE_ITEMS..items.min((index + 1) * TILE_ITEMS);
-            scorer.tile(self.queries, chunk.clone(), tile);
-            let rows = tile.chunks_exact_mut(TILE_STRIDE).zip(stats.chunks_exact_mut(3)).zip(self.rows);
-            for ((z, stats), &row) in rows {
-                let (z, t) = (&mut z[..chunk.len()], target[row as usize] as usize);
-                stats[0] = simd::max(z);
-                stats[2] = if chunk.contains(&t) { z[t - chunk.start] } else { 0.0 };
-                stats[1] = simd::exp_sub_sum(z, stats[0]);
+            let tile = &mut tile[..chunk.len() * stride];
+            if let Some(bias) = scorer.bias {
+                tile.chunks_exact_mut(stride).zip(&bias[chunk.clone()]).for_each(|(z, bias)| z[..m].fill(*bias));
             }
+            let sizes = (chunk.len(), m, scorer.width);
+            let queries = Matrix::new(self.queries_t, stride);
+            gemm(sizes, scorer.items(&chunk), queries, tile, stride, scorer.bias.is_some());
+            let (max, rest) = stats.split_at_mut(stride);
+            let (sum, own) = rest.split_at_mut(stride);
+            for ((own, &row), n) in own.iter_mut().zip(self.rows).zip(0..) {
+                let t = target[row as usize] as usize;
+                *own = if chunk.contains(&t) { tile[(t - chunk.start) * stride + n] } else { 0.0 };
+            }
+            simd::column_exponentials(tile, stride, &mut max[..m], &mut sum[..m]);
         });
     }
 
@@ -212,38 +234,43 @@ impl Block<'_> {
     fn products(
         &self,
         logits: &mut [f32],
-        stats: &[f32],
+        stats: &mut [f32],
         (lse, dloss): (&[f32], &[f32]),
         (dweight, dbias): (&mut [f32], Option<&mut [f32]>),
         shares: &mut [f32],
     ) {
         let Problem { scorer, items, target } = self.problem;
-        let (m, width, group_items) = (self.rows.len(), scorer.width, items_of_group(items));
+        let (m, width, stride, group_items) = (self.rows.len(), scorer.width, self.stride, items_of_group(items));
         let group_chunks = group_items / TILE_ITEMS;
         let mut no_bias = [0.0; KEPT_GROUPS];
         let (dbias, bias_len) = dbias.map_or((&mut no_bias[..], 1), |dbias| (&mut dbias[..items], group_items));
-        let logits = logits.par_chunks_mut(group_chunks * self.tile_words());
-        let stats = stats.par_chunks(group_chunks * 3 * KEPT_ROWS);
+        let logits = logits.par_chunks_mut(group_items * stride);
+        let stats = stats.par_chunks_mut(group_chunks * 3 * stride);
         let owned = dweight[..items * width].par_chunks_mut(group_items * width).zip(dbias.par_chunks_mut(bias_len));
-        let groups = logits.zip(stats).zip(owned).zip(shares.par_chunks_mut(KEPT_ROWS * width));
+        let groups = logits.zip(stats).zip(owned).zip(shares.par_chunks_mut(stride * width));
         groups.enumerate().for_each(|(group, (((logits, stats), (dweight, dbias)), share))| {
             let first = group * group_items;
-            let tiles = logits.chunks_exact_mut(self.tile_words()).zip(stats.chunks_exact(3 * KEPT_ROWS));
+            let tiles = logits.chunks_exact_mut(TILE_ITEMS * stride).zip(stats.chunks_exact_mut(3 * stride));
             for ((index, (tile, stats)), chunk) in tiles.enumerate().zip(chunks(first..items.min(first + group_items)))
             {
                 let n = chunk.len();
-                for ((dz, stats), &row) in tile.chunks_exact_mut(TILE_STRIDE).zip(stats.chunks_exact(3)).zip(self.rows)
-                {
-                    let (dz, row, t) = (&mut dz[..n], row as usize, target[row as usize] as usize);
-                    simd::scale(dz, dloss[row] * (stats[0] - lse[row]).exp());
+                let tile = &mut tile[..n * stride];
+                let factor = &mut stats[..m];
+                for (factor, &row) in factor.iter_mut().zip(self.rows) {
+                    *factor = dloss[row as usize] * (*factor - lse[row as usize]).exp();
+                }
+                tile.chunks_exact_mut(stride).for_each(|dz| simd::multiply(dz, factor));
+                for (i, &row) in self.rows.iter().enumerate() {
+                    let t = target[row as usize] as usize;
                     if chunk.contains(&t) {
-                        dz[t - chunk.start] -= dloss[row];
-                    }
-                    if bias_len > 1 {
-                        simd::axpy(1.0, dz, &mut dbias[index * TILE_ITEMS..][..n]);
+                        tile[(t - chunk.start) * stride + i] -= dloss[row as usize];
                     }
                 }
-                let (dz, dz_t) = (Matrix::new(tile, TILE_STRIDE), Matrix::transposed(tile, TILE_STRIDE));
+                if bias_len > 1 {
+                    let dbias = &mut dbias[index * TILE_ITEMS..][..n];
+                    dbias.iter_mut().zip(tile.chunks_exact(stride)).for_each(|(db, dz)| *db += simd::sum(&dz[..m]));
+                }
+                let (dz_t, dz) = (Matrix::new(tile, stride), Matrix::transposed(tile, stride));
                 let dweight = &mut dweight[index * TILE_ITEMS * width..][..n * width];
                 gemm((n, width, m), dz_t, Matrix::new(self.queries, width), dweight, width, !self.is_first);
                 gemm((m, width, n), dz, scorer.items(&chunk), share, width, index > 0);
