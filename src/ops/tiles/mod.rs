@@ -115,7 +115,7 @@ pub const LANES: usize = 8;
 
 /// Rows of a lane.
 pub fn lane_rows(rows: usize) -> usize {
-    rows.div_ceil(LANES).next_multiple_of(64).max(64)
+    rows.div_ceil(LANES).next_multiple_of(64).max(TILE_ROWS)
 }
 
 /// A row's history within a range of items; `seen` holds ascending items, row `n` from `offsets[n]` to `offsets[n + 1]`.
