@@ -23,8 +23,9 @@ pub fn chromium() -> Option<PathBuf> {
 pub fn check() -> Checked {
     let mut kernels = BTreeMap::new();
     for file in OP_FILES {
-        for key in portability::kernels(&(file.cases)())? {
-            kernels.insert(key.label(), key.wgsl());
+        for software in [false, true] {
+            let keys = portability::kernels(&(file.cases)(), software)?;
+            kernels.extend(keys.into_iter().map(|key| (key.label(), key.wgsl())));
         }
     }
     let messages = compile(&kernels)?;

@@ -9,6 +9,7 @@
 
 mod browser;
 mod domain;
+mod hardware_variants;
 mod mutation;
 mod small_bindings;
 mod trajectory;
@@ -29,6 +30,7 @@ fn main() {
     trials.extend(trajectory::trials());
     trials.extend(domain::trials());
     trials.extend(small_bindings::trials());
+    trials.extend(hardware_variants::trials());
     let no_browser = browser::chromium().is_none();
     trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));
     let name = "portability::browser_rejects_a_barrier_under_a_branch";

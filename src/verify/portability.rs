@@ -9,17 +9,18 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use std::collections::{BTreeMap, HashSet};
 
 /// WebGPU's default limits, which every adapter must allow.
-const WEB: GpuLimits = GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20 };
+const WEB: GpuLimits = GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20, software: false };
 const MAX_STORAGE_BUFFERS: usize = 8;
 
-/// All kernels, with their constants, that the cases dispatch, gradients included.
-pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
+/// All kernels, with their constants, that the cases dispatch on a GPU or on a software adapter, gradients included.
+pub fn kernels(cases: &[Case], software: bool) -> Result<Vec<KernelKey>, Failure> {
+    let limits = GpuLimits { software, ..WEB };
     let (mut seen, mut keys) = (HashSet::new(), Vec::new());
     for case in cases {
         let graph = Program::new(case, &BTreeMap::new())?.graph;
         for node in &graph.nodes {
             let (inputs, outputs) = graph.node_types(node);
-            let mut builder = GpuBuilder::new(&inputs, &outputs, WEB);
+            let mut builder = GpuBuilder::new(&inputs, &outputs, limits);
             node.op.gpu(&mut builder)?;
             for dispatch in builder.dispatches {
                 if dispatch.bindings.len() > MAX_STORAGE_BUFFERS {
@@ -38,7 +39,9 @@ pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
 
 /// Checks the kernels of one op.
 pub fn check(cases: &[Case]) -> Checked {
-    for key in kernels(cases)? {
+    let mut keys = kernels(cases, false)?;
+    keys.extend(kernels(cases, true)?);
+    for key in keys {
         let failed = |what: &str, message: String| Failure(format!("{}: {what}: {message}", key.label()));
         let text = key.wgsl();
         let module = naga::front::wgsl::parse_str(&text).map_err(|e| failed("WGSL", e.emit_to_string(&text)))?;
@@ -64,7 +67,7 @@ fn translate(module: &naga::Module, info: &ModuleInfo) -> Result<(), (&'static s
 
 /// naga accepts barriers in non-uniform control flow, browsers reject them and GPUs corrupt memory. Here a barrier may
 /// stand at the top level of `main` or inside `for` loops, whose bounds are uniform by our own rule; never inside an
-/// `if`, nor after an early `return`.
+/// `if`, unless on a constant of the kernel, nor after an early `return`.
 fn barriers_at_top_level(text: &str) -> Result<(), String> {
     let mut blocks: Vec<bool> = Vec::new(); // true: a branch
     let mut returned = false;
@@ -78,13 +81,20 @@ fn barriers_at_top_level(text: &str) -> Result<(), String> {
         returned |= line.trim_start().starts_with("return;");
         for c in line.chars() {
             match c {
-                '{' => blocks.push(line.contains("if ") || line.contains("else") || line.contains("switch")),
+                '{' => blocks.push(branches(line)),
                 '}' => drop(blocks.pop()),
                 _ => {}
             }
         }
     }
     Ok(())
+}
+
+/// Whether a line opens a block that only some threads may enter. `if (STAGED == 1u) {` asks a constant of the kernel.
+fn branches(line: &str) -> bool {
+    let condition = line.trim().strip_prefix("if (").and_then(|rest| rest.strip_suffix(" == 1u) {"));
+    let constant = condition.is_some_and(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    !constant && ["if ", "else", "switch"].iter().any(|word| line.contains(word))
 }
 
 #[cfg(test)]
@@ -95,6 +105,7 @@ mod tests {
     fn a_barrier_under_a_branch_or_after_a_return_is_found() {
         assert!(barriers_at_top_level("fn main() {\n  workgroupBarrier();\n}").is_ok());
         assert!(barriers_at_top_level("fn main() {\n  if (x) {\n    workgroupBarrier();\n  }\n}").is_err());
+        assert!(barriers_at_top_level("fn main() {\n  if (STAGED == 1u) {\n    workgroupBarrier();\n  }\n}").is_ok());
         assert!(barriers_at_top_level("fn main() {\n  if (x) {\n    return;\n  }\n  workgroupBarrier();\n}").is_err());
     }
 }

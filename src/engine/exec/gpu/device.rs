@@ -131,12 +131,13 @@ impl Device {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             uncaptured.lock().expect("no panic while held").get_or_insert(error.to_string());
         }));
+        let software = summaries[index].is_software();
         let binding_words = (limits.max_storage_buffer_binding_size / 4) as usize;
         Ok(Device {
             summary: summaries[index].clone(),
             device,
             queue,
-            limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20) },
+            limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20), software },
             pipelines: HashMap::new(),
             failure,
         })

@@ -1,9 +1,10 @@
 //! How an op says what runs on a GPU: shader, constants, bindings with declared intent, grid.
 //!
 //! A kernel's source is a generated block of `const` lines, the file, and the library files that it names in
-//! `//include NAME` lines. Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
-//! uniform, so that one compiled kernel serves all shapes.
+//! `//include NAME` lines; loops may be written out (`unroll`). Constants are for tile sizes and variants, never for tensor
+//! shapes: shapes travel in the uniform, so that one compiled kernel serves all shapes.
 
+use super::unroll::unroll;
 use crate::engine::tensor::TensorType;
 use crate::error::Result;
 
@@ -27,8 +28,9 @@ macro_rules! shader {
 
 /// Files that shaders may include.
 const LIBRARY: &[(&str, &str)] = &[
+    ("attention", include_str!("../../../../shaders/lib/attention.wgsl")),
+    ("attention_keys", include_str!("../../../../shaders/lib/attention_keys.wgsl")),
     ("grid", include_str!("../../../../shaders/lib/grid.wgsl")),
-    ("head", include_str!("../../../../shaders/lib/head.wgsl")),
     ("math", include_str!("../../../../shaders/lib/math.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),
@@ -60,7 +62,7 @@ impl KernelKey {
             let library = LIBRARY.iter().find(|(name, _)| *name == line.trim());
             text.push_str(library.unwrap_or_else(|| panic!("{} includes unknown `{line}`", self.shader.name)).1);
         }
-        text.push_str(self.shader.source);
+        text.push_str(&unroll(self.shader.source, &self.consts));
         text
     }
 }
@@ -170,6 +172,8 @@ pub struct GpuLimits {
     pub binding_words: usize,
     /// Scratch an op should stay below, in words.
     pub scratch_words: usize,
+    /// The adapter computes on the host's cores: kernels with a variant for that take it.
+    pub software: bool,
 }
 
 /// Collects the dispatches of one node.
