@@ -34,6 +34,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("math", include_str!("../../../../shaders/lib/math.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),
+    ("segments", include_str!("../../../../shaders/lib/segments.wgsl")),
 ];
 
 /// A shader with its constants: what is compiled, and the key of the pipeline cache.
