@@ -47,19 +47,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var j = max(own[0].x, tile);
         while (j < tile_stop) {
             let rows = min(vec4<u32>(j) + FOUR, vec4<u32>(tile_stop - 1u));
-            let words = passing_words(rows, tile);
+            let words = words_of(rows, tile);
             let run = run_of_keys(words, tile_stop - j);
-            let at = passing_quad(rows, tile, head);
             var score: array<vec4<f32>, ROWS>;
-            //unroll c in 4 if STAGED
+            //unroll c in 4 if WRITTEN_OUT
             {
+                let at = passing_quad(rows[$c], tile, head);
                 var products: array<vec4<f32>, ROWS>;
                 //unroll r in ROWS
                 products[$r] = vec4<f32>(0.0);
                 //end
                 //unroll d in QUADS
                 {
-                    let key = key_at(at[$c] + $d);
+                    let key = key_at(at + $d);
                     //unroll r in ROWS
                     products[$r] += query[$r * QUADS + $d] * key;
                     //end
@@ -86,11 +86,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
             }
             //end
-            //unroll c in 4 if STAGED
+            //unroll c in 4 if WRITTEN_OUT
             {
+                let at = passing_quad(rows[$c], tile, head);
                 //unroll d in QUADS
                 {
-                    let value = value_at(at[$c] + $d);
+                    let value = value_at(at + $d);
                     //unroll r in ROWS
                     mix[$r * QUADS + $d] += weight[$r][$c] * value;
                     //end

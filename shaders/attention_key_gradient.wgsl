@@ -110,12 +110,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             workgroupBarrier();
         }
         let stop = min(own[ROWS - 1u].y, tile + step);
-        for (var i = max(first, tile); i < stop; i += 4u) {
-            let rows = min(vec4<u32>(i) + FOUR, vec4<u32>(stop - 1u));
-            let at = passing_quad(rows, tile, head);
-            let words = passing_words(rows, tile);
-            //unroll c in 4 if STAGED
+        for (var i = max(first, tile); i < stop; i += PASSING) {
+            //unroll c in PASSING
             {
+                let row = min(i + $c, stop - 1u);
+                let at = passing_quad(row, tile, head);
                 var scores: array<vec4<f32>, ROWS>;
                 var dps: array<vec4<f32>, ROWS>;
                 //unroll r in ROWS
@@ -124,25 +123,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    let query = query_at(at[$c] + $d);
-                    let cotangent = cotangent_at(at[$c] + $d);
+                    let query = query_at(at + $d);
+                    let cotangent = cotangent_at(at + $d);
                     //unroll r in ROWS
                     scores[$r] += key[$r * QUADS + $d] * query;
                     dps[$r] += value[$r * QUADS + $d] * cotangent;
                     //end
                 }
                 //end
-                let stat = stat_at(rows[$c], tile, head);
-                let sees_all = (words[$c] & 2u) != 0u;
-                let bits = kept_own(rows[$c], tile, head, lane, own_words);
+                let stat = stat_at(row, tile, head);
+                let sees_all = (passing_word(row, tile) & 2u) != 0u;
+                let bits = kept_own(row, tile, head, lane, own_words);
                 var weight: array<f32, ROWS>;
                 var ds: array<f32, ROWS>;
                 //unroll r in ROWS
                 {
                     // Counted from the start of the key's sequence; a query before it wraps around to a large number.
-                    let place = i + $c - own[$r].x;
-                    let inside = place < max(min(own[$r].y, stop), own[$r].x) - own[$r].x;
-                    let after = p.causal == 0u || place >= row0 + $r - own[$r].x;
+                    let nth = i + $c - own[$r].x;
+                    let inside = nth < max(min(own[$r].y, stop), own[$r].x) - own[$r].x;
+                    let after = p.causal == 0u || nth >= row0 + $r - own[$r].x;
                     let seen = inside && (sees_all || (after && (own[$r].w & 1u) == 1u));
                     // The score of a query that does not see the key may lie far above lse: no overflow.
                     let exponent = min(dot(scores[$r], vec4<f32>(1.0)) - stat.x, 0.5);
@@ -153,8 +152,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    let query = query_at(at[$c] + $d);
-                    let cotangent = cotangent_at(at[$c] + $d);
+                    let query = query_at(at + $d);
+                    let cotangent = cotangent_at(at + $d);
                     //unroll r in ROWS
                     key_sum[$r * QUADS + $d] += ds[$r] * query;
                     value_sum[$r * QUADS + $d] += weight[$r] * cotangent;

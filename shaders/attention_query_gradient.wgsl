@@ -47,17 +47,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var j = max(own[0].x, tile);
         while (j < tile_stop) {
             let rows = min(vec4<u32>(j) + FOUR, vec4<u32>(tile_stop - 1u));
-            let words = passing_words(rows, tile);
+            let words = words_of(rows, tile);
             let run = run_of_keys(words, tile_stop - j);
-            let at = passing_quad(rows, tile, head);
             var seen: array<vec4<bool>, ROWS>;
             var keep: array<vec4<f32>, ROWS>;
             //unroll r in ROWS
             seen[$r] = seen_keys(own[$r], j, min(end[$r], j + run), words);
             keep[$r] = keep_factors(own[$r], head, words);
             //end
-            //unroll c in 4 if STAGED
+            //unroll c in 4 if WRITTEN_OUT
             {
+                let at = passing_quad(rows[$c], tile, head);
                 var scores: array<vec4<f32>, ROWS>;
                 var dps: array<vec4<f32>, ROWS>;
                 //unroll r in ROWS
@@ -66,8 +66,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    let key = key_at(at[$c] + $d);
-                    let value = value_at(at[$c] + $d);
+                    let key = key_at(at + $d);
+                    let value = value_at(at + $d);
                     //unroll r in ROWS
                     scores[$r] += query[$r * QUADS + $d] * key;
                     dps[$r] += cotangent[$r * QUADS + $d] * value;
@@ -85,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    let key = key_at(at[$c] + $d);
+                    let key = key_at(at + $d);
                     //unroll r in ROWS
                     sum[$r * QUADS + $d] += ds[$r] * key;
                     //end

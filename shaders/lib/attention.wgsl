@@ -30,21 +30,20 @@ fn place_of(group: u32) -> Place {
 }
 
 // The first quad of a row, of those that pass by or of the own ones.
-fn passing_quad(rows: vec4<u32>, tile: u32, head: u32) -> vec4<u32> {
-    return select(rows * p.heads + head, rows - tile, vec4<bool>(STAGED == 1u)) * QUADS;
+fn passing_quad(row: u32, tile: u32, head: u32) -> u32 {
+    return select(row * p.heads + head, row - tile, STAGED == 1u) * QUADS;
 }
 
 fn own_quad(row: u32, head: u32) -> u32 {
     return (row * p.heads + head) * QUADS;
 }
 
-// Position and flags of rows that pass by.
-fn passing_words(rows: vec4<u32>, tile: u32) -> vec4<u32> {
+// Position and flags of a row that passes by.
+fn passing_word(row: u32, tile: u32) -> u32 {
     if (STAGED == 1u) {
-        return vec4<u32>(
-            word_tile[rows.x - tile], word_tile[rows.y - tile], word_tile[rows.z - tile], word_tile[rows.w - tile]);
+        return word_tile[row - tile];
     }
-    return vec4<u32>(info[1u + rows.x].w, info[1u + rows.y].w, info[1u + rows.z].w, info[1u + rows.w].w);
+    return info[1u + row].w;
 }
 
 // Which of four keys a query keeps, as bits. Neighbouring positions share a block of random words, so one or two blocks are

@@ -26,6 +26,11 @@ fn stage_keys(tile: u32, head: u32, lane: u32) {
     }
 }
 
+fn words_of(rows: vec4<u32>, tile: u32) -> vec4<u32> {
+    return vec4<u32>(
+        passing_word(rows.x, tile), passing_word(rows.y, tile), passing_word(rows.z, tile), passing_word(rows.w, tile));
+}
+
 // How many of the next keys are taken at once: with dropout no more than share a block of random words, as a rule.
 fn run_of_keys(words: vec4<u32>, left: u32) -> u32 {
     return min(left, select(4u, 4u - ((words.x >> 2u) & 3u), DROPOUT == 1u));

@@ -15,6 +15,9 @@ const GROUP: usize = 64;
 /// are the lanes of one vector.
 const SOFTWARE_QUADS: usize = 64;
 const SOFTWARE_LANES: usize = 8;
+/// Heads of more quads get the plainest code, one row per thread and a loop over the keys, since it is long as it is and
+/// compilers are slow.
+const WIDE_QUADS: usize = 16;
 
 /// What the kernels of a node share.
 struct Setting<'a> {
@@ -71,17 +74,18 @@ impl<'a> Setting<'a> {
         most_rows: usize,
         more_bindings: &[(Region, Access)],
     ) -> Result<()> {
-        let quads = self.padded / 4;
-        let (lanes, rows) = match b.limits.software {
-            true => (SOFTWARE_LANES, (SOFTWARE_QUADS / quads).clamp(1, most_rows)),
-            false => (GROUP, 1),
-        };
+        let (quads, software) = (self.padded / 4, b.limits.software);
+        let wide = quads > WIDE_QUADS;
+        let rows = if software && !wide { (SOFTWARE_QUADS / quads).clamp(1, most_rows) } else { 1 };
+        let lanes = if software { SOFTWARE_LANES } else { GROUP };
         let dropout = self.op.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
         let consts = [
             ("QUADS", quads as u32),
             ("ROWS", rows as u32),
             ("LANES", lanes as u32),
-            ("STAGED", u32::from(!b.limits.software)),
+            ("STAGED", u32::from(!software)),
+            ("WRITTEN_OUT", u32::from(!software && !wide)),
+            ("PASSING", if software || wide { 1 } else { 4 }),
             ("DROPOUT", u32::from(self.op.dropout.is_some())),
         ];
         let params = [
