@@ -33,6 +33,12 @@ fn main() {
         }
         text.push_str(&format!("#[path = {:?}]\npub mod {op};\n", file.display().to_string()));
     }
+    for folder in stems(&ops_folder, "").iter().map(|name| ops_folder.join(name)).filter(|path| path.is_dir()) {
+        for entry in fs::read_dir(&folder).expect("the folder was just listed").flatten() {
+            println!("cargo:rerun-if-changed={}", entry.path().display());
+            sources.push_str(&fs::read_to_string(entry.path()).expect("the file was just listed"));
+        }
+    }
     text.push_str("\npub const OP_FILES: &[OpFile] = &[\n");
     for op in &ops {
         text.push_str(&format!("    OpFile {{ name: {op:?}, kernels: {op}::KERNELS, cases: {op}::cases }},\n"));
@@ -40,7 +46,7 @@ fn main() {
     text.push_str("];\n");
     for shader in stems(&shader_folder, ".wgsl") {
         let named = sources.contains(&format!("shader!(\"{shader}\")"));
-        assert!(named, "shaders/{shader}.wgsl is an orphan: no file in src/ops says shader!(\"{shader}\")");
+        assert!(named, "shaders/{shader}.wgsl is an orphan: nothing in src/ops says shader!(\"{shader}\")");
     }
     fs::write(Path::new(&out).join("ops.rs"), text).expect("OUT_DIR is writable");
 }

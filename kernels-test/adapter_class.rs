@@ -1,5 +1,5 @@
-//! Every class of adapter has kernels of its own for products. Those of the class that this adapter is not run here as
-//! well, and all give the same bits: a word of a product is one chain over k whatever the tile.
+//! Every class of adapter has kernels of its own for products and attention. Those of the class that this adapter is not run here as
+//! well, and all products give the same bits: a word of a product is one chain over k whatever the tile.
 
 use crate::gpu_trial;
 use gpurec::engine::case::Case;
@@ -12,7 +12,7 @@ use gpurec::verify::{Checked, Failure, Outcome, Target, checks};
 use libtest_mimic::Trial;
 use std::collections::BTreeMap;
 
-const OPS: &[&str] = &["matmul", "linear", "linear_cross_entropy", "rank"];
+const OPS: &[&str] = &["attention", "matmul", "linear", "linear_cross_entropy", "rank"];
 const CLASSES: [AdapterClass; 2] = [AdapterClass::Hardware, AdapterClass::Software];
 
 pub fn trials() -> Vec<Trial> {

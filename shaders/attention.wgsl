@@ -1,73 +1,116 @@
-// y = softmax(scale q k^T) v per sequence, by online softmax. A thread owns one query row of one head; neighbouring
-// threads own neighbouring rows, so that they read the same key at the same time.
+// y = softmax(scale q k^T) v per sequence, by online softmax over four keys at a time. A thread owns ROWS query rows of one
+// head and walks through the keys that they see; threads in one sequence start at the same key, so that they read the same
+// words at the same time.
 //include grid
-//include head
 //include philox
-struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32 }
+//include attention
+//include attention_keys
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;    // (rows, heads, QUADS)
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>;        // (rows, heads)
 
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(2) var<storage, read> k: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(3) var<storage, read> v: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(4) var<storage, read> info: array<vec4<u32>>;     // (1 + rows), see attention_rows
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;        // (rows, heads, HEAD_DIM)
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>;      // (rows, heads)
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let stripes = (p.rows + 63u) / 64u;
-    let head = flat_group(group) / stripes;
-    let row = (flat_group(group) % stripes) * 64u + lane;
-    if (row < p.rows && head < p.heads) {
-        let base = (row * p.heads + head) * HEAD_DIM;
-        var query: array<vec4<f32>, QUADS>;
-        var mix: array<vec4<f32>, QUADS>;
-        for (var d = 0u; d < QUADS; d += 1u) {
-            let at = words_at(base, d);
-            query[d] = select(vec4<f32>(0.0), p.scale * vec4<f32>(q[at.x], q[at.y], q[at.z], q[at.w]), inside(d));
-            mix[d] = vec4<f32>(0.0);
-        }
-        let own = info[1u + row];
-        let sees_all = (own.w & 2u) != 0u;
-        let end = select(own.y, min(own.y, row + 1u), p.causal == 1u && !sees_all);
-        var peak = -1e30;
-        var total = 0.0;
-        var words: vec4<u32>;
-        var block = 0xffffffffu;
-        for (var j = own.x; j < end; j += 1u) {
-            let key_word = info[1u + j].w;
-            if (sees_all || (key_word & 1u) != 0u) {
-                let key_base = (j * p.heads + head) * HEAD_DIM;
-                var score = 0.0;
-                for (var d = 0u; d < QUADS; d += 1u) {
-                    let at = words_at(key_base, d);
-                    score += dot(query[d], vec4<f32>(k[at.x], k[at.y], k[at.z], k[at.w]));
-                }
-                let new_peak = max(peak, score);
-                let shrink = exp(peak - new_peak);
-                var weight = exp(score - new_peak);
-                peak = new_peak;
-                total = total * shrink + weight;
-                if (DROPOUT == 1u) {
-                    // Four neighbouring positions share one block of random words.
-                    let feature = (head << 20u) | (key_word >> 2u);
-                    if (feature >> 2u != block) {
-                        block = feature >> 2u;
-                        words = rng_block(info[0], p.site, own.z, own.w >> 2u, block);
-                    }
-                    weight = select(0.0, weight * p.keep_scale, rng_lane(words, feature & 3u) >= p.threshold);
-                }
-                for (var d = 0u; d < QUADS; d += 1u) {
-                    let at = words_at(key_base, d);
-                    mix[d] = mix[d] * shrink + weight * vec4<f32>(v[at.x], v[at.y], v[at.z], v[at.w]);
-                }
-            }
-        }
-        let seen = total > 0.0;
-        let inverse = select(0.0, 1.0 / total, seen);
-        for (var d = 0u; d < HEAD_DIM; d += 1u) {
-            y[base + d] = mix[d / 4u][d % 4u] * inverse;
-        }
-        lse[row * p.heads + head] = select(-1e30, peak + log(total), seen);
+    let place = place_of(flat_group(group));
+    let head = place.head;
+    let row0 = place.first + lane * ROWS;
+    var query: array<vec4<f32>, ROWS * QUADS>;
+    var mix: array<vec4<f32>, ROWS * QUADS>;
+    var own: array<vec4<u32>, ROWS>;
+    var end: array<u32, ROWS>;
+    var peak: array<f32, ROWS>;
+    var total: array<f32, ROWS>;
+    var stop = 0u;
+    //unroll r in ROWS
+    {
+        let row = min(row0 + $r, place.last);
+        own[$r] = info[1u + row];
+        end[$r] = keys_end(own[$r], row);
+        stop = max(stop, end[$r]);
+        peak[$r] = -1e30;
+        total[$r] = 0.0;
+        //unroll d in QUADS
+        query[$r * QUADS + $d] = p.scale * q[own_quad(row, head) + $d];
+        mix[$r * QUADS + $d] = vec4<f32>(0.0);
+        //end
     }
+    //end
+
+    let range = keys_of_group(place);
+    let step = select(max(range.y - range.x, 1u), TILE, STAGED == 1u);
+    for (var tile = range.x; tile < range.y; tile += step) {
+        if (STAGED == 1u) {
+            workgroupBarrier();
+            stage_keys(tile, head, lane);
+            workgroupBarrier();
+        }
+        let tile_stop = min(stop, tile + step);
+        var j = max(own[0].x, tile);
+        while (j < tile_stop) {
+            let rows = min(vec4<u32>(j) + FOUR, vec4<u32>(tile_stop - 1u));
+            let words = words_of(rows, tile);
+            let run = run_of_keys(words, tile_stop - j);
+            var score: array<vec4<f32>, ROWS>;
+            //unroll c in 4 if WRITTEN_OUT
+            {
+                let at = passing_quad(rows[$c], tile, head);
+                var products: array<vec4<f32>, ROWS>;
+                //unroll r in ROWS
+                products[$r] = vec4<f32>(0.0);
+                //end
+                //unroll d in QUADS
+                {
+                    let key = key_at(at + $d);
+                    //unroll r in ROWS
+                    products[$r] += query[$r * QUADS + $d] * key;
+                    //end
+                }
+                //end
+                //unroll r in ROWS
+                score[$r][$c] = dot(products[$r], vec4<f32>(1.0));
+                //end
+            }
+            //end
+            var weight: array<vec4<f32>, ROWS>;
+            //unroll r in ROWS
+            {
+                let seen = seen_keys(own[$r], j, min(end[$r], j + run), words);
+                let s = select(vec4<f32>(-1e30), score[$r], seen);
+                let new_peak = max(peak[$r], max(max(s.x, s.y), max(s.z, s.w)));
+                let shrink = exp(peak[$r] - new_peak);
+                let terms = select(vec4<f32>(0.0), exp(s - vec4<f32>(new_peak)), seen);
+                peak[$r] = new_peak;
+                total[$r] = total[$r] * shrink + dot(terms, vec4<f32>(1.0));
+                weight[$r] = terms * keep_factors(own[$r], head, words);
+                //unroll d in QUADS
+                mix[$r * QUADS + $d] *= shrink;
+                //end
+            }
+            //end
+            //unroll c in 4 if WRITTEN_OUT
+            {
+                let at = passing_quad(rows[$c], tile, head);
+                //unroll d in QUADS
+                {
+                    let value = value_at(at + $d);
+                    //unroll r in ROWS
+                    mix[$r * QUADS + $d] += weight[$r][$c] * value;
+                    //end
+                }
+                //end
+            }
+            //end
+            j += run;
+        }
+    }
+
+    //unroll r in ROWS
+    if (place.live && row0 + $r < p.rows) {
+        let seen = total[$r] > 0.0;
+        let inverse = select(0.0, 1.0 / total[$r], seen);
+        lse[(row0 + $r) * p.heads + head] = select(-1e30, peak[$r] + log(total[$r]), seen);
+        //unroll d in QUADS
+        y[own_quad(row0 + $r, head) + $d] = mix[$r * QUADS + $d] * inverse;
+        //end
+    }
+    //end
 }

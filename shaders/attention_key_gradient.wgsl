@@ -1,73 +1,176 @@
 // dk and dv of attention: dk_j = scale sum_i ds_ij q_i, dv_j = sum_i p_ij keep_ij dy_i, with
-// ds_ij = p_ij (keep_ij <dy_i, v_j> - delta_i) and p recomputed from lse. A thread owns one key row of one head: no atomics.
+// ds_ij = p_ij (keep_ij <dy_i, v_j> - delta_i) and p recomputed from lse. A thread owns ROWS key rows of one head and walks
+// through the queries that see them: no atomics.
 //include grid
-//include head
 //include philox
-struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32, flags: u32 }
+//include attention
+@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;       // (rows, heads): lse, delta
+@group(0) @binding(6) var<storage, read> dy: array<vec4<f32>>;          // (rows, heads, QUADS)
+@group(0) @binding(7) var<storage, read_write> dk: array<vec4<f32>>;    // (rows, heads, QUADS)
+@group(0) @binding(8) var<storage, read_write> dv: array<vec4<f32>>;    // (rows, heads, QUADS)
 
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(2) var<storage, read> k: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(3) var<storage, read> v: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(4) var<storage, read> info: array<vec4<u32>>;     // (1 + rows), see attention_rows
-@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;    // (rows, heads): lse, delta
-@group(0) @binding(6) var<storage, read> dy: array<f32>;             // (rows, heads, HEAD_DIM)
-@group(0) @binding(7) var<storage, read_write> dk: array<f32>;       // (rows, heads, HEAD_DIM)
-@group(0) @binding(8) var<storage, read_write> dv: array<f32>;       // (rows, heads, HEAD_DIM)
+// What queries keep of four neighbouring keys is drawn once for the threads that own those keys.
+const KEY_QUADS = GROUP / 4u;
+var<workgroup> query_tile: array<vec4<f32>, TILE * QUADS>;
+var<workgroup> cotangent_tile: array<vec4<f32>, TILE * QUADS>;
+var<workgroup> stat_tile: array<vec2<f32>, TILE>;
+var<workgroup> kept_tile: array<u32, max(1u, TILE * KEY_QUADS * DROPOUT)>;    // (TILE, KEY_QUADS)
 
-@compute @workgroup_size(64)
+fn stage_queries(tile: u32, place: Place, lane: u32) {
+    for (var i = lane; i < TILE * QUADS; i += LANES) {
+        let at = own_quad(min(tile + i / QUADS, p.rows - 1u), place.head) + i % QUADS;
+        query_tile[i] = q[at];
+        cotangent_tile[i] = dy[at];
+    }
+    for (var i = lane; i < TILE; i += LANES) {
+        let row = min(tile + i, p.rows - 1u);
+        stat_tile[i] = stats[row * p.heads + place.head];
+        word_tile[i] = info[1u + row].w;
+    }
+    for (var i = lane; i < TILE * KEY_QUADS * DROPOUT; i += LANES) {
+        let query = info[1u + min(tile + i / KEY_QUADS, p.rows - 1u)];
+        kept_tile[i] = kept(query, place.head, key_words(place.first + 4u * (i % KEY_QUADS), place.last));
+    }
+}
+
+// A quad of a query (of its cotangent) that passes by.
+fn query_at(at: u32) -> vec4<f32> {
+    if (STAGED == 1u) {
+        return query_tile[at];
+    }
+    return q[at];
+}
+
+fn cotangent_at(at: u32) -> vec4<f32> {
+    if (STAGED == 1u) {
+        return cotangent_tile[at];
+    }
+    return dy[at];
+}
+
+fn stat_at(row: u32, tile: u32, head: u32) -> vec2<f32> {
+    if (STAGED == 1u) {
+        return stat_tile[row - tile];
+    }
+    return stats[row * p.heads + head];
+}
+
+// The words of four neighbouring keys.
+fn key_words(row: u32, last: u32) -> vec4<u32> {
+    let rows = min(vec4<u32>(row) + FOUR, vec4<u32>(last));
+    return vec4<u32>(info[1u + rows.x].w, info[1u + rows.y].w, info[1u + rows.z].w, info[1u + rows.w].w);
+}
+
+// Bit r: whether a query keeps the thread's key r. Without dropout keep_scale is 1.
+fn kept_own(row: u32, tile: u32, head: u32, lane: u32, own_words: vec4<u32>) -> u32 {
+    if (DROPOUT == 0u) {
+        return 0xffffffffu;
+    }
+    if (STAGED == 1u) {
+        return kept_tile[(row - tile) * KEY_QUADS + lane / 4u] >> (lane % 4u);
+    }
+    return kept(info[1u + row], head, own_words);
+}
+
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let stripes = (p.rows + 63u) / 64u;
-    let head = flat_group(group) / stripes;
-    let row = (flat_group(group) % stripes) * 64u + lane;
-    if (row < p.rows && head < p.heads) {
-        let base = (row * p.heads + head) * HEAD_DIM;
-        var key: array<vec4<f32>, QUADS>;
-        var value: array<vec4<f32>, QUADS>;
-        var key_sum: array<vec4<f32>, QUADS>;
-        var value_sum: array<vec4<f32>, QUADS>;
-        for (var d = 0u; d < QUADS; d += 1u) {
-            let at = words_at(base, d);
-            key[d] = select(vec4<f32>(0.0), p.scale * vec4<f32>(k[at.x], k[at.y], k[at.z], k[at.w]), inside(d));
-            value[d] = select(vec4<f32>(0.0), vec4<f32>(v[at.x], v[at.y], v[at.z], v[at.w]), inside(d));
-            key_sum[d] = vec4<f32>(0.0);
-            value_sum[d] = vec4<f32>(0.0);
+    let place = place_of(flat_group(group));
+    let head = place.head;
+    let row0 = place.first + lane * ROWS;
+    var key: array<vec4<f32>, ROWS * QUADS>;
+    var value: array<vec4<f32>, ROWS * QUADS>;
+    var key_sum: array<vec4<f32>, ROWS * QUADS>;
+    var value_sum: array<vec4<f32>, ROWS * QUADS>;
+    var own: array<vec4<u32>, ROWS>;
+    //unroll r in ROWS
+    {
+        let row = min(row0 + $r, place.last);
+        own[$r] = info[1u + row];
+        //unroll d in QUADS
+        key[$r * QUADS + $d] = p.scale * k[own_quad(row, head) + $d];
+        value[$r * QUADS + $d] = v[own_quad(row, head) + $d];
+        key_sum[$r * QUADS + $d] = vec4<f32>(0.0);
+        value_sum[$r * QUADS + $d] = vec4<f32>(0.0);
+        //end
+    }
+    //end
+    let own_words = key_words(row0, place.last);
+
+    // Queries before a key see it only when nothing is causal, or when some see everything.
+    let earlier = p.causal == 0u || p.flags == 1u;
+    let first = max(own[0].x, select(min(row0, own[0].y), 0u, earlier));
+    let group_own = info[1u + place.first];
+    let low = max(group_own.x, select(min(place.first, group_own.y), 0u, earlier));
+    let high = select(low, info[1u + place.last].y, place.live);
+    let step = select(max(high, low + 1u) - low, TILE, STAGED == 1u);
+    for (var tile = low; tile < high; tile += step) {
+        if (STAGED == 1u) {
+            workgroupBarrier();
+            stage_queries(tile, place, lane);
+            workgroupBarrier();
         }
-        let own = info[1u + row];
-        let feature = (head << 20u) | (own.w >> 2u);
-        // Queries before the row see it only when nothing is causal, or when they see everything.
-        let first = select(own.x, max(own.x, min(own.y, row)), p.causal == 1u && p.flags == 0u);
-        for (var i = first; i < own.y; i += 1u) {
-            let other = info[1u + i];
-            let sees_all = (other.w & 2u) != 0u;
-            if (sees_all || ((own.w & 1u) != 0u && (p.causal == 0u || row <= i))) {
-                let query_base = (i * p.heads + head) * HEAD_DIM;
-                let stat = stats[i * p.heads + head];
-                var score = 0.0;
-                var dp = 0.0;
-                for (var d = 0u; d < QUADS; d += 1u) {
-                    let at = words_at(query_base, d);
-                    score += dot(key[d], vec4<f32>(q[at.x], q[at.y], q[at.z], q[at.w]));
-                    dp += dot(value[d], vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]));
+        let stop = min(own[ROWS - 1u].y, tile + step);
+        for (var i = max(first, tile); i < stop; i += PASSING) {
+            //unroll c in PASSING
+            {
+                let row = min(i + $c, stop - 1u);
+                let at = passing_quad(row, tile, head);
+                var scores: array<vec4<f32>, ROWS>;
+                var dps: array<vec4<f32>, ROWS>;
+                //unroll r in ROWS
+                scores[$r] = vec4<f32>(0.0);
+                dps[$r] = vec4<f32>(0.0);
+                //end
+                //unroll d in QUADS
+                {
+                    let query = query_at(at + $d);
+                    let cotangent = cotangent_at(at + $d);
+                    //unroll r in ROWS
+                    scores[$r] += key[$r * QUADS + $d] * query;
+                    dps[$r] += value[$r * QUADS + $d] * cotangent;
+                    //end
                 }
-                let probability = exp(min(score - stat.x, 0.5));
-                var keep = 1.0;
-                if (DROPOUT == 1u) {
-                    let word = rng_word(info[0], p.site, other.z, other.w >> 2u, feature);
-                    keep = select(0.0, p.keep_scale, word >= p.threshold);
+                //end
+                let stat = stat_at(row, tile, head);
+                let sees_all = (passing_word(row, tile) & 2u) != 0u;
+                let bits = kept_own(row, tile, head, lane, own_words);
+                var weight: array<f32, ROWS>;
+                var ds: array<f32, ROWS>;
+                //unroll r in ROWS
+                {
+                    // Counted from the start of the key's sequence; a query before it wraps around to a large number.
+                    let nth = i + $c - own[$r].x;
+                    let inside = nth < max(min(own[$r].y, stop), own[$r].x) - own[$r].x;
+                    let after = p.causal == 0u || nth >= row0 + $r - own[$r].x;
+                    let seen = inside && (sees_all || (after && (own[$r].w & 1u) == 1u));
+                    // The score of a query that does not see the key may lie far above lse: no overflow.
+                    let exponent = min(dot(scores[$r], vec4<f32>(1.0)) - stat.x, 0.5);
+                    let probability = select(0.0, exp(exponent), seen);
+                    weight[$r] = select(0.0, p.keep_scale * probability, (bits & (1u << $r)) != 0u);
+                    ds[$r] = p.scale * (weight[$r] * dot(dps[$r], vec4<f32>(1.0)) - probability * stat.y);
                 }
-                let weight = probability * keep;
-                let ds = p.scale * probability * (keep * dp - stat.y);
-                for (var d = 0u; d < QUADS; d += 1u) {
-                    let at = words_at(query_base, d);
-                    key_sum[d] += ds * vec4<f32>(q[at.x], q[at.y], q[at.z], q[at.w]);
-                    value_sum[d] += weight * vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
+                //end
+                //unroll d in QUADS
+                {
+                    let query = query_at(at + $d);
+                    let cotangent = cotangent_at(at + $d);
+                    //unroll r in ROWS
+                    key_sum[$r * QUADS + $d] += ds[$r] * query;
+                    value_sum[$r * QUADS + $d] += weight[$r] * cotangent;
+                    //end
                 }
+                //end
             }
-        }
-        for (var d = 0u; d < HEAD_DIM; d += 1u) {
-            dk[base + d] = key_sum[d / 4u][d % 4u];
-            dv[base + d] = value_sum[d / 4u][d % 4u];
+            //end
         }
     }
+
+    //unroll r in ROWS
+    if (place.live && row0 + $r < p.rows) {
+        //unroll d in QUADS
+        dk[own_quad(row0 + $r, head) + $d] = key_sum[$r * QUADS + $d];
+        dv[own_quad(row0 + $r, head) + $d] = value_sum[$r * QUADS + $d];
+        //end
+    }
+    //end
 }

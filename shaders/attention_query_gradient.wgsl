@@ -1,63 +1,107 @@
 // dq of attention: dq_i = scale sum_j ds_ij k_j with ds_ij = p_ij (keep_ij <dy_i, v_j> - delta_i), p recomputed from lse.
-// A thread owns one query row of one head.
+// A thread owns ROWS query rows of one head and walks through the keys that they see, as the forward kernel does.
 //include grid
-//include head
 //include philox
-struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32 }
+//include attention
+//include attention_keys
+@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;       // (rows, heads): lse, delta
+@group(0) @binding(6) var<storage, read> dy: array<vec4<f32>>;          // (rows, heads, QUADS)
+@group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>;    // (rows, heads, QUADS)
 
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(2) var<storage, read> k: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(3) var<storage, read> v: array<f32>;              // (rows, heads, HEAD_DIM)
-@group(0) @binding(4) var<storage, read> info: array<vec4<u32>>;     // (1 + rows), see attention_rows
-@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;    // (rows, heads): lse, delta
-@group(0) @binding(6) var<storage, read> dy: array<f32>;             // (rows, heads, HEAD_DIM)
-@group(0) @binding(7) var<storage, read_write> dq: array<f32>;       // (rows, heads, HEAD_DIM)
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let stripes = (p.rows + 63u) / 64u;
-    let head = flat_group(group) / stripes;
-    let row = (flat_group(group) % stripes) * 64u + lane;
-    if (row < p.rows && head < p.heads) {
-        let base = (row * p.heads + head) * HEAD_DIM;
-        var query: array<vec4<f32>, QUADS>;
-        var cotangent: array<vec4<f32>, QUADS>;
-        var sum: array<vec4<f32>, QUADS>;
-        for (var d = 0u; d < QUADS; d += 1u) {
-            let at = words_at(base, d);
-            query[d] = select(vec4<f32>(0.0), p.scale * vec4<f32>(q[at.x], q[at.y], q[at.z], q[at.w]), inside(d));
-            cotangent[d] = select(vec4<f32>(0.0), vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]), inside(d));
-            sum[d] = vec4<f32>(0.0);
+    let place = place_of(flat_group(group));
+    let head = place.head;
+    let row0 = place.first + lane * ROWS;
+    var query: array<vec4<f32>, ROWS * QUADS>;
+    var cotangent: array<vec4<f32>, ROWS * QUADS>;
+    var sum: array<vec4<f32>, ROWS * QUADS>;
+    var own: array<vec4<u32>, ROWS>;
+    var stat: array<vec2<f32>, ROWS>;
+    var end: array<u32, ROWS>;
+    var stop = 0u;
+    //unroll r in ROWS
+    {
+        let row = min(row0 + $r, place.last);
+        own[$r] = info[1u + row];
+        stat[$r] = stats[row * p.heads + head];
+        end[$r] = keys_end(own[$r], row);
+        stop = max(stop, end[$r]);
+        //unroll d in QUADS
+        query[$r * QUADS + $d] = p.scale * q[own_quad(row, head) + $d];
+        cotangent[$r * QUADS + $d] = dy[own_quad(row, head) + $d];
+        sum[$r * QUADS + $d] = vec4<f32>(0.0);
+        //end
+    }
+    //end
+
+    let range = keys_of_group(place);
+    let step = select(max(range.y - range.x, 1u), TILE, STAGED == 1u);
+    for (var tile = range.x; tile < range.y; tile += step) {
+        if (STAGED == 1u) {
+            workgroupBarrier();
+            stage_keys(tile, head, lane);
+            workgroupBarrier();
         }
-        let own = info[1u + row];
-        let stat = stats[row * p.heads + head];
-        let sees_all = (own.w & 2u) != 0u;
-        let end = select(own.y, min(own.y, row + 1u), p.causal == 1u && !sees_all);
-        for (var j = own.x; j < end; j += 1u) {
-            let key_word = info[1u + j].w;
-            if (sees_all || (key_word & 1u) != 0u) {
-                let key_base = (j * p.heads + head) * HEAD_DIM;
-                var score = 0.0;
-                var dp = 0.0;
-                for (var d = 0u; d < QUADS; d += 1u) {
-                    let at = words_at(key_base, d);
-                    score += dot(query[d], vec4<f32>(k[at.x], k[at.y], k[at.z], k[at.w]));
-                    dp += dot(cotangent[d], vec4<f32>(v[at.x], v[at.y], v[at.z], v[at.w]));
+        let tile_stop = min(stop, tile + step);
+        var j = max(own[0].x, tile);
+        while (j < tile_stop) {
+            let rows = min(vec4<u32>(j) + FOUR, vec4<u32>(tile_stop - 1u));
+            let words = words_of(rows, tile);
+            let run = run_of_keys(words, tile_stop - j);
+            var seen: array<vec4<bool>, ROWS>;
+            var keep: array<vec4<f32>, ROWS>;
+            //unroll r in ROWS
+            seen[$r] = seen_keys(own[$r], j, min(end[$r], j + run), words);
+            keep[$r] = keep_factors(own[$r], head, words);
+            //end
+            //unroll c in 4 if WRITTEN_OUT
+            {
+                let at = passing_quad(rows[$c], tile, head);
+                var scores: array<vec4<f32>, ROWS>;
+                var dps: array<vec4<f32>, ROWS>;
+                //unroll r in ROWS
+                scores[$r] = vec4<f32>(0.0);
+                dps[$r] = vec4<f32>(0.0);
+                //end
+                //unroll d in QUADS
+                {
+                    let key = key_at(at + $d);
+                    let value = value_at(at + $d);
+                    //unroll r in ROWS
+                    scores[$r] += query[$r * QUADS + $d] * key;
+                    dps[$r] += cotangent[$r * QUADS + $d] * value;
+                    //end
                 }
-                if (DROPOUT == 1u) {
-                    let word = rng_word(info[0], p.site, own.z, own.w >> 2u, (head << 20u) | (key_word >> 2u));
-                    dp = select(0.0, dp * p.keep_scale, word >= p.threshold);
+                //end
+                var ds: array<f32, ROWS>;
+                //unroll r in ROWS
+                {
+                    let dp = keep[$r][$c] * dot(dps[$r], vec4<f32>(1.0));
+                    // The score of a key that is not seen may lie far above lse: its exponential must not overflow.
+                    let probability = exp(min(dot(scores[$r], vec4<f32>(1.0)) - stat[$r].x, 0.5));
+                    ds[$r] = select(0.0, p.scale * probability * (dp - stat[$r].y), seen[$r][$c]);
                 }
-                let ds = p.scale * exp(min(score - stat.x, 0.5)) * (dp - stat.y);
-                for (var d = 0u; d < QUADS; d += 1u) {
-                    let at = words_at(key_base, d);
-                    sum[d] += ds * vec4<f32>(k[at.x], k[at.y], k[at.z], k[at.w]);
+                //end
+                //unroll d in QUADS
+                {
+                    let key = key_at(at + $d);
+                    //unroll r in ROWS
+                    sum[$r * QUADS + $d] += ds[$r] * key;
+                    //end
                 }
+                //end
             }
-        }
-        for (var d = 0u; d < HEAD_DIM; d += 1u) {
-            dq[base + d] = sum[d / 4u][d % 4u];
+            //end
+            j += run;
         }
     }
+
+    //unroll r in ROWS
+    if (place.live && row0 + $r < p.rows) {
+        //unroll d in QUADS
+        dq[own_quad(row0 + $r, head) + $d] = sum[$r * QUADS + $d];
+        //end
+    }
+    //end
 }

@@ -30,9 +30,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 high = middle;
             }
         }
-        let inert = low == 0u || low > p.sequences;
-        let start = select(cu_seqlens[select(low - 1u, 0u, inert)], row, inert);
-        let end = select(cu_seqlens[select(low, 0u, inert)], row, inert);
+        // An inert row is an empty range at the outermost border, so that ranges ascend over all rows.
+        let start = cu_seqlens[max(low, 1u) - 1u];
+        let end = cu_seqlens[min(low, p.sequences)];
         let flags = select(1u, row_flags[select(0u, row, p.has_flags == 1u)] & 3u, p.has_flags == 1u);
         let sequence = select(0u, row_keys[select(0u, 2u * row, keyed)], keyed);
         let position = select(0u, row_keys[select(0u, 2u * row + 1u, keyed)], keyed);

@@ -4,7 +4,7 @@ use crate::data::Packed;
 use crate::data::pack::INERT;
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Tensor};
-use crate::ops::embedding::segments;
+use crate::ops::segments::segments;
 
 /// Feeds the token inputs. `padding_item` is the row of the item table that is read but not trained, if there is one.
 /// `training` adds what only gradients and random numbers need.

@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::nn::Scorer;
 use crate::ops::add::Add;
 use crate::ops::bce_with_logits::BceWithLogits;
-use crate::ops::embedding::{segments, segments_len};
 use crate::ops::fill::Fill;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::row_dot::RowDot;
 use crate::ops::sampled_softmax::{candidates, sampled_softmax};
+use crate::ops::segments::{segments, segments_len};
 use serde::{Deserialize, Serialize};
 
 /// Which loss, by the field's names.

@@ -2,7 +2,8 @@
 
 use crate::engine::{Graph, TensorType, ValueId};
 use crate::error::Result;
-use crate::ops::embedding::{Embedding, segments_len};
+use crate::ops::embedding::Embedding;
+use crate::ops::segments::segments_len;
 
 /// Graph inputs of one packed batch. Inert rows at the end belong to no sequence and hold no item.
 #[derive(Clone, Copy, Debug)]

@@ -7,18 +7,19 @@
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Param, Region};
+use crate::engine::exec::gpu::kernel::GpuBuilder;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
 use crate::engine::tensor::{Array, DType, TensorType};
 use crate::error::Result;
-use crate::shader;
 use rayon::prelude::*;
 use std::ops::Range;
 
 #[path = "attention/cpu.rs"]
 mod cpu;
+#[path = "attention/gpu.rs"]
+mod gpu;
 
 /// Dropout on the probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,38 +99,6 @@ impl Attention {
         2 * words * mean / if self.causal { 2 } else { 1 }
     }
 
-    /// The first dispatch of either direction: what the kernels ask of a row.
-    fn gather_rows(&self, b: &mut GpuBuilder) -> Result<Region> {
-        let (rows, dropout) = (b.inputs[0].shape[0], self.dropout.is_some());
-        let info = b.scratch(4 * (1 + rows));
-        let borders = b.input(3);
-        let flags = if self.key_flags { b.input(4) } else { borders };
-        let [rng, keys] = if dropout { [b.input(self.rng_at()), b.input(self.rng_at() + 1)] } else { [borders; 2] };
-        let params = [rows.into(), (borders.len - 1).into(), self.key_flags.into(), dropout.into()];
-        let bindings = [(borders, Read), (flags, Read), (rng, Read), (keys, Read), (info, Write)];
-        b.dispatch(shader!("attention_rows"), &[], &bindings, &params, rows.div_ceil(64).max(1))?;
-        Ok(info)
-    }
-
-    /// Constants, uniforms and grid that the kernels share.
-    fn gpu_setting(&self, q: &TensorType) -> ([(&'static str, u32); 2], Vec<Param>, usize) {
-        let rows = q.shape[0];
-        let consts = [("HEAD_DIM", self.head_dim(q) as u32), ("DROPOUT", u32::from(self.dropout.is_some()))];
-        let AttentionDropout { probability, site } =
-            self.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
-        let params = vec![
-            rows.into(),
-            self.heads.into(),
-            self.scale.into(),
-            self.causal.into(),
-            site.0.into(),
-            drop_threshold(probability).into(),
-            (1.0 / (1.0 - probability)).into(),
-            self.key_flags.into(),
-        ];
-        (consts, params, rows.div_ceil(64) * self.heads)
-    }
-
     fn head_dim(&self, q: &TensorType) -> usize {
         q.shape[1..].iter().product::<usize>() / self.heads
     }
@@ -197,11 +166,7 @@ impl Op for Attention {
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let info = self.gather_rows(b)?;
-        let (consts, params, groups) = self.gpu_setting(b.inputs[0]);
-        let mut bindings = [0, 1, 2].map(|i| (b.input(i), Read)).to_vec();
-        bindings.extend([(info, Read), (b.output(0), Write), (b.output(1), Write)]);
-        b.dispatch(shader!("attention"), &consts, &bindings, &params[..7], groups)
+        gpu::forward(self, b)
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -279,19 +244,7 @@ impl Op for AttentionGradient {
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let info = self.forward.gather_rows(b)?;
-        let (consts, params, groups) = self.forward.gpu_setting(b.inputs[0]);
-        let [y, lse, dy] = [0, 1, 2].map(|i| b.input(self.forward.arity() + i));
-        let stats = b.scratch(2 * lse.len);
-        let sizes = [lse.len.into(), self.forward.head_dim(b.inputs[0]).into()];
-        let bindings = [(y, Read), (dy, Read), (lse, Read), (stats, Write)];
-        b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64))?;
-        let mut bindings = [0, 1, 2].map(|i| (b.input(i), Read)).to_vec();
-        bindings.extend([(info, Read), (stats, Read), (dy, Read), (b.output(0), Write)]);
-        b.dispatch(shader!("attention_query_gradient"), &consts, &bindings, &params[..7], groups)?;
-        bindings.pop();
-        bindings.extend([(b.output(1), Write), (b.output(2), Write)]);
-        b.dispatch(shader!("attention_key_gradient"), &consts, &bindings, &params, groups)
+        gpu::backward(&self.forward, b)
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -349,6 +302,12 @@ pub fn cases() -> Vec<Case> {
         let keys: Vec<u32> = rows.chain((0..inert).map(|_| [u32::MAX; 2])).flatten().collect();
         case.attr("dropout", 0.3).attr("seed", 5).attr("step", 2).ids("row_keys", &[keys.len() / 2, 2], &keys)
     };
+    let far_apart = |mut case: Case| {
+        let keys = &mut case.tensors.last_mut().expect("row_keys").tensor.words;
+        let scattered = |position: &mut f32| *position = f32::from_bits(position.to_bits() * 37 % 64);
+        keys.chunks_exact_mut(2).for_each(|key| scattered(&mut key[1]));
+        case
+    };
     let flat = |mut case: Case, heads: usize| {
         for t in case.tensors.iter_mut().filter(|t| t.tensor.ty.shape.len() == 3) {
             let [n, h, d] = t.tensor.ty.shape[..] else { unreachable!("just filtered") };
@@ -371,6 +330,8 @@ pub fn cases() -> Vec<Case> {
         flags(case("one unmasked query of 130", true, &[130], 0, (1, 4)), 130, |i| [3, 1][usize::from(i != 70)]),
         drop(case("dropout", true, &[5, 0, 37], 2, (2, 4)), &[5, 0, 37], 2),
         drop(case("dropout, long", true, &[70], 0, (1, 4)), &[70], 0),
+        case("wide head", true, &[9, 12], 1, (1, 128)),
+        far_apart(drop(case("dropout, positions in no order", false, &[30, 3], 0, (1, 4)), &[30, 3], 0)),
         drop(flags(case("dropout, flags", false, &[4, 9], 0, (2, 6)), 13, |i| [1, 0, 3][i % 3]), &[4, 9], 0),
     ]
 }

@@ -5,6 +5,8 @@
 
 use crate::engine::case::{Case, Kernel};
 
+/// Shared by the ops that gather rows of a table.
+pub mod segments;
 /// Shared by the ops that score against a catalogue.
 pub mod tiles;
 

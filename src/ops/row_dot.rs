@@ -2,8 +2,8 @@
 //! An id of `u32::MAX` is no item: score 0, no gradient.
 //!
 //! Gradients: `dhidden_n = sum_k dscore_nk table[id_nk]`; `dtable_v = sum over (n, k) with id_nk = v of dscore_nk hidden_n`.
-//! The trick for the second: the host groups the places `(n, k)` by item, so that each row of `dtable` has one owner who
-//! sums in a fixed order; it is added in place to the gradient that the table has from elsewhere.
+//! The second goes by `segments` of the places `(n, k)`; it is added in place to the gradient that the table has from
+//! elsewhere.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
@@ -13,11 +13,11 @@ use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, DType, NONE, TensorType};
 use crate::error::Result;
-use crate::ops::embedding::{segments, segments_len};
+use crate::ops::segments::{SegmentSum, Segments, segments, segments_len, table_chunks};
 use crate::shader;
 use rayon::prelude::*;
 
-/// Inputs `hidden[N, D]`, `table[V, D]`, `ids[N]` or `[N, K]`, `embedding::segments(ids, None)`; output `score`, shaped
+/// Inputs `hidden[N, D]`, `table[V, D]`, `ids[N]` or `[N, K]`, `segments(ids, None)`; output `score`, shaped
 /// like `ids`.
 #[derive(Clone, Copy, Debug)]
 pub struct RowDot;
@@ -26,26 +26,6 @@ pub struct RowDot;
 const ROW_BLOCK: usize = 64;
 /// Rows of the table that one worker owns in the gradient.
 const ITEM_BLOCK: usize = 256;
-
-/// The places of each item, as `embedding::segments` lays them out:
-/// `[count U, places (E), starts (E + 1; U + 1 in use), items (E; U in use, ascending)]`.
-struct Groups<'a> {
-    places: &'a [u32],
-    starts: &'a [u32],
-    items: &'a [u32],
-}
-
-impl<'a> Groups<'a> {
-    fn new(segments: &'a [u32]) -> Self {
-        let (len, count) = ((segments.len() - 2) / 3, segments[0] as usize);
-        let (starts, items) = (&segments[len + 1..][..count + 1], &segments[2 * len + 2..][..count]);
-        Groups { places: &segments[1..=len], starts, items }
-    }
-
-    fn places(&self, group: usize) -> &'a [u32] {
-        &self.places[self.starts[group] as usize..self.starts[group + 1] as usize]
-    }
-}
 
 impl Op for RowDot {
     fn name(&self) -> &'static str {
@@ -86,11 +66,11 @@ impl Op for RowDot {
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
         let (ids, width, items) = (b.inputs[2].len(), b.inputs[0].width(), b.inputs[1].rows());
         let per_row = ids / b.inputs[0].rows().max(1);
-        for (first, rows) in item_pieces(b, items, width) {
-            let table = b.input(1).slice(first * width, rows * width);
-            let access = if first == 0 { Write } else { Update };
+        for chunk in table_chunks(items, width, b.limits) {
+            let table = b.input(1).slice(chunk.start * width, chunk.len() * width);
+            let access = if chunk.start == 0 { Write } else { Update };
             let bindings = [(b.input(0), Read), (table, Read), (b.input(2), Read), (b.output(0), access)];
-            let params = [ids.into(), per_row.into(), width.into(), first.into(), rows.into()];
+            let params = [ids.into(), per_row.into(), width.into(), chunk.start.into(), chunk.len().into()];
             b.dispatch(shader!("row_dot"), &[], &bindings, &params, ids.div_ceil(64))?;
         }
         Ok(())
@@ -122,12 +102,6 @@ impl Op for RowDot {
 /// The row of an item, unless there is none.
 fn item_row(table: &[f32], id: u32, width: usize) -> Option<&[f32]> {
     (id != NONE).then(|| &table[id as usize * width..][..width])
-}
-
-/// The table as pieces of whole rows that a binding can hold: `(first item, items)`, each on a 256-byte boundary.
-fn item_pieces(b: &GpuBuilder, items: usize, width: usize) -> Vec<(usize, usize)> {
-    let piece = (b.limits.binding_words / width / 64 * 64).max(64);
-    (0..items).step_by(piece).map(|first| (first, piece.min(items - first))).collect()
 }
 
 /// Each place moves a row of the table and of the other side at most.
@@ -175,11 +149,11 @@ impl Op for RowDotHiddenGradient {
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
         let (len, width, items) = (b.outputs[0].len(), b.inputs[1].width(), b.inputs[1].rows());
         let per_row = b.inputs[2].len() / b.outputs[0].rows().max(1);
-        for (first, rows) in item_pieces(b, items, width) {
-            let table = b.input(1).slice(first * width, rows * width);
-            let access = if first == 0 { Write } else { Update };
+        for chunk in table_chunks(items, width, b.limits) {
+            let table = b.input(1).slice(chunk.start * width, chunk.len() * width);
+            let access = if chunk.start == 0 { Write } else { Update };
             let bindings = [(b.input(0), Read), (table, Read), (b.input(2), Read), (b.output(0), access)];
-            let params = [len.into(), per_row.into(), width.into(), first.into(), rows.into()];
+            let params = [len.into(), per_row.into(), width.into(), chunk.start.into(), chunk.len().into()];
             b.dispatch(shader!("row_dot_hidden_gradient"), &[], &bindings, &params, len.div_ceil(64))?;
         }
         Ok(())
@@ -222,18 +196,16 @@ impl Op for RowDotTableGradient {
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let (dscore, hidden, groups) = (io.inputs[0].f(), io.inputs[1].f(), Groups::new(io.inputs[3].u()));
+        let (dscore, hidden, segments) = (io.inputs[0].f(), io.inputs[1].f(), Segments::new(io.inputs[3].u()));
         let (width, per_row) = (io.inputs[1].width(), dscore.len() / io.inputs[1].rows().max(1));
         io.outputs[0].f().par_chunks_mut(ITEM_BLOCK * width).enumerate().for_each(|(block, dtable)| {
             if !self.accumulate {
                 dtable.fill(0.0);
             }
-            let (first, rows) = (block * ITEM_BLOCK, dtable.len() / width);
-            let begin = groups.items.partition_point(|&item| (item as usize) < first);
-            let own = (begin..groups.items.len()).take_while(|&group| (groups.items[group] as usize) < first + rows);
-            for group in own {
-                let dtable = &mut dtable[(groups.items[group] as usize - first) * width..][..width];
-                for &place in groups.places(group) {
+            let first = block * ITEM_BLOCK;
+            for (item, places) in segments.of_rows(first..first + dtable.len() / width) {
+                let dtable = &mut dtable[(item - first) * width..][..width];
+                for &place in places {
                     let row = place as usize / per_row * width;
                     simd::axpy(dscore[place as usize], &hidden[row..row + width], dtable);
                 }
@@ -242,20 +214,17 @@ impl Op for RowDotTableGradient {
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let (places, width) = (b.inputs[0].len(), b.inputs[1].width());
-        let per_row = places / b.inputs[1].rows().max(1);
-        for (first, rows) in item_pieces(b, self.items, width) {
-            let dtable = b.output(0).slice(first * width, rows * width);
-            if !self.accumulate {
-                let params = [dtable.len.into(), 0.0.into()];
-                b.dispatch(shader!("fill"), &[], &[(dtable, Write)], &params, dtable.len.div_ceil(64))?;
-            }
-            let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(3), Read), (dtable, Update)];
-            let params = [places.into(), per_row.into(), width.into(), first.into(), rows.into()];
-            let groups = (places * width).div_ceil(64);
-            b.dispatch(shader!("row_dot_table_gradient"), &[], &bindings, &params, groups)?;
-        }
-        Ok(())
+        let places = b.inputs[0].len();
+        let sum = SegmentSum {
+            segments: b.input(3),
+            x: b.input(1),
+            places_per_row: places / b.inputs[1].rows().max(1),
+            weights: Some(b.input(0)),
+            places,
+            width: b.inputs[1].width(),
+            accumulate: self.accumulate,
+        };
+        sum.dispatch(b, b.output(0))
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -292,6 +261,7 @@ pub fn cases() -> Vec<Case> {
         case("scattered", (300, 64), &[65], &scattered(300)),
         case("many per row", (130, 63), &[3, 50], &scattered(130)).attr("twice", true),
         case("all the same", (3, 65), &[127], &|_| 1),
+        case("popular items", (9, 5), &[150, 3], &|i| [1, 1, 4, 7][i % 4]).attr("twice", true),
         case("last item", (600, 2), &[2, 2], &|i| if i == 1 { 0 } else { 599 }),
     ]
 }

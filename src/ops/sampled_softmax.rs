@@ -12,13 +12,13 @@ use crate::engine::graph::{Graph, ValueId};
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, DType, NONE, Tensor, TensorType};
 use crate::error::Result;
-use crate::ops::embedding::segments;
 use crate::ops::row_dot::RowDot;
+use crate::ops::segments::segments;
 use crate::shader;
 use rayon::prelude::*;
 
 /// Adds the loss of `hidden[N, D]` against `table[V, D]` for `candidates[N, 1 + K]` (see `candidates`) with their
-/// `embedding::segments`; returns `loss[N]`.
+/// `segments`; returns `loss[N]`.
 pub fn sampled_softmax(
     graph: &mut Graph,
     hidden: ValueId,

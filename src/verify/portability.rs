@@ -67,7 +67,7 @@ fn translate(module: &naga::Module, info: &ModuleInfo) -> Result<(), (&'static s
 
 /// naga accepts barriers in non-uniform control flow, browsers reject them and GPUs corrupt memory. Here a barrier may
 /// stand at the top level of `main` or inside `for` loops, whose bounds are uniform by our own rule; never inside an
-/// `if`, nor after an early `return`.
+/// `if`, unless on a constant of the kernel, nor after an early `return`.
 fn barriers_at_top_level(text: &str) -> Result<(), String> {
     let mut blocks: Vec<bool> = Vec::new(); // true: a branch
     let mut returned = false;
@@ -81,13 +81,20 @@ fn barriers_at_top_level(text: &str) -> Result<(), String> {
         returned |= line.trim_start().starts_with("return;");
         for c in line.chars() {
             match c {
-                '{' => blocks.push(line.contains("if ") || line.contains("else") || line.contains("switch")),
+                '{' => blocks.push(branches(line)),
                 '}' => drop(blocks.pop()),
                 _ => {}
             }
         }
     }
     Ok(())
+}
+
+/// Whether a line opens a block that only some threads may enter. `if (STAGED == 1u) {` asks a constant of the kernel.
+fn branches(line: &str) -> bool {
+    let condition = line.trim().strip_prefix("if (").and_then(|rest| rest.strip_suffix(" == 1u) {"));
+    let constant = condition.is_some_and(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    !constant && ["if ", "else", "switch"].iter().any(|word| line.contains(word))
 }
 
 #[cfg(test)]
@@ -98,6 +105,7 @@ mod tests {
     fn a_barrier_under_a_branch_or_after_a_return_is_found() {
         assert!(barriers_at_top_level("fn main() {\n  workgroupBarrier();\n}").is_ok());
         assert!(barriers_at_top_level("fn main() {\n  if (x) {\n    workgroupBarrier();\n  }\n}").is_err());
+        assert!(barriers_at_top_level("fn main() {\n  if (STAGED == 1u) {\n    workgroupBarrier();\n  }\n}").is_ok());
         assert!(barriers_at_top_level("fn main() {\n  if (x) {\n    return;\n  }\n  workgroupBarrier();\n}").is_err());
     }
 }

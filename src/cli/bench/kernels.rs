@@ -8,7 +8,7 @@ use crate::engine::{Feed, Graph, Tensor, TensorType};
 use crate::error::{Error, Result};
 use crate::ops::adam::{Adam, AdamConfig, hyper};
 use crate::ops::attention::Attention;
-use crate::ops::embedding::{Embedding, segments};
+use crate::ops::embedding::Embedding;
 use crate::ops::fill::Fill;
 use crate::ops::info_nce::{Similarity, info_nce};
 use crate::ops::layer_norm::LayerNorm;
@@ -16,6 +16,7 @@ use crate::ops::linear::Linear;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::linear_topk::LinearTopK;
 use crate::ops::rank::Rank;
+use crate::ops::segments::segments;
 
 /// A size that a flag of the command sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,9 +1,11 @@
 //! How an op says what runs on a GPU: shader, constants, bindings with declared intent, grid.
 //!
 //! A kernel's source is a generated block of `const` lines, the file, and the library files that it names in lines
-//! `//include NAME` or, where types or bindings depend on a constant, `//include NAME if CONST=VALUE`. Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
+//! `//include NAME` or, where types or bindings depend on a constant, `//include NAME if CONST=VALUE`; loops may be
+//! written out (`unroll`). Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
 //! uniform, so that one compiled kernel serves all shapes.
 
+use super::unroll::unroll;
 use crate::engine::tensor::TensorType;
 use crate::error::Result;
 
@@ -28,18 +30,20 @@ macro_rules! shader {
 /// Files that shaders may include.
 const LIBRARY: &[(&str, &str)] = &[
     ("activation", include_str!("../../../../shaders/lib/activation.wgsl")),
+    ("attention", include_str!("../../../../shaders/lib/attention.wgsl")),
+    ("attention_keys", include_str!("../../../../shaders/lib/attention_keys.wgsl")),
     ("gemm_operands", include_str!("../../../../shaders/lib/gemm_operands.wgsl")),
     ("gemm_quads", include_str!("../../../../shaders/lib/gemm_quads.wgsl")),
     ("gemm_registers", include_str!("../../../../shaders/lib/gemm_registers.wgsl")),
     ("gemm_tiles", include_str!("../../../../shaders/lib/gemm_tiles.wgsl")),
     ("gemm_words", include_str!("../../../../shaders/lib/gemm_words.wgsl")),
     ("grid", include_str!("../../../../shaders/lib/grid.wgsl")),
-    ("head", include_str!("../../../../shaders/lib/head.wgsl")),
     ("linear_quads", include_str!("../../../../shaders/lib/linear_quads.wgsl")),
     ("linear_words", include_str!("../../../../shaders/lib/linear_words.wgsl")),
     ("math", include_str!("../../../../shaders/lib/math.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),
+    ("segments", include_str!("../../../../shaders/lib/segments.wgsl")),
 ];
 
 /// A shader with its constants: what is compiled, and the key of the pipeline cache.
@@ -71,7 +75,7 @@ impl KernelKey {
                 text.push_str(library.unwrap_or_else(|| panic!("{} includes unknown `{line}`", self.shader.name)).1);
             }
         }
-        text.push_str(self.shader.source);
+        text.push_str(&unroll(self.shader.source, &self.consts));
         text
     }
 

@@ -3,6 +3,7 @@
 pub mod device;
 pub mod kernel;
 pub mod replay;
+mod unroll;
 
 pub use device::{AdapterSummary, Device, adapters};
 pub use replay::GpuExecutor;

@@ -1,0 +1,143 @@
+//! The dispatches of attention: what the kernels ask of a row, then one kernel forward and two backward.
+//!
+//! The kernels read quads of columns. Heads of other widths are filled up with zeros first, and the results cut.
+
+use super::{Attention, AttentionDropout};
+use crate::engine::exec::gpu::kernel::{Access, Access::Read, Access::Write, AdapterClass, GpuBuilder, Region, Shader};
+use crate::engine::rng::{Site, drop_threshold};
+use crate::error::Result;
+use crate::shader;
+
+/// Rows that a workgroup of a GPU owns, one per thread.
+const GROUP: usize = 64;
+/// On a software adapter a read costs ten times what a multiply-add does, so a thread owns several rows and reads each word
+/// of the other side once for all of them: this many rows times quads of columns, what compiles in seconds. Its threads
+/// are the lanes of one vector.
+const SOFTWARE_QUADS: usize = 64;
+const SOFTWARE_LANES: usize = 8;
+/// Heads of more quads get the plainest code, one row per thread and a loop over the keys, since it is long as it is and
+/// compilers are slow.
+const WIDE_QUADS: usize = 16;
+
+/// What the kernels of a node share.
+struct Setting<'a> {
+    op: &'a Attention,
+    rows: usize,
+    /// Columns of a head, and those of the kernels.
+    width: usize,
+    padded: usize,
+    /// `q`, `k`, `v` in whole quads, then what is asked of a row.
+    operands: [Region; 4],
+}
+
+impl<'a> Setting<'a> {
+    fn new(op: &'a Attention, b: &mut GpuBuilder) -> Result<Self> {
+        let (rows, width) = (b.inputs[0].shape[0], op.head_dim(b.inputs[0]));
+        let mut setting = Setting { op, rows, width, padded: width.next_multiple_of(4), operands: [b.input(0); 4] };
+        for i in 0..3 {
+            let input = b.input(i);
+            setting.operands[i] = setting.widened(b, input)?;
+        }
+        setting.operands[3] = gather_rows(op, b)?;
+        Ok(setting)
+    }
+
+    /// A tensor like `q` in whole quads.
+    fn widened(&self, b: &mut GpuBuilder, x: Region) -> Result<Region> {
+        let wide = self.target(b, x);
+        self.change_width(b, (x, self.width), (wide, self.padded))?;
+        Ok(wide)
+    }
+
+    /// Where a kernel writes an output like `q`; `narrowed` brings it home.
+    fn target(&self, b: &mut GpuBuilder, output: Region) -> Region {
+        if self.padded == self.width { output } else { b.scratch(self.rows * self.op.heads * self.padded) }
+    }
+
+    fn narrowed(&self, b: &mut GpuBuilder, target: Region, output: Region) -> Result<()> {
+        self.change_width(b, (target, self.padded), (output, self.width))
+    }
+
+    fn change_width(&self, b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize)) -> Result<()> {
+        if from == to {
+            return Ok(());
+        }
+        let params = [to.0.len.into(), from.1.into(), to.1.into()];
+        b.dispatch(shader!("attention_pad"), &[], &[(from.0, Read), (to.0, Write)], &params, to.0.len.div_ceil(64))
+    }
+
+    /// Runs a kernel whose threads may own up to `most_rows` rows.
+    fn run(
+        &self,
+        b: &mut GpuBuilder,
+        shader: Shader,
+        most_rows: usize,
+        more_bindings: &[(Region, Access)],
+    ) -> Result<()> {
+        let (quads, software) = (self.padded / 4, b.limits.adapter == AdapterClass::Software);
+        let wide = quads > WIDE_QUADS;
+        let rows = if software && !wide { (SOFTWARE_QUADS / quads).clamp(1, most_rows) } else { 1 };
+        let lanes = if software { SOFTWARE_LANES } else { GROUP };
+        let dropout = self.op.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
+        let consts = [
+            ("QUADS", quads as u32),
+            ("ROWS", rows as u32),
+            ("LANES", lanes as u32),
+            ("STAGED", u32::from(!software)),
+            ("WRITTEN_OUT", u32::from(!software && !wide)),
+            ("PASSING", if software || wide { 1 } else { 4 }),
+            ("DROPOUT", u32::from(self.op.dropout.is_some())),
+        ];
+        let params = [
+            self.rows.into(),
+            self.op.heads.into(),
+            self.op.scale.into(),
+            self.op.causal.into(),
+            dropout.site.0.into(),
+            drop_threshold(dropout.probability).into(),
+            (1.0 / (1.0 - dropout.probability)).into(),
+            self.op.key_flags.into(),
+        ];
+        let mut bindings = self.operands.map(|region| (region, Read)).to_vec();
+        bindings.extend(more_bindings);
+        b.dispatch(shader, &consts, &bindings, &params, self.rows.div_ceil(lanes * rows) * self.op.heads)
+    }
+}
+
+/// What the kernels ask of a row.
+fn gather_rows(op: &Attention, b: &mut GpuBuilder) -> Result<Region> {
+    let (rows, dropout) = (b.inputs[0].shape[0], op.dropout.is_some());
+    let info = b.scratch(4 * (1 + rows));
+    let borders = b.input(3);
+    let flags = if op.key_flags { b.input(4) } else { borders };
+    let [rng, keys] = if dropout { [b.input(op.rng_at()), b.input(op.rng_at() + 1)] } else { [borders; 2] };
+    let params = [rows.into(), (borders.len - 1).into(), op.key_flags.into(), dropout.into()];
+    let bindings = [(borders, Read), (flags, Read), (rng, Read), (keys, Read), (info, Write)];
+    b.dispatch(shader!("attention_rows"), &[], &bindings, &params, rows.div_ceil(64).max(1))?;
+    Ok(info)
+}
+
+pub(super) fn forward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
+    let setting = Setting::new(op, b)?;
+    let y = setting.target(b, b.output(0));
+    let bindings = [(y, Write), (b.output(1), Write)];
+    setting.run(b, shader!("attention"), 8, &bindings)?;
+    setting.narrowed(b, y, b.output(0))
+}
+
+pub(super) fn backward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
+    let setting = Setting::new(op, b)?;
+    let [y, lse, dy] = [0, 1, 2].map(|i| b.input(op.arity() + i));
+    let stats = b.scratch(2 * lse.len);
+    let sizes = [lse.len.into(), setting.width.into()];
+    let bindings = [(y, Read), (dy, Read), (lse, Read), (stats, Write)];
+    b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64))?;
+
+    let dy = setting.widened(b, dy)?;
+    let [dq, dk, dv] = [0, 1, 2].map(|i| setting.target(b, b.output(i)));
+    setting.run(b, shader!("attention_query_gradient"), 8, &[(stats, Read), (dy, Read), (dq, Write)])?;
+    let bindings = [(stats, Read), (dy, Read), (dk, Write), (dv, Write)];
+    // Four keys share the random words that a thread draws for a query.
+    setting.run(b, shader!("attention_key_gradient"), 4, &bindings)?;
+    (0..3).zip([dq, dk, dv]).try_for_each(|(i, target)| setting.narrowed(b, target, b.output(i)))
+}
