@@ -274,6 +274,38 @@ fn the_plan_of_a_step_is_printed_and_nothing_is_written() {
 }
 
 #[test]
+fn the_profile_of_a_step_is_printed_and_nothing_is_written() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let profile = place.succeeds(&tiny(&["--dataset", &data, "--profile"]));
+    assert!(profile.contains("ms a step") && profile.contains("attention_gradient"), "{profile}");
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn bench_measures_one_shape_and_compares_with_an_earlier_file() {
+    let place = Workplace::new();
+    let bench = ["bench", "layer-norm", "--rows", "60", "--dim", "8", "--device", "cpu", "--quick"];
+    let text = place.succeeds(&[&bench[..], &["--json", "a.json", "--plot", "roof.svg"]].concat());
+    assert!(text.contains("rows=60 dim=8") && text.contains("fwd+bwd") && text.contains("ceilings"), "{text}");
+    let report: serde_json::Value = serde_json::from_slice(&bytes(&place.path("a.json"))).unwrap();
+    let rows = report["results"].as_array().unwrap();
+    let directions: Vec<&str> = rows.iter().map(|row| row["direction"].as_str().unwrap()).collect();
+    assert_eq!(directions, ["fwd", "fwd+bwd"]);
+    let keys = ["median_ms", "min_ms", "p90_ms", "gflops", "gbps", "peak_share", "extra_bytes", "dispatches"];
+    assert!(rows.iter().all(|row| keys.iter().all(|key| row[key].is_number()) && row["executor"] == "cpu"), "{report}");
+    assert!(rows[0]["median_ms"].as_f64() > Some(0.0) && report["peaks"]["gflops"].as_f64() > Some(0.0));
+    assert!(fs::read_to_string(place.path("roof.svg")).unwrap().contains("layer-norm"));
+
+    let beside = |limit: &'static str| [&bench[..], &["--baseline", "a.json", "--fail-above", limit]].concat();
+    assert!(place.succeeds(&beside("1e9")).contains("ratio"));
+    assert_eq!(place.gpurec(&beside("1e-9")).status.code(), Some(1));
+    place.is_refused(&["bench", "layer-norm", "--heads", "2"], &["no size --heads", "help: its sizes: --rows --dim"]);
+    place.is_refused(&["bench", "all", "--rows", "2"], &["no one shape", "help: "]);
+    place.is_refused(&["bench", "adam", "--baseline", "missing.json"], &["missing.json", "baseline"]);
+}
+
+#[test]
 fn one_seed_gives_the_same_bytes_whatever_the_threads() {
     let place = Workplace::new();
     let data = place.small_data();

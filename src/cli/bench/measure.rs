@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 const DONE: &str = "done";
 const MIN_SAMPLES: usize = 5;
+/// A run that takes so long is believed the first time.
+const LONG: Duration = Duration::from_secs(5);
 
 /// What is to be timed: a graph whose tensors are parameters, so that a run uploads next to nothing.
 pub struct Work {
@@ -105,10 +107,11 @@ pub fn sample(patience: Patience, mut run: impl FnMut(usize) -> Result<()>) -> R
     };
     seconds(1)?;
     let warm = seconds(1)?;
+    let least = if warm >= LONG.as_secs_f64() { 1 } else { MIN_SAMPLES };
     let runs = (patience.sample.as_secs_f64() / warm).ceil().clamp(1.0, 1000.0) as usize;
     let started = Instant::now();
     let mut samples = Vec::new();
-    while samples.len() < MIN_SAMPLES || started.elapsed() < patience.total {
+    while samples.len() < least || started.elapsed() < patience.total {
         samples.push(seconds(runs)?);
     }
     samples.sort_by(f64::total_cmp);
