@@ -15,17 +15,6 @@ pub fn vectorised<R>(body: impl FnMut() -> R) -> R {
     Arch::new().dispatch(Body(body))
 }
 
-/// Like `vectorised`, with registers of eight numbers on x86-64: for loops whose sums fill those and no more. The compiler
-/// makes better code of them than of half as many registers of sixteen (attention on Cascade Lake: 1.5 times as fast).
-#[inline(always)]
-pub fn vectorised_by_eights<R>(body: impl FnMut() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = pulp::x86::V3::try_new() {
-        return Simd::vectorize(simd, Body(body));
-    }
-    vectorised(body)
-}
-
 /// Called as `FnMut`, a closure is itself and can be inlined; as `FnOnce` it is a call to it, compiled without the
 /// instruction set.
 struct Body<F>(F);

@@ -120,7 +120,7 @@ macro_rules! product {
         $(#[$doc])*
         fn $name(a: View, panels: &[Lanes], reach: Reach, out: &mut [f32], stride: usize, width: usize) {
             if simd::has_fma() {
-                simd::vectorised_by_eights(#[inline(always)] || $body::<true>(a, panels, reach, out, stride, width))
+                simd::vectorised(#[inline(always)] || $body::<true>(a, panels, reach, out, stride, width))
             } else {
                 $body::<false>(a, panels, reach, out, stride, width)
             }
