@@ -1,6 +1,6 @@
 // The product for software adapters: a thread owns a tile of 16x16, 16x4, 4x16 or 4x4 in registers (ROW_BLOCKS and
 // COLUMN_BLOCKS times 4) and reads its operands straight from memory. There a load is a loop over the lanes of a vector
-// that costs about 30 multiply-adds, from workgroup memory too, so what counts is multiply-adds per load.
+// that costs far more than a multiply-add, from workgroup memory too, so what counts is multiply-adds per load.
 // Measured on lavapipe 22.3.6 (AVX-512 Xeon; GFLOP per CPU-second at 12800x64x64 NT): tiles in workgroup memory 64x64x16,
 // 8x8 per thread 2.1; registers only: 8x8 4.2, 16x8 4.5, 16x16 5.8, 32x16 6.6, but that takes three times as long to compile
 // (3 s). Neighbouring threads along columns beat rows by a tenth; words instead of vec4 in one operand cost a quarter.
