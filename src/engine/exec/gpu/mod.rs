@@ -1,5 +1,6 @@
 //! The GPU executor: WGSL kernels through wgpu (Vulkan, Metal, DX12).
 
+mod clock;
 pub mod device;
 pub mod kernel;
 pub mod replay;

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 const UNIFORM_STRIDE: usize = 256;
 const UNIFORM_WORDS: usize = 16;
@@ -43,13 +42,13 @@ struct Bound {
     uniforms: wgpu::Buffer,
 }
 
-struct Compiled {
+pub(super) struct Compiled {
     graph: Graph,
     plan: Plan,
     grids: Vec<String>,
     actions: Vec<Action>,
     /// By step of the plan: how many actions there are up to its end.
-    action_ends: Vec<usize>,
+    pub(super) action_ends: Vec<usize>,
     /// The buffers that the bind groups hold. A later plan may have replaced some by larger ones in the executor.
     buffers: Buffers,
     /// Label of the first kernel, to name the plan in errors.
@@ -58,17 +57,15 @@ struct Compiled {
 }
 
 pub struct GpuExecutor {
-    device: Device,
+    pub(super) device: Device,
     options: ExecOptions,
     layout: ParamLayout,
     /// All memory by place in the plans. Plans share it as far as it was large enough when they were compiled.
     buffers: Buffers,
-    /// The inputs of the step at hand, before they are copied to a staging buffer.
-    staged: Vec<f32>,
     /// Staging buffers, each as large as the largest upload of a plan.
     belt: Option<wgpu::util::StagingBelt>,
     belt_words: usize,
-    plans: Vec<Compiled>,
+    pub(super) plans: Vec<Compiled>,
     ring: Option<wgpu::Buffer>,
     ring_rows: Vec<usize>,
     ring_used: usize,
@@ -87,7 +84,6 @@ impl GpuExecutor {
             options,
             layout: ParamLayout::default(),
             buffers: BTreeMap::new(),
-            staged: Vec::new(),
             belt: None,
             belt_words: 0,
             plans: Vec::new(),
@@ -135,7 +131,7 @@ impl GpuExecutor {
         Ok(())
     }
 
-    fn read_buffer(&mut self, buffer: &wgpu::Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
+    pub(super) fn read_buffer(&mut self, buffer: &wgpu::Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
         if len == 0 {
             return Ok(Vec::new());
         }
@@ -243,63 +239,18 @@ impl GpuExecutor {
     /// All inputs in one copy, through a staging buffer that comes back when the device has read it.
     fn upload(&mut self, id: PlanId, feed: &Feed, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
-        self.staged.clear();
-        self.staged.resize(plan.input_words, 0.0);
-        for (value, _) in graph.inputs() {
-            let place = plan.place(value);
-            self.staged[place.offset..place.offset + place.len].copy_from_slice(&feed.for_input(graph, value)?.words);
-        }
         let Some(size) = std::num::NonZeroU64::new(4 * plan.input_words as u64) else { return Ok(()) };
         let belt = self.belt.as_mut().expect("made with the first plan");
         let mut view = belt.write_buffer(encoder, &buffers[&Buffer::Inputs].0, 0, size);
-        view.copy_from_slice(bytemuck::cast_slice(&self.staged));
+        for (value, _) in graph.inputs() {
+            let place = plan.place(value);
+            let bytes = 4 * place.offset..4 * (place.offset + place.len);
+            let words = &feed.for_input(graph, value)?.words;
+            view.slice(bytes).copy_from_slice(bytemuck::cast_slice(words));
+        }
         drop(view);
         belt.finish_and_recall_on_submit(encoder);
         Ok(())
-    }
-
-    /// Replays the plan with the device's clock read between its steps.
-    fn timed_by_device(&mut self, id: PlanId, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<f64>> {
-        let compiled = &self.plans[id.0];
-        let count = compiled.action_ends.len() as u32 + 1;
-        let ty = wgpu::QueryType::Timestamp;
-        let clock = self.device.device.create_query_set(&wgpu::QuerySetDescriptor { label: Some("clock"), ty, count });
-        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let times = self.device.buffer("times", 2 * count as usize, usage)?;
-        let mut begin = 0;
-        encoder.write_timestamp(&clock, 0);
-        for (&end, index) in compiled.action_ends.iter().zip(1..) {
-            encode(encoder, compiled, begin..end);
-            encoder.write_timestamp(&clock, index);
-            begin = end;
-        }
-        encoder.resolve_query_set(&clock, 0..count, &times, 0);
-        self.submit_and_wait(encoder)?;
-        let words = self.read_buffer(&times, 0, 2 * count as usize)?;
-        let ticks: &[u64] = bytemuck::cast_slice(&words);
-        let second = 1e-9 * f64::from(self.device.queue.get_timestamp_period());
-        Ok(ticks.windows(2).map(|pair| second * pair[1].saturating_sub(pair[0]) as f64).collect())
-    }
-
-    /// Replays the plan a step at a time, waiting for each: includes what a submit costs.
-    fn timed_by_waiting(&mut self, id: PlanId, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<f64>> {
-        self.submit_and_wait(encoder)?;
-        let (mut begin, mut seconds) = (0, Vec::new());
-        for end in self.plans[id.0].action_ends.clone() {
-            let started = Instant::now();
-            encode(encoder, &self.plans[id.0], begin..end);
-            self.submit_and_wait(encoder)?;
-            seconds.push(started.elapsed().as_secs_f64());
-            begin = end;
-        }
-        Ok(seconds)
-    }
-
-    /// Runs what has been encoded, and leaves an empty encoder.
-    fn submit_and_wait(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        let fresh = self.device.device.create_command_encoder(&Default::default());
-        self.device.queue.submit([std::mem::replace(encoder, fresh).finish()]);
-        self.wait()
     }
 
     fn fill_slots(&self, pattern: u32) {
@@ -493,7 +444,7 @@ impl Executor for GpuExecutor {
 }
 
 /// Some of the plan's actions. Copies end a compute pass, so passes are as long as copies allow; a training step has one.
-fn encode(encoder: &mut wgpu::CommandEncoder, compiled: &Compiled, actions: Range<usize>) {
+pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, compiled: &Compiled, actions: Range<usize>) {
     let (mut rest, buffers) = (&compiled.actions[actions], &compiled.buffers);
     while let Some(action) = rest.first() {
         if let Action::Copy { from, to } = action {
