@@ -20,6 +20,8 @@ use std::ops::Range;
 mod cpu;
 #[path = "attention/gpu.rs"]
 mod gpu;
+#[path = "attention/panels.rs"]
+mod panels;
 
 /// Dropout on the probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,10 +1,7 @@
 //! Attention of one sequence on one core: blocks of `GROUP` query rows against the keys they can reach.
-//!
-//! The three products have inner dimensions of 10 to 200, where a general GEMM spends most of its time on preparation.
-//! Here both operands of a product are laid out once per head: *panels* of sixteen columns, read row after row, against
-//! four rows at a time whose sums stay in registers. With a causal mask four rows stop at their own diagonal.
 
-use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, MAX_WIDTH, QUERY_UNMASKED};
+use super::panels::{Form, LANES, Lanes, Out, Product, QUAD, Reach, View, pack, pack_transposed};
+use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, QUERY_UNMASKED};
 use crate::engine::exec::cpu::In;
 use crate::engine::exec::simd;
 use crate::engine::rng::{RngState, drop_threshold};
@@ -13,199 +10,11 @@ use std::ops::Range;
 
 /// Query rows that are worked on together; a multiple of `QUAD`.
 const GROUP: usize = 64;
-const QUAD: usize = 4;
-const LANES: usize = 16;
-type Lanes = [f32; LANES];
 
 thread_local! {
     /// Panels and probabilities of the sequence at hand. Its size depends on the longest sequence, which no plan knows;
     /// a scratch for all sequences at once would be large and cold.
     static WORKSPACE: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Rows of a matrix in a larger one.
-#[derive(Clone, Copy)]
-struct View<'a> {
-    data: &'a [f32],
-    stride: usize,
-    rows: usize,
-    width: usize,
-}
-
-/// How many keys a query row of a group can reach, counted from the start of the sequence.
-#[derive(Clone, Copy)]
-struct Reach {
-    keys: usize,
-    /// With a causal mask: the place of the group's first row in the sequence.
-    diagonal: Option<usize>,
-    /// Keys that an earlier group of the sequence reached.
-    reached: usize,
-}
-
-impl Reach {
-    /// Keys in reach of the rows `quad..quad + 4` of the group.
-    fn of_quad(self, quad: usize) -> usize {
-        self.diagonal.map_or(self.keys, |first| self.keys.min(first + quad + QUAD))
-    }
-}
-
-/// Columns of `x` in panels: panel `c` holds columns `16 c..` of all rows, filled up with zeros.
-fn pack(x: View, panels: &mut [Lanes]) {
-    for (c, panel) in panels.chunks_exact_mut(x.rows.max(1)).enumerate() {
-        let columns = c * LANES..x.width.min((c + 1) * LANES);
-        for (row, lanes) in panel.iter_mut().enumerate() {
-            let from = &x.data[row * x.stride..][columns.clone()];
-            match from.first_chunk() {
-                Some(whole) => *lanes = *whole,
-                None => {
-                    lanes[..from.len()].copy_from_slice(from);
-                    lanes[from.len()..].fill(0.0);
-                }
-            }
-        }
-    }
-}
-
-/// Columns of `factor x^T` in panels: panel `c` holds rows `16 c..` of `x`, column after column, filled up with zeros.
-fn pack_transposed(x: View, factor: f32, panels: &mut [Lanes]) {
-    const ZEROS: [f32; MAX_WIDTH] = [0.0; MAX_WIDTH];
-    let line = |row: usize| if row < x.rows { &x.data[row * x.stride..][..x.width] } else { &ZEROS[..x.width] };
-    for (c, panel) in panels.chunks_exact_mut(x.width).enumerate() {
-        for quad in (0..LANES).step_by(QUAD) {
-            let row = c * LANES + quad;
-            let lines = [line(row), line(row + 1), line(row + 2), line(row + 3)];
-            for (d, lanes) in panel.iter_mut().enumerate() {
-                let values = [lines[0][d], lines[1][d], lines[2][d], lines[3][d]];
-                lanes[quad..quad + QUAD].copy_from_slice(&values.map(|x| factor * x));
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: &Lanes, sum: Lanes) -> Lanes {
-    let mut out = sum;
-    for i in 0..LANES {
-        out[i] = if FMA { a.mul_add(b[i], sum[i]) } else { a * b[i] + sum[i] };
-    }
-    out
-}
-
-/// Writes the first `out.len()` sums; a whole panel without a call.
-#[inline(always)]
-fn store(sums: &Lanes, out: &mut [f32]) {
-    match out.first_chunk_mut() {
-        Some(whole) => *whole = *sums,
-        None => out.copy_from_slice(&sums[..out.len()]),
-    }
-}
-
-/// The rows `row..row + 4` of `a`, the last one repeated behind the end, times a panel.
-#[inline(always)]
-fn tile<const FMA: bool>(a: View, row: usize, panel: &[Lanes]) -> [Lanes; QUAD] {
-    let mut sums = [[0.0; LANES]; QUAD];
-    let line = |r: usize| &a.data[(row + r).min(a.rows - 1) * a.stride..][..panel.len()];
-    let rows = [line(0), line(1), line(2), line(3)];
-    for (l, lanes) in panel.iter().enumerate() {
-        for r in 0..QUAD {
-            sums[r] = multiply_add::<FMA>(rows[r][l], lanes, sums[r]);
-        }
-    }
-    sums
-}
-
-/// Defines a function of the panels, compiled for several instruction sets.
-macro_rules! product {
-    ($(#[$doc:meta])* $name:ident, $body:ident) => {
-        $(#[$doc])*
-        fn $name(a: View, panels: &[Lanes], reach: Reach, out: &mut [f32], stride: usize, width: usize) {
-            if simd::has_fma() {
-                simd::vectorised(#[inline(always)] || $body::<true>(a, panels, reach, out, stride, width))
-            } else {
-                $body::<false>(a, panels, reach, out, stride, width)
-            }
-        }
-    };
-}
-
-product! {
-    /// `out = a B` for the columns in reach, in whole panels: the scores of queries `a` against the keys `B`.
-    against_keys, against_keys_body
-}
-
-#[inline(always)]
-fn against_keys_body<const FMA: bool>(
-    a: View,
-    panels: &[Lanes],
-    reach: Reach,
-    out: &mut [f32],
-    stride: usize,
-    depth: usize,
-) {
-    for row in (0..a.rows).step_by(QUAD) {
-        let in_reach = reach.of_quad(row).div_ceil(LANES);
-        for (c, panel) in panels.chunks_exact(depth).take(in_reach).enumerate() {
-            for (r, sums) in tile::<FMA>(a, row, panel).iter().enumerate().take(a.rows - row) {
-                store(sums, &mut out[(row + r) * stride + c * LANES..][..LANES]);
-            }
-        }
-    }
-}
-
-product! {
-    /// `out = a B` over the rows of `B` in reach: probabilities `a` times the values `B`; `out` has `width` columns.
-    mix, mix_body
-}
-
-#[inline(always)]
-fn mix_body<const FMA: bool>(a: View, panels: &[Lanes], reach: Reach, out: &mut [f32], stride: usize, width: usize) {
-    for row in (0..a.rows).step_by(QUAD) {
-        for (c, panel) in panels.chunks_exact(a.width).enumerate() {
-            let columns = LANES.min(width - c * LANES);
-            let sums = tile::<FMA>(a, row, &panel[..reach.of_quad(row)]);
-            for (r, sums) in sums.iter().enumerate().take(a.rows - row) {
-                store(sums, &mut out[(row + r) * stride + c * LANES..][..columns]);
-            }
-        }
-    }
-}
-
-product! {
-    /// `out += a^T B`: what the rows of `a` send back to the keys they reach; `out` has `width` columns. What no earlier
-    /// group reached is written, not added to.
-    send_back, send_back_body
-}
-
-#[inline(always)]
-fn send_back_body<const FMA: bool>(
-    a: View,
-    panels: &[Lanes],
-    reach: Reach,
-    out: &mut [f32],
-    stride: usize,
-    width: usize,
-) {
-    for key in (0..reach.keys).step_by(QUAD) {
-        let first = reach.diagonal.map_or(0, |first| key.saturating_sub(first));
-        for (c, panel) in panels.chunks_exact(a.rows).enumerate() {
-            let mut sums = [[0.0; LANES]; QUAD];
-            let column = &a.data[first * a.stride + key..];
-            for (row, lanes) in column.chunks(a.stride).zip(&panel[first..]) {
-                let row: &[f32; QUAD] = row.first_chunk().expect("rows are padded");
-                for r in 0..QUAD {
-                    sums[r] = multiply_add::<FMA>(row[r], lanes, sums[r]);
-                }
-            }
-            let columns = LANES.min(width - c * LANES);
-            for (r, sums) in sums.iter_mut().enumerate().take(reach.keys - key) {
-                let out = &mut out[(key + r) * stride + c * LANES..][..columns];
-                if key < reach.reached {
-                    sums.iter_mut().zip(&*out).for_each(|(sum, out)| *sum += out);
-                }
-                store(sums, out);
-            }
-        }
-    }
 }
 
 /// What the workers of all sequences share.
@@ -288,6 +97,12 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// A product whose result has the columns of a head.
+    fn product(&self, form: Form, a: View, panels: &[Lanes], reach: Reach, out: &mut [f32]) {
+        let out = Out { data: out, stride: self.stride, width: self.width };
+        Product { form, a, panels, reach, out }.run();
+    }
+
     /// Lends areas of these sizes.
     fn with_workspace<const N: usize>(sizes: [usize; N], work: impl FnOnce([&mut [Lanes]; N])) {
         WORKSPACE.with_borrow_mut(|workspace| {
@@ -316,7 +131,7 @@ impl<'a> Worker<'a> {
                 for (group, reach) in self.groups(rows.clone()) {
                     let (first, len) = (group.start - rows.start, group.len());
                     let scores = &mut scores.as_flattened_mut()[..len * padded];
-                    against_keys(self.head(self.qkv[0], head, group.clone()), keys, reach, scores, padded, self.width);
+                    against_keys(self.head(self.qkv[0], head, group.clone()), keys, reach, scores, padded);
                     for (n, row) in scores.chunks_exact_mut(padded).enumerate() {
                         let row = &mut row[..reach.of_quad(n / QUAD * QUAD).next_multiple_of(LANES)];
                         let lse = &mut lse[(first + n) * self.op.heads + head];
@@ -329,7 +144,8 @@ impl<'a> Worker<'a> {
                         }
                     }
                     let p = View { data: scores, stride: padded, rows: len, width: rows.len() };
-                    mix(p, values, reach, &mut y[first * self.stride + head * self.width..], self.stride, self.width);
+                    let y = &mut y[first * self.stride + head * self.width..];
+                    self.product(Form::Mix, p, values, reach, y);
                 }
             }
         });
@@ -358,8 +174,8 @@ impl<'a> Worker<'a> {
                     let [q, cotangent, out] = [self.qkv[0], dy, y].map(|x| self.head(x, head, group.clone()));
                     let p = &mut p.as_flattened_mut()[..len * padded];
                     let ds = &mut ds.as_flattened_mut()[..len * padded];
-                    against_keys(q, keys, reach, p, padded, self.width);
-                    against_keys(cotangent, values, reach, ds, padded, self.width);
+                    against_keys(q, keys, reach, p, padded);
+                    against_keys(cotangent, values, reach, ds, padded);
                     for (n, (p, ds)) in p.chunks_exact_mut(padded).zip(ds.chunks_exact_mut(padded)).enumerate() {
                         let end = reach.of_quad(n / QUAD * QUAD).next_multiple_of(LANES);
                         let (p, ds, i) = (&mut p[..end], &mut ds[..end], group.start + n);
@@ -390,13 +206,19 @@ impl<'a> Worker<'a> {
                     pack(q, queries);
                     pack(cotangent, cotangents);
                     let view = |data| View { data, stride: padded, rows: len, width: rows.len() };
-                    send_back(view(p), cotangents, reach, &mut dv[at..], self.stride, self.width);
-                    send_back(view(ds), queries, reach, &mut dk[at..], self.stride, self.width);
-                    mix(view(ds), key_columns, reach, &mut dq[first * self.stride + at..], self.stride, self.width);
+                    self.product(Form::SendBack, view(p), cotangents, reach, &mut dv[at..]);
+                    self.product(Form::SendBack, view(ds), queries, reach, &mut dk[at..]);
+                    self.product(Form::Mix, view(ds), key_columns, reach, &mut dq[first * self.stride + at..]);
                 }
             }
         });
     }
+}
+
+/// The scores of a group against the keys in reach, in whole panels.
+fn against_keys(a: View, panels: &[Lanes], reach: Reach, scores: &mut [f32], padded: usize) {
+    let out = Out { data: scores, stride: padded, width: padded };
+    Product { form: Form::AgainstKeys, a, panels, reach, out }.run();
 }
 
 /// Softmax of a row in place; returns its lse. A row with nothing but `HIDDEN` becomes zeros.
