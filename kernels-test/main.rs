@@ -11,10 +11,12 @@ mod adapter_class;
 mod browser;
 mod domain;
 mod memory;
+mod mixed;
 mod mutation;
 mod small_bindings;
 mod trajectory;
 
+use gpurec::engine::exec::Precision;
 use gpurec::engine::exec::gpu::device::{Wanted, adapters, choose};
 use gpurec::ops::OP_FILES;
 use gpurec::verify::{Checked, Failure, Outcome, Target, checks, golden, portability};
@@ -33,6 +35,7 @@ fn main() {
     trials.extend(memory::trials());
     trials.extend(small_bindings::trials());
     trials.extend(adapter_class::trials());
+    trials.extend(mixed::trials());
     let no_browser = browser::chromium().is_none();
     trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));
     let name = "portability::browser_rejects_a_barrier_under_a_branch";
@@ -53,7 +56,8 @@ fn gpu_required() -> bool {
 /// A test on a GPU adapter: skipped where there is none, unless one is required.
 fn gpu_trial(name: String, check: impl FnOnce(&mut Target) -> Checked + Send + 'static) -> Trial {
     let missing = choose(&cached_adapters(), &Wanted::Any).is_none();
-    trial(name, move || check(&mut Target::gpu(&Wanted::Any)?)).with_ignored_flag(missing && !gpu_required())
+    trial(name, move || check(&mut Target::gpu(&Wanted::Any, Precision::F32)?))
+        .with_ignored_flag(missing && !gpu_required())
 }
 
 fn cached_adapters() -> Vec<gpurec::engine::exec::gpu::AdapterSummary> {

@@ -2,8 +2,9 @@
 // over k in ascending order (per slice), in every tile and for every adapter.
 //include grid
 //include gemm_operands
-//include gemm_tiles if REGISTERS=0
-//include gemm_registers if REGISTERS=1
+//include gemm_tiles if TILES=0
+//include gemm_registers if TILES=1
+//include gemm_matrices if TILES=2
 //include gemm_words if VEC4_Y=0
 //include gemm_quads if VEC4_Y=1
 struct Params { m: u32, n: u32, k: u32, batch: u32, k_slice: u32, slabs: u32 }

@@ -2,8 +2,9 @@
 //include activation
 //include grid
 //include gemm_operands
-//include gemm_tiles if REGISTERS=0
-//include gemm_registers if REGISTERS=1
+//include gemm_tiles if TILES=0
+//include gemm_registers if TILES=1
+//include gemm_matrices if TILES=2
 //include gemm_words if VEC4_Y=0
 //include gemm_quads if VEC4_Y=1
 //include linear_words if VEC4_Y=0

@@ -5,8 +5,18 @@ use crate::engine::exec::gpu::AdapterSummary;
 use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
 use crate::error::Result;
 
-const HEADER: [&str; 9] =
-    ["adapter", "backend", "type", "driver", "max binding", "max buffer", "workgroup memory", "timestamps", "f16"];
+const HEADER: [&str; 10] = [
+    "adapter",
+    "backend",
+    "type",
+    "driver",
+    "max binding",
+    "max buffer",
+    "workgroup memory",
+    "timestamps",
+    "f16",
+    "matrix units",
+];
 
 pub fn devices() -> Result<()> {
     let adapters = adapters();
@@ -14,7 +24,7 @@ pub fn devices() -> Result<()> {
     say(format!("auto: {}", verdict(&adapters)))
 }
 
-fn adapter_row(adapter: &AdapterSummary) -> [String; 9] {
+fn adapter_row(adapter: &AdapterSummary) -> [String; 10] {
     let yes = |has: bool| String::from(if has { "yes" } else { "no" });
     [
         adapter.name.clone(),
@@ -26,6 +36,7 @@ fn adapter_row(adapter: &AdapterSummary) -> [String; 9] {
         bytes(adapter.max_workgroup_bytes.into()),
         yes(adapter.timestamps),
         yes(adapter.f16),
+        yes(adapter.matrix_subgroup.is_some()),
     ]
 }
 
@@ -39,9 +50,9 @@ fn kind(adapter: &AdapterSummary) -> &'static str {
     }
 }
 
-fn cpu_row() -> [String; 9] {
+fn cpu_row() -> [String; 10] {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut row: [String; 9] = std::array::from_fn(|_| "-".into());
+    let mut row: [String; 10] = std::array::from_fn(|_| "-".into());
     [row[0], row[1], row[2]] = ["cpu".into(), "own kernels".into(), format!("{cores} cores")];
     row
 }
@@ -81,6 +92,7 @@ mod tests {
             max_workgroup_bytes: 0,
             timestamps: false,
             f16: false,
+            matrix_subgroup: None,
         }
     }
 

@@ -16,8 +16,8 @@ mod run;
 mod verify;
 
 use crate::engine::Executor;
-use crate::engine::exec::DeviceChoice;
 use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
+use crate::engine::exec::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
 use crate::train::Trained;
 use clap::{Parser, Subcommand};
@@ -86,11 +86,30 @@ pub struct DeviceArgs {
     /// Threads of the cpu executor; 0 is one per core. Results do not depend on it
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
+
+    /// mixed: forward products on the adapter's matrix units, from inputs rounded to f16; needs such an adapter
+    /// (`gpurec devices`), and another precision is another result
+    #[arg(long, default_value = "f32", value_name = "PRECISION")]
+    pub precision: PrecisionArg,
+}
+
+/// `Precision` as the command line writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PrecisionArg {
+    F32,
+    Mixed,
 }
 
 impl DeviceArgs {
     fn open(&self) -> Result<Box<dyn Executor>> {
-        DeviceChoice::parse(&self.device).open(self.threads)
+        DeviceChoice::parse(&self.device).open_with(self.threads, self.precision())
+    }
+
+    fn precision(&self) -> Precision {
+        match self.precision {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Mixed => Precision::Mixed,
+        }
     }
 
     /// The adapter that `open` asks for; `None` where it computes without one.

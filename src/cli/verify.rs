@@ -4,7 +4,8 @@
 use super::DeviceArgs;
 use super::console::{bar, note, say, table};
 use crate::engine::case::Case;
-use crate::engine::exec::DeviceChoice;
+use crate::engine::exec::gpu::device::no_matrix_units;
+use crate::engine::exec::{DeviceChoice, Precision};
 use crate::error::{Error, Result};
 use crate::ops::{OP_FILES, OpFile};
 use crate::verify::{Checked, Failure, Outcome, Target, checks, golden, portability};
@@ -19,8 +20,8 @@ Examples:
   gpurec verify --op attention --device cpu
   gpurec verify --golden my/known_answers    also every OP.CASE.safetensors of a folder
 
-The tolerance is 16 times what 1-ulp noise on the inputs changes in f64, plus 1e-6 of the largest value; the table shows
-the worst share of it. Exit code 1 when a check fails.";
+The tolerance is 16 times what 1-ulp noise on the inputs changes in f64, plus 1e-6 of the largest value (4e-3 with
+--precision mixed); the table shows the worst share of it. Exit code 1 when a check fails.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -62,7 +63,8 @@ pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
 /// The executor under test; `auto` is the one that a run would use.
 fn open(device: &DeviceArgs) -> Result<Target> {
     match device.adapter() {
-        Some(wanted) => Target::gpu(&wanted),
+        Some(wanted) => Target::gpu(&wanted, device.precision()),
+        None if device.precision() == Precision::Mixed => Err(no_matrix_units("the cpu")),
         None if DeviceChoice::parse(&device.device) == DeviceChoice::Reference => Ok(Target::Reference),
         None => Ok(Target::Cpu { threads: device.threads }),
     }
@@ -70,7 +72,7 @@ fn open(device: &DeviceArgs) -> Result<Target> {
 
 fn describe(target: &Target) -> String {
     match target {
-        Target::Gpu(Some(device)) => format!("{} ({})", device.summary.name, device.summary.backend),
+        Target::Gpu(Some(device)) => device.describe(),
         other => other.name().into(),
     }
 }

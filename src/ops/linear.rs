@@ -141,11 +141,11 @@ impl Op for Linear {
         let (x, weight, places) = (b.inputs[0], b.inputs[1], self.places(b.inputs.len()));
         let sizes = Sizes { batch: 1, m: x.rows(), n: weight.shape[0], k: x.width() };
         let product = Gemm::new(Matmul::NT, sizes, b.input(0), b.input(1), b.output(0));
-        let product = Gemm { bias: places.bias.map(|at| b.input(at)), ..product };
+        let product = Gemm { bias: places.bias.map(|at| b.input(at)), may_round: true, ..product };
         if !self.has_epilogue() {
             return gemm_gpu(b, product);
         }
-        let Launch { mut consts, mut params, groups, .. } = Gemm { split_k: false, ..product }.launch(b.limits.adapter);
+        let Launch { mut consts, mut params, groups, .. } = Gemm { split_k: false, ..product }.launch(b.limits);
         let flag = |at: Option<usize>| u32::from(at.is_some());
         consts.extend([
             ("BIAS", flag(places.bias)),

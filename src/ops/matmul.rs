@@ -226,7 +226,7 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
 
 /// Appends the dispatches of a product.
 pub fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
-    let Launch { mut consts, params, groups, slices } = gemm.launch(builder.limits.adapter);
+    let Launch { mut consts, params, groups, slices } = gemm.launch(builder.limits);
     let sliced = slices > 1;
     let target = if sliced { builder.scratch(slices * gemm.y.len) } else { gemm.y };
     let accumulate = gemm.accumulate && !sliced;

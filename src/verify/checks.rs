@@ -1,7 +1,7 @@
 //! The checks on single cases: against the reference, gradients by finite differences, replay, poison.
 
 use super::program::{Program, Results};
-use super::{Checked, Failure, NOISE_FACTOR, Outcome, RELATIVE_FLOOR, Target};
+use super::{Checked, Failure, NOISE_FACTOR, Outcome, Target};
 use crate::engine::case::Case;
 use crate::engine::exec::ExecOptions;
 use crate::engine::graph::ValueId;
@@ -9,8 +9,15 @@ use crate::engine::rng::{RngState, Site};
 use crate::engine::tensor::{Array, DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
-/// Compares results with f64 values under the suite's tolerance; integers must be equal.
-pub fn compare(label: &str, got: &Results<Tensor>, exact: &Results<Array>, noise: &Results<f64>) -> Checked {
+/// Compares results with f64 values under the suite's tolerance, of which `floor` is the share of the largest value;
+/// integers must be equal.
+pub fn compare(
+    label: &str,
+    got: &Results<Tensor>,
+    exact: &Results<Array>,
+    noise: &Results<f64>,
+    floor: f64,
+) -> Checked {
     let mut outcome = Outcome::default();
     for (name, exact) in exact {
         let got = got.get(name).ok_or_else(|| Failure(format!("{label}: {name} was not computed")))?;
@@ -25,7 +32,7 @@ pub fn compare(label: &str, got: &Results<Tensor>, exact: &Results<Array>, noise
             continue;
         }
         let largest = exact.f().iter().fold(0.0f64, |m, x| m.max(x.abs()));
-        let tolerance = NOISE_FACTOR * noise.get(name).copied().unwrap_or(0.0) + RELATIVE_FLOOR * largest + 1e-30;
+        let tolerance = NOISE_FACTOR * noise.get(name).copied().unwrap_or(0.0) + floor * largest + 1e-30;
         for (i, (a, b)) in got.words.iter().zip(exact.f()).enumerate() {
             let share = (f64::from(*a) - b).abs() / tolerance;
             if share.is_nan() || share > 1.0 {
@@ -47,7 +54,7 @@ pub fn against_reference(case: &Case, target: &mut Target) -> Checked {
     let exact = program.reference(&program.wide_inputs()?)?;
     let noise = program.noise(&exact)?;
     let got = target.with(ExecOptions::default(), |executor| Program::run(case, &given, executor))?;
-    compare(&case.label(), &got, &exact, &noise)
+    compare(&case.label(), &got, &exact, &noise, target.relative_floor())
 }
 
 /// The reference's gradients against central differences of its outputs, with a random cotangent, along random

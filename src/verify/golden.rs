@@ -89,7 +89,7 @@ pub fn check(path: &Path, target: &mut Target) -> Checked {
         .map(|(name, tensor)| (name.clone(), Array::from_words(&tensor.ty, &tensor.words)))
         .collect();
     let got = target.with(ExecOptions::default(), |executor| Program::run(&case, &given, executor))?;
-    compare(&case.label(), &got, &expected, &noise)
+    compare(&case.label(), &got, &expected, &noise, target.relative_floor())
 }
 
 /// Known answers of host code: the generator and the metrics.

@@ -2,7 +2,8 @@
 //!
 //! Every check takes the cases that the ops themselves list. An executor is compared with the f64 reference under one
 //! tolerance for the whole suite: 16 times the change that 1-ulp noise on the inputs makes in the f64 result, plus 1e-6
-//! of the largest reference value. The share of the tolerance that was used is part of every result.
+//! of the largest reference value; in mixed precision 4e-3 of it, for inputs that carry eleven bits. The share of the
+//! tolerance that was used is part of every result.
 
 pub mod checks;
 pub mod golden;
@@ -13,24 +14,34 @@ use crate::engine::exec::cpu::CpuExecutor;
 use crate::engine::exec::gpu::device::{Device, Wanted};
 use crate::engine::exec::gpu::replay::GpuExecutor;
 use crate::engine::exec::reference::ReferenceExecutor;
-use crate::engine::exec::{ExecOptions, Executor};
+use crate::engine::exec::{ExecOptions, Executor, Precision};
 use crate::error::{Error, Result};
 
 /// Tolerance: this many times the reference's own change under 1-ulp input noise ...
 pub const NOISE_FACTOR: f64 = 16.0;
 /// ... plus this share of the largest reference value.
 pub const RELATIVE_FLOOR: f64 = 1e-6;
+/// The same share where products take inputs rounded to f16.
+pub const MIXED_FLOOR: f64 = 4e-3;
 
 /// An executor kind under test; a GPU device is opened once and handed from case to case with its compiled kernels.
 pub enum Target {
     Reference,
     Cpu { threads: usize },
-    Gpu(Option<Device>),
+    Gpu(Option<Box<Device>>),
 }
 
 impl Target {
-    pub fn gpu(wanted: &Wanted) -> Result<Target> {
-        Ok(Target::Gpu(Some(Device::open(wanted)?)))
+    pub fn gpu(wanted: &Wanted, precision: Precision) -> Result<Target> {
+        Ok(Target::Gpu(Some(Box::new(Device::open(wanted, precision)?))))
+    }
+
+    /// The share of the largest reference value in the tolerance.
+    pub fn relative_floor(&self) -> f64 {
+        match self {
+            Target::Gpu(Some(device)) if device.limits.matrix_subgroup.is_some() => MIXED_FLOOR,
+            _ => RELATIVE_FLOOR,
+        }
     }
 
     pub fn name(&self) -> &'static str {
@@ -52,9 +63,9 @@ impl Target {
                     kernel: "verify".into(),
                     message: "lost by an earlier case".into(),
                 })?;
-                let mut executor = GpuExecutor::new(device_now, options);
+                let mut executor = GpuExecutor::new(*device_now, options);
                 let result = work(&mut executor);
-                *device = Some(executor.into_device());
+                *device = Some(Box::new(executor.into_device()));
                 result
             }
         }

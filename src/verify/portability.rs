@@ -9,20 +9,24 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use std::collections::{BTreeMap, HashSet};
 
 /// WebGPU's default limits, which every adapter must allow.
-fn web(adapter: AdapterClass) -> GpuLimits {
-    GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20, adapter }
+fn web(adapter: AdapterClass, matrix_subgroup: Option<u32>) -> GpuLimits {
+    GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20, adapter, matrix_subgroup }
 }
 const MAX_STORAGE_BUFFERS: usize = 8;
 
-/// All kernels, with their constants, that the cases dispatch on any class of adapter, gradients included.
+/// All kernels, with their constants, that the cases dispatch on any class of adapter in full precision, gradients
+/// included. They need nothing but WebGPU.
 pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
+    kernels_for(cases, &[AdapterClass::Hardware, AdapterClass::Software].map(|class| web(class, None)))
+}
+
+fn kernels_for(cases: &[Case], adapters: &[GpuLimits]) -> Result<Vec<KernelKey>, Failure> {
     let (mut seen, mut keys) = (HashSet::new(), Vec::new());
     for case in cases {
         let graph = Program::new(case, &BTreeMap::new())?.graph;
-        let classes = [AdapterClass::Hardware, AdapterClass::Software];
-        for (node, adapter) in graph.nodes.iter().flat_map(|node| classes.map(|class| (node, class))) {
+        for (node, limits) in graph.nodes.iter().flat_map(|node| adapters.iter().map(move |limits| (node, limits))) {
             let (inputs, outputs) = graph.node_types(node);
-            let mut builder = GpuBuilder::new(&inputs, &outputs, web(adapter));
+            let mut builder = GpuBuilder::new(&inputs, &outputs, *limits);
             node.op.gpu(&mut builder)?;
             for dispatch in builder.dispatches {
                 if dispatch.bindings.len() > MAX_STORAGE_BUFFERS {
@@ -42,15 +46,39 @@ pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
 /// Checks the kernels of one op.
 pub fn check(cases: &[Case]) -> Checked {
     for key in kernels(cases)? {
-        let failed = |what: &str, message: String| Failure(format!("{}: {what}: {message}", key.label()));
-        let text = key.wgsl();
-        let module = naga::front::wgsl::parse_str(&text).map_err(|e| failed("WGSL", e.emit_to_string(&text)))?;
-        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-        let info = validator.validate(&module).map_err(|e| failed("validation", e.emit_to_string(&text)))?;
-        translate(&module, &info).map_err(|(what, message)| failed(what, message))?;
-        barriers_at_top_level(&text).map_err(|line| failed("barrier in a branch", line))?;
+        let (module, info) = check_kernel(&key, Capabilities::empty())?;
+        translate(&module, &info).map_err(|(what, message)| Failure(format!("{}: {what}: {message}", key.label())))?;
     }
     Ok(Outcome::default())
+}
+
+/// Checks the kernels of one op that take matrix units. naga gives matrices of 16x16 to Vulkan alone.
+pub fn check_mixed(cases: &[Case]) -> Checked {
+    let extensions = Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
+    for subgroup in [16, 32, 64] {
+        let keys = kernels_for(cases, &[web(AdapterClass::Hardware, Some(subgroup))])?;
+        let mixed: Vec<&KernelKey> = keys.iter().filter(|key| key.consts.contains(&("SUBGROUP", subgroup))).collect();
+        if mixed.is_empty() {
+            return Err(Failure("no kernel takes matrix units".into()));
+        }
+        for key in mixed {
+            let (module, info) = check_kernel(key, extensions)?;
+            spv::write_vec(&module, &info, &spv::Options::default(), None)
+                .map_err(|e| Failure(format!("{}: SPIR-V: {e}", key.label())))?;
+        }
+    }
+    Ok(Outcome::default())
+}
+
+/// Parses and validates a kernel.
+fn check_kernel(key: &KernelKey, extensions: Capabilities) -> Result<(naga::Module, ModuleInfo), Failure> {
+    let failed = |what: &str, message: String| Failure(format!("{}: {what}: {message}", key.label()));
+    let text = key.wgsl();
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| failed("WGSL", e.emit_to_string(&text)))?;
+    let mut validator = Validator::new(ValidationFlags::all(), extensions);
+    let info = validator.validate(&module).map_err(|e| failed("validation", e.emit_to_string(&text)))?;
+    barriers_at_top_level(&text).map_err(|line| failed("barrier in a branch", line))?;
+    Ok((module, info))
 }
 
 fn translate(module: &naga::Module, info: &ModuleInfo) -> Result<(), (&'static str, String)> {

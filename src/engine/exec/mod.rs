@@ -113,6 +113,16 @@ pub trait Executor {
     }
 }
 
+/// How exact products are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Forward products of layers and of logits take inputs rounded to f16, where matrix units multiply them, and sum in
+    /// f32. Gradients, losses and everything else stay f32.
+    Mixed,
+}
+
 /// Where to run, as `--device` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice<'a> {
@@ -138,14 +148,23 @@ impl<'a> DeviceChoice<'a> {
         }
     }
 
-    /// Opens the executor; `threads` = 0 uses every core.
+    /// Opens the executor in full precision; `threads` = 0 uses every core.
     pub fn open(self, threads: usize) -> Result<Box<dyn Executor>> {
+        self.open_with(threads, Precision::F32)
+    }
+
+    /// Opens the executor; `threads` = 0 uses every core.
+    pub fn open_with(self, threads: usize, precision: Precision) -> Result<Box<dyn Executor>> {
         use gpu::device::{Wanted, adapters, choose};
         let options = ExecOptions::default();
-        let on_gpu =
-            |wanted: &Wanted| -> Result<Box<dyn Executor>> { Ok(Box::new(gpu::GpuExecutor::open(wanted, options)?)) };
+        let on_gpu = |wanted: &Wanted| -> Result<Box<dyn Executor>> {
+            Ok(Box::new(gpu::GpuExecutor::new(gpu::Device::open(wanted, precision)?, options)))
+        };
         match self {
             DeviceChoice::Auto if choose(&adapters(), &Wanted::Hardware).is_some() => on_gpu(&Wanted::Hardware),
+            DeviceChoice::Auto | DeviceChoice::Cpu | DeviceChoice::Reference if precision == Precision::Mixed => {
+                Err(gpu::device::no_matrix_units("the cpu"))
+            }
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Box::new(cpu::CpuExecutor::new(threads, options))),
             DeviceChoice::Gpu => on_gpu(&Wanted::Hardware),
             DeviceChoice::Reference => Ok(Box::new(reference::ReferenceExecutor::new())),

@@ -123,7 +123,8 @@ pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) 
             let (z, n) = (logits_of(chunk), chunk.len());
             let bias = has_bias.then(|| b.input(2).slice(chunk.start, n));
             let sizes = Sizes { batch: 1, m, n, k: width };
-            gemm_gpu(b, Gemm { bias, ..Gemm::new(Matmul::NT, sizes, hidden, of_items(weight, chunk), z) })?;
+            let product = Gemm::new(Matmul::NT, sizes, hidden, of_items(weight, chunk), z);
+            gemm_gpu(b, Gemm { bias, may_round: true, ..product })?;
             // Items behind the vocabulary take no part in the loss.
             let counted = n.min(items.saturating_sub(chunk.start));
             if counted > 0 {

@@ -1,11 +1,11 @@
 //! How a product runs on a GPU: which tile, how many slices along k. Rules on the shape and the class of the adapter
 //! alone; nothing is timed, so that two runs never differ.
 //!
-//! Whatever the tile, a word of the result is one chain of fused multiply-adds over k in ascending order. Products that
+//! Whatever the tile of f32, a word of the result is one chain of fused multiply-adds over k in ascending order. Products that
 //! are not sliced along k therefore agree bit by bit on equal rows and columns, whatever their shapes: ranks need that.
 
 use super::{Matmul, Sizes};
-use crate::engine::exec::gpu::kernel::{AdapterClass, Param, Region};
+use crate::engine::exec::gpu::kernel::{AdapterClass, GpuLimits, Param, Region};
 
 /// One product: `y = a b (+ bias) (+ y)`.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,9 @@ pub struct Gemm {
     pub accumulate: bool,
     /// Whether k may be cut into slices. Off where results of several products are compared bit by bit.
     pub split_k: bool,
+    /// Whether mixed precision may round the inputs to f16. Off for gradients, most of which lie below what f16 holds, and
+    /// where results of several products are compared.
+    pub may_round: bool,
 }
 
 /// The constants, parameters and grid that every kernel of a product begins with.
@@ -38,20 +41,22 @@ const BUSY: usize = 512;
 
 impl Gemm {
     pub fn new(form: Matmul, sizes: Sizes, a: Region, b: Region, y: Region) -> Self {
-        Gemm { form, sizes, a, b, bias: None, y, accumulate: false, split_k: true }
+        Gemm { form, sizes, a, b, bias: None, y, accumulate: false, split_k: true, may_round: false }
     }
 
-    pub fn launch(&self, adapter: AdapterClass) -> Launch {
+    pub fn launch(&self, limits: GpuLimits) -> Launch {
         let Sizes { batch, m, n, k } = self.sizes;
-        let (tile, lanes, mut consts) = match adapter {
-            AdapterClass::Hardware => {
+        let subgroup = limits.matrix_subgroup.filter(|_| self.may_round && m >= 16 && n >= 16);
+        let (tile, lanes, mut consts) = match (limits.adapter, subgroup) {
+            (_, Some(subgroup)) => ([64, 32], 1, vec![("TILES", 2), ("SUBGROUP", subgroup)]),
+            (AdapterClass::Hardware, None) => {
                 let [tile_m, tile_n, thread] = gpu_tile(self.sizes);
-                let consts = vec![("REGISTERS", 0), ("TILE_M", tile_m), ("TILE_N", tile_n), ("THREAD_TILE", thread)];
+                let consts = vec![("TILES", 0), ("TILE_M", tile_m), ("TILE_N", tile_n), ("THREAD_TILE", thread)];
                 ([tile_m, tile_n], 1, consts)
             }
-            AdapterClass::Software => {
+            (AdapterClass::Software, None) => {
                 let [rows, columns] = register_blocks(self.sizes);
-                let consts = vec![("REGISTERS", 1), ("ROW_BLOCKS", rows), ("COLUMN_BLOCKS", columns)];
+                let consts = vec![("TILES", 1), ("ROW_BLOCKS", rows), ("COLUMN_BLOCKS", columns)];
                 ([4 * rows, 4 * columns], 8, consts)
             }
         };

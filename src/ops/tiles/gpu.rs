@@ -66,7 +66,7 @@ impl GpuChunks {
         let bias = has_bias.then(|| builder.input(self.hidden + 2).slice(first, len));
         let sizes = Sizes { batch: 1, m: rows, n: len, k: width };
         let product = Gemm::new(Matmul::NT, sizes, builder.input(self.hidden), weight, z);
-        gemm_gpu(builder, Gemm { bias, split_k: false, ..product })?;
+        gemm_gpu(builder, Gemm { bias, split_k: false, may_round: true, ..product })?;
         Ok(z)
     }
 

@@ -1,6 +1,7 @@
 //! Adapters and devices: what is there, which one to use, and what it allows.
 
 use super::kernel::{AdapterClass, GpuLimits, KernelKey};
+use crate::engine::exec::Precision;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,8 @@ pub struct AdapterSummary {
     pub max_workgroup_bytes: u32,
     pub timestamps: bool,
     pub f16: bool,
+    /// Threads of a subgroup, where it is always the same and multiplies 16x16 matrices of f16 with sums in f32.
+    pub matrix_subgroup: Option<u32>,
 }
 
 impl AdapterSummary {
@@ -32,6 +35,7 @@ impl AdapterSummary {
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             f16: features.contains(wgpu::Features::SHADER_F16),
+            matrix_subgroup: matrix_subgroup(adapter),
         }
     }
 
@@ -49,6 +53,21 @@ impl AdapterSummary {
             wgpu::DeviceType::Other | wgpu::DeviceType::Cpu => None,
         }
     }
+}
+
+/// What the shaders of mixed precision need.
+fn matrix_features() -> wgpu::Features {
+    wgpu::Features::SHADER_F16 | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+}
+
+fn matrix_subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let info = adapter.get_info();
+    let has_shape = adapter.cooperative_matrix_properties().iter().any(|shape| {
+        [shape.m_size, shape.n_size, shape.k_size] == [16; 3] && shape.ab_type == F16 && shape.cr_type == F32
+    });
+    let fixed = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
+    (adapter.features().contains(matrix_features()) && has_shape && fixed).then_some(info.subgroup_min_size)
 }
 
 fn all_adapters() -> Vec<wgpu::Adapter> {
@@ -107,7 +126,7 @@ pub struct Pipeline {
 }
 
 impl Device {
-    pub fn open(wanted: &Wanted) -> Result<Device> {
+    pub fn open(wanted: &Wanted, precision: Precision) -> Result<Device> {
         let adapters = all_adapters();
         let summaries: Vec<AdapterSummary> = adapters.iter().map(AdapterSummary::of).collect();
         let index = choose(&summaries, wanted).ok_or_else(|| no_adapter(wanted, &summaries))?;
@@ -120,10 +139,26 @@ impl Device {
         };
         let clock = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
         let timestamps = adapter.features().contains(clock);
+        let matrix_subgroup = match precision {
+            Precision::F32 => None,
+            Precision::Mixed => {
+                Some(summaries[index].matrix_subgroup.ok_or_else(|| no_matrix_units(&summaries[index].name))?)
+            }
+        };
+        let mut features = if timestamps { clock } else { wgpu::Features::empty() };
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if matrix_subgroup.is_some() {
+            features |= matrix_features();
+            // SAFETY: wgpu asks its users to accept that experimental features may have bugs that lead to undefined
+            // behaviour. This one is on only when the user asks for mixed precision; its shader passes naga's validation,
+            // and every cooperative operation is in uniform control flow and inside its workgroup array.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gpurec"),
             required_limits: limits.clone(),
-            required_features: if timestamps { clock } else { wgpu::Features::empty() },
+            required_features: features,
+            experimental_features,
             ..Default::default()
         };
         let (device, queue) =
@@ -141,15 +176,22 @@ impl Device {
         }));
         let adapter = if summaries[index].is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let binding_words = (limits.max_storage_buffer_binding_size / 4) as usize;
+        let scratch_words = binding_words.min(8 << 20);
         Ok(Device {
             summary: summaries[index].clone(),
             device,
             queue,
-            limits: GpuLimits { binding_words, scratch_words: binding_words.min(8 << 20), adapter },
+            limits: GpuLimits { binding_words, scratch_words, adapter, matrix_subgroup },
             timestamps,
             pipelines: HashMap::new(),
             failure,
         })
+    }
+
+    /// For reports: `gpu: NAME (vulkan)`, and the precision when it is not f32.
+    pub fn describe(&self) -> String {
+        let precision = if self.limits.matrix_subgroup.is_some() { ", mixed precision" } else { "" };
+        format!("gpu: {} ({}){precision}", self.summary.name, self.summary.backend)
     }
 
     /// A failure that wgpu reported since the last call, as an error that names what was running.
@@ -239,6 +281,13 @@ impl Device {
             Some(error) => Err(Error::ShaderCompile { kernel: label, message: error.to_string() }),
         }
     }
+}
+
+pub fn no_matrix_units(device: &str) -> Error {
+    Error::usage(
+        format!("--precision mixed: {device} has no matrix units that multiply 16x16 matrices of f16 with sums in f32"),
+        "leave --precision out; `gpurec devices` shows which adapters have them",
+    )
 }
 
 fn no_adapter(wanted: &Wanted, present: &[AdapterSummary]) -> Error {

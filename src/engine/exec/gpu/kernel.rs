@@ -2,7 +2,7 @@
 //!
 //! A kernel's source is a generated block of `const` lines, the file, and the library files that it names in lines
 //! `//include NAME` or, where types or bindings depend on a constant, `//include NAME if CONST=VALUE`; loops may be
-//! written out (`unroll`). Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
+//! written out (`unroll`). Lines `enable EXTENSION;` may stand anywhere. Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
 //! uniform, so that one compiled kernel serves all shapes.
 
 use super::unroll::unroll;
@@ -32,6 +32,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("activation", include_str!("../../../../shaders/lib/activation.wgsl")),
     ("attention", include_str!("../../../../shaders/lib/attention.wgsl")),
     ("attention_keys", include_str!("../../../../shaders/lib/attention_keys.wgsl")),
+    ("gemm_matrices", include_str!("../../../../shaders/lib/gemm_matrices.wgsl")),
     ("gemm_operands", include_str!("../../../../shaders/lib/gemm_operands.wgsl")),
     ("gemm_quads", include_str!("../../../../shaders/lib/gemm_quads.wgsl")),
     ("gemm_registers", include_str!("../../../../shaders/lib/gemm_registers.wgsl")),
@@ -76,7 +77,8 @@ impl KernelKey {
             }
         }
         text.push_str(&unroll(self.shader.source, &self.consts));
-        text
+        let (extensions, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("enable "));
+        [extensions, rest].concat().join("\n")
     }
 
     /// Whether `CONST=VALUE` is true of this kernel.
@@ -204,6 +206,9 @@ pub struct GpuLimits {
     /// Scratch an op should stay below, in words.
     pub scratch_words: usize,
     pub adapter: AdapterClass,
+    /// Threads of a subgroup, where the device was opened for mixed precision: products whose inputs may be rounded to f16
+    /// then run on the adapter's matrix units.
+    pub matrix_subgroup: Option<u32>,
 }
 
 /// Collects the dispatches of one node.

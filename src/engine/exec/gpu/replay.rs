@@ -1,6 +1,6 @@
 //! Prebuilt lists of dispatches, replayed for every step: one upload, one compute pass, one submit, no readback.
 
-use super::device::{Device, Pipeline, Wanted};
+use super::device::{Device, Pipeline};
 use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
 use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
 use crate::engine::fuse::fuse;
@@ -74,10 +74,6 @@ pub struct GpuExecutor {
 }
 
 impl GpuExecutor {
-    pub fn open(wanted: &Wanted, options: ExecOptions) -> Result<Self> {
-        Ok(Self::new(Device::open(wanted)?, options))
-    }
-
     pub fn new(device: Device, options: ExecOptions) -> Self {
         GpuExecutor {
             device,
@@ -299,7 +295,7 @@ impl GpuExecutor {
 
 impl Executor for GpuExecutor {
     fn describe(&self) -> String {
-        format!("gpu: {} ({})", self.device.summary.name, self.device.summary.backend)
+        self.device.describe()
     }
 
     fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
