@@ -5,6 +5,7 @@ use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, QUERY_UNMASKED};
 use crate::engine::exec::cpu::In;
 use crate::engine::exec::simd;
 use crate::engine::rng::{RngState, drop_threshold};
+use bytemuck::cast_slice_mut;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -108,7 +109,7 @@ impl<'a> Worker<'a> {
         WORKSPACE.with_borrow_mut(|workspace| {
             let needed: usize = sizes.iter().sum();
             if workspace.len() < needed {
-                workspace.resize(needed, [0.0; LANES]);
+                workspace.resize(needed, Lanes([0.0; LANES]));
             }
             let mut rest = &mut workspace[..];
             work(sizes.map(|size| rest.split_off_mut(..size).expect("resized")));
@@ -130,7 +131,7 @@ impl<'a> Worker<'a> {
                 pack(v, values);
                 for (group, reach) in self.groups(rows.clone()) {
                     let (first, len) = (group.start - rows.start, group.len());
-                    let scores = &mut scores.as_flattened_mut()[..len * padded];
+                    let scores = &mut cast_slice_mut::<_, f32>(scores)[..len * padded];
                     against_keys(self.head(self.qkv[0], head, group.clone()), keys, reach, scores, padded);
                     for (n, row) in scores.chunks_exact_mut(padded).enumerate() {
                         let row = &mut row[..reach.of_quad(n / QUAD * QUAD).next_multiple_of(LANES)];
@@ -138,7 +139,7 @@ impl<'a> Worker<'a> {
                         self.mask(row, group.start + n, &rows);
                         *lse = softmax(row);
                         if self.random.is_some() {
-                            let keep = &mut keep.as_flattened_mut()[..row.len().min(rows.len())];
+                            let keep = &mut cast_slice_mut::<_, f32>(keep)[..row.len().min(rows.len())];
                             self.keep(head, group.start + n, rows.start, keep);
                             row.iter_mut().zip(&*keep).for_each(|(p, keep)| *p *= keep);
                         }
@@ -172,8 +173,8 @@ impl<'a> Worker<'a> {
                 for (group, reach) in self.groups(rows.clone()) {
                     let (first, len) = (group.start - rows.start, group.len());
                     let [q, cotangent, out] = [self.qkv[0], dy, y].map(|x| self.head(x, head, group.clone()));
-                    let p = &mut p.as_flattened_mut()[..len * padded];
-                    let ds = &mut ds.as_flattened_mut()[..len * padded];
+                    let p = &mut cast_slice_mut::<_, f32>(p)[..len * padded];
+                    let ds = &mut cast_slice_mut::<_, f32>(ds)[..len * padded];
                     against_keys(q, keys, reach, p, padded);
                     against_keys(cotangent, values, reach, ds, padded);
                     for (n, (p, ds)) in p.chunks_exact_mut(padded).zip(ds.chunks_exact_mut(padded)).enumerate() {
@@ -186,7 +187,7 @@ impl<'a> Worker<'a> {
                         // A query without keys has lse = -1e30: its probabilities are zero, not one.
                         simd::exp_sub_scale(p, lse, if lse > HIDDEN { 1.0 } else { 0.0 });
                         if self.random.is_some() {
-                            let keep = &mut keep.as_flattened_mut()[..end.min(rows.len())];
+                            let keep = &mut cast_slice_mut::<_, f32>(keep)[..end.min(rows.len())];
                             self.keep(head, i, rows.start, keep);
                             ds.iter_mut().zip(&*keep).for_each(|(ds, keep)| *ds *= keep);
                             simd::vectorised(
