@@ -7,7 +7,8 @@ use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType};
 use crate::error::{Error, Result};
 use crate::ops::adam::{Adam, AdamConfig, hyper};
-use crate::ops::attention::Attention;
+use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
 use crate::ops::fill::Fill;
 use crate::ops::info_nce::{Similarity, info_nce};
@@ -15,8 +16,12 @@ use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::linear_topk::LinearTopK;
+use crate::ops::matmul::Matmul;
 use crate::ops::rank::Rank;
+use crate::ops::reshape::Reshape;
+use crate::ops::scale::Scale;
 use crate::ops::segments::segments;
+use crate::ops::softmax::Softmax;
 
 /// A size that a flag of the command sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,7 +121,21 @@ pub const KERNELS: &[BenchKernel] = &[
         sizes: &[Batch, Heads, Steps, Dim],
         defaults: &[&[256, 2, 50, 32], &[64, 4, 200, 64]],
         differentiable: true,
-        build: attention,
+        build: |shape, backward| attention(shape, None, backward),
+    },
+    BenchKernel {
+        name: "attention-dropout",
+        sizes: &[Batch, Heads, Steps, Dim],
+        defaults: &[&[256, 2, 50, 32], &[64, 4, 200, 64]],
+        differentiable: true,
+        build: |shape, backward| attention(shape, Some(DROPOUT), backward),
+    },
+    BenchKernel {
+        name: "attention-unfused",
+        sizes: &[Batch, Heads, Steps, Dim],
+        defaults: &[&[256, 2, 50, 32], &[64, 4, 200, 64]],
+        differentiable: true,
+        build: attention_unfused,
     },
     BenchKernel {
         name: "softmax-ce",
@@ -192,15 +211,48 @@ fn ids_input(graph: &mut Graph, feed: &mut Feed, name: &str, ids: &[u32]) -> Val
     graph.input(name, TensorType::u32(&[ids.len()]))
 }
 
-/// Sequences of one length, causal, without dropout; `dim` columns per head.
-fn attention(shape: &Shape, backward: bool) -> Result<Work> {
+/// As SASRec trains.
+const DROPOUT: AttentionDropout = AttentionDropout { probability: 0.2, site: Site(7) };
+
+/// The random state and the (sequence, position) of rows in sequences of one length.
+fn random_inputs(graph: &mut Graph, feed: &mut Feed, rows: usize, steps: usize) -> [ValueId; 2] {
+    let rng = ids_input(graph, feed, "rng", &RngState { seed: 11, step: 1 }.words());
+    let keys: Vec<u32> = (0..rows).flat_map(|row| [(row / steps) as u32, (row % steps) as u32]).collect();
+    feed.set("row_keys", Tensor::u32(&[rows, 2], &keys));
+    [rng, graph.input("row_keys", TensorType::u32(&[rows, 2]))]
+}
+
+/// Causal, sequences of one length; `dim` columns per head.
+fn attention(shape: &Shape, dropout: Option<AttentionDropout>, backward: bool) -> Result<Work> {
     let [batch, heads, steps, dim] = shape.all([Batch, Heads, Steps, Dim]);
     let (mut graph, mut feed) = (Graph::new(ParamLayout::default()), Feed::default());
     let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| normal(&mut graph, name, [batch * steps, heads * dim], 1.0));
     let starts: Vec<u32> = (0..=batch).map(|i| (i * steps) as u32).collect();
-    let borders = ids_input(&mut graph, &mut feed, "cu_seqlens", &starts);
-    let op = Attention { heads, scale: (dim as f64).powf(-0.5), causal: true, dropout: None, key_flags: false };
-    let y = graph.add1(op, &[q, k, v, borders])?;
+    let mut inputs = vec![q, k, v, ids_input(&mut graph, &mut feed, "cu_seqlens", &starts)];
+    if dropout.is_some() {
+        inputs.extend(random_inputs(&mut graph, &mut feed, batch * steps, steps));
+    }
+    let op = Attention { heads, scale: (dim as f64).powf(-0.5), causal: true, dropout, key_flags: false };
+    let y = graph.add1(op, &inputs)?;
+    let work = Work::new(graph, feed, vec![y]);
+    if backward { work.with_gradients(y, dy, &[q, k, v]) } else { Ok(work) }
+}
+
+/// `attention-dropout` from separate kernels, all scores of all heads between them. Two steps of a real one are left out,
+/// to its advantage: the causal mask, and bringing the heads together, which are sequences of their own here.
+fn attention_unfused(shape: &Shape, backward: bool) -> Result<Work> {
+    let [batch, heads, steps, dim] = shape.all([Batch, Heads, Steps, Dim]);
+    let (mut graph, mut feed, sequences) = (Graph::new(ParamLayout::default()), Feed::default(), batch * heads);
+    let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| normal(&mut graph, name, [sequences, steps, dim], 1.0));
+    let [rng, keys] = random_inputs(&mut graph, &mut feed, sequences * steps, steps);
+    let scaled = graph.add1(Scale { factor: (dim as f64).powf(-0.5) }, &[q])?;
+    let scores = graph.add1(Matmul::NT, &[scaled, k])?;
+    let p = graph.add1(Softmax::Plain, &[scores])?;
+    let rows = graph.add1(Reshape { shape: vec![sequences * steps, steps] }, &[p])?;
+    let AttentionDropout { probability, site } = DROPOUT;
+    let dropped = graph.add1(Dropout { probability, site }, &[rows, rng, keys])?;
+    let dropped = graph.add1(Reshape { shape: vec![sequences, steps, steps] }, &[dropped])?;
+    let y = graph.add1(Matmul::NN, &[dropped, v])?;
     let work = Work::new(graph, feed, vec![y]);
     if backward { work.with_gradients(y, dy, &[q, k, v]) } else { Ok(work) }
 }
