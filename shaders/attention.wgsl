@@ -11,8 +11,8 @@
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let place = place_of(flat_group(group));
-    let head = place.head;
-    let row0 = place.first + lane * ROWS;
+    let head = place.head + lane % HEADS;
+    let row0 = place.first + lane / HEADS * ROWS;
     var query: array<vec4<f32>, ROWS * QUADS>;
     var mix: array<vec4<f32>, ROWS * QUADS>;
     var own: array<vec4<u32>, ROWS>;

@@ -11,6 +11,7 @@
 
 // What queries keep of four neighbouring keys is drawn once for the threads that own those keys.
 const KEY_QUADS = GROUP / 4u;
+const OWN_FOURS = (ROWS + 3u) / 4u;
 var<workgroup> query_tile: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> cotangent_tile: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> stat_tile: array<vec2<f32>, TILE>;
@@ -62,21 +63,25 @@ fn key_words(row: u32, last: u32) -> vec4<u32> {
 }
 
 // Bit r: whether a query keeps the thread's key r. Without dropout keep_scale is 1.
-fn kept_own(row: u32, tile: u32, head: u32, lane: u32, own_words: vec4<u32>) -> u32 {
+fn kept_own(row: u32, tile: u32, head: u32, lane: u32, own_words: array<vec4<u32>, OWN_FOURS>) -> u32 {
     if (DROPOUT == 0u) {
         return 0xffffffffu;
     }
     if (STAGED == 1u) {
         return kept_tile[(row - tile) * KEY_QUADS + lane / 4u] >> (lane % 4u);
     }
-    return kept(info[1u + row], head, own_words);
+    var bits = 0u;
+    for (var four = 0u; four < OWN_FOURS; four += 1u) {
+        bits |= kept(info[1u + row], head, own_words[four]) << (4u * four);
+    }
+    return bits;
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let place = place_of(flat_group(group));
-    let head = place.head;
-    let row0 = place.first + lane * ROWS;
+    let head = place.head + lane % HEADS;
+    let row0 = place.first + lane / HEADS * ROWS;
     var key: array<vec4<f32>, ROWS * QUADS>;
     var value: array<vec4<f32>, ROWS * QUADS>;
     var key_sum: array<vec4<f32>, ROWS * QUADS>;
@@ -94,7 +99,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //end
     }
     //end
-    let own_words = key_words(row0, place.last);
+    var own_words: array<vec4<u32>, OWN_FOURS>;
+    for (var four = 0u; four < OWN_FOURS; four += 1u) {
+        own_words[four] = key_words(row0 + 4u * four, place.last);
+    }
 
     // Queries before a key see it only when nothing is causal, or when some see everything.
     let earlier = p.causal == 0u || p.flags == 1u;
@@ -117,6 +125,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let at = passing_quad(row, tile, head);
                 var scores: array<vec4<f32>, ROWS>;
                 var dps: array<vec4<f32>, ROWS>;
+                var held_query: array<vec4<f32>, HELD>;
+                var held_cotangent: array<vec4<f32>, HELD>;
                 //unroll r in ROWS
                 scores[$r] = vec4<f32>(0.0);
                 dps[$r] = vec4<f32>(0.0);
@@ -125,6 +135,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 {
                     let query = query_at(at + $d);
                     let cotangent = cotangent_at(at + $d);
+                    held_query[min($d, HELD - 1u)] = query;
+                    held_cotangent[min($d, HELD - 1u)] = cotangent;
                     //unroll r in ROWS
                     scores[$r] += key[$r * QUADS + $d] * query;
                     dps[$r] += value[$r * QUADS + $d] * cotangent;
@@ -152,8 +164,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    let query = query_at(at + $d);
-                    let cotangent = cotangent_at(at + $d);
+                    var query = held_query[min($d, HELD - 1u)];
+                    var cotangent = held_cotangent[min($d, HELD - 1u)];
+                    if (STAGED == 1u) {
+                        query = query_at(at + $d);
+                        cotangent = cotangent_at(at + $d);
+                    }
                     //unroll r in ROWS
                     key_sum[$r * QUADS + $d] += ds[$r] * query;
                     value_sum[$r * QUADS + $d] += weight[$r] * cotangent;

@@ -11,8 +11,8 @@
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let place = place_of(flat_group(group));
-    let head = place.head;
-    let row0 = place.first + lane * ROWS;
+    let head = place.head + lane % HEADS;
+    let row0 = place.first + lane / HEADS * ROWS;
     var query: array<vec4<f32>, ROWS * QUADS>;
     var cotangent: array<vec4<f32>, ROWS * QUADS>;
     var sum: array<vec4<f32>, ROWS * QUADS>;
@@ -60,6 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let at = passing_quad(rows[$c], tile, head);
                 var scores: array<vec4<f32>, ROWS>;
                 var dps: array<vec4<f32>, ROWS>;
+                var held: array<vec4<f32>, HELD>;
                 //unroll r in ROWS
                 scores[$r] = vec4<f32>(0.0);
                 dps[$r] = vec4<f32>(0.0);
@@ -68,6 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 {
                     let key = key_at(at + $d);
                     let value = value_at(at + $d);
+                    held[min($d, HELD - 1u)] = key;
                     //unroll r in ROWS
                     scores[$r] += query[$r * QUADS + $d] * key;
                     dps[$r] += cotangent[$r * QUADS + $d] * value;
@@ -85,7 +87,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    let key = key_at(at + $d);
+                    var key = held[min($d, HELD - 1u)];
+                    if (STAGED == 1u) {
+                        key = key_at(at + $d);
+                    }
                     //unroll r in ROWS
                     sum[$r * QUADS + $d] += ds[$r] * key;
                     //end

@@ -11,9 +11,9 @@ use crate::shader;
 /// Rows that a workgroup of a GPU owns, one per thread.
 const GROUP: usize = 64;
 /// On a software adapter a read costs ten times what a multiply-add does, so a thread owns several rows and reads each word
-/// of the other side once for all of them: this many rows times quads of columns, what compiles in seconds. Its threads
-/// are the lanes of one vector.
-const SOFTWARE_QUADS: usize = 64;
+/// of the other side once for all of them: as many as leave operands and sums, so many quads, in the nearest cache. Its
+/// threads are the lanes of one vector.
+const SOFTWARE_QUADS: usize = 256;
 const SOFTWARE_LANES: usize = 8;
 /// Heads of more quads get the plainest code, one row per thread and a loop over the keys, since it is long as it is and
 /// compilers are slow.
@@ -66,23 +66,26 @@ impl<'a> Setting<'a> {
         b.dispatch(shader!("attention_pad"), &[], &[(from.0, Read), (to.0, Write)], &params, to.0.len.div_ceil(64))
     }
 
-    /// Runs a kernel whose threads may own up to `most_rows` rows.
+    /// Runs a kernel whose threads hold `operands` rows of quads for each row that they own, of which there may be eight.
     fn run(
         &self,
         b: &mut GpuBuilder,
         shader: Shader,
-        most_rows: usize,
+        operands: usize,
         more_bindings: &[(Region, Access)],
     ) -> Result<()> {
         let (quads, software) = (self.padded / 4, b.limits.adapter == AdapterClass::Software);
         let wide = quads > WIDE_QUADS;
-        let rows = if software && !wide { (SOFTWARE_QUADS / quads).clamp(1, most_rows) } else { 1 };
+        let most = (SOFTWARE_QUADS / quads / operands).clamp(1, 8);
+        let rows = if software && !wide { 1 << most.ilog2() } else { 1 };
         let lanes = if software { SOFTWARE_LANES } else { GROUP };
+        let heads = if software { 1 << self.op.heads.trailing_zeros().min(lanes.ilog2()) } else { 1 };
         let dropout = self.op.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
         let consts = [
             ("QUADS", quads as u32),
             ("ROWS", rows as u32),
             ("LANES", lanes as u32),
+            ("HEADS", heads as u32),
             ("STAGED", u32::from(!software)),
             ("WRITTEN_OUT", u32::from(!software && !wide)),
             ("PASSING", if software || wide { 1 } else { 4 }),
@@ -100,7 +103,13 @@ impl<'a> Setting<'a> {
         ];
         let mut bindings = self.operands.map(|region| (region, Read)).to_vec();
         bindings.extend(more_bindings);
-        b.dispatch(shader, &consts, &bindings, &params, self.rows.div_ceil(lanes * rows) * self.op.heads)
+        b.dispatch(
+            shader,
+            &consts,
+            &bindings,
+            &params,
+            self.rows.div_ceil(lanes / heads * rows) * (self.op.heads / heads),
+        )
     }
 }
 
@@ -121,7 +130,7 @@ pub(super) fn forward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
     let setting = Setting::new(op, b)?;
     let y = setting.target(b, b.output(0));
     let bindings = [(y, Write), (b.output(1), Write)];
-    setting.run(b, shader!("attention"), 8, &bindings)?;
+    setting.run(b, shader!("attention"), 2, &bindings)?;
     setting.narrowed(b, y, b.output(0))
 }
 
@@ -135,9 +144,8 @@ pub(super) fn backward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
 
     let dy = setting.widened(b, dy)?;
     let [dq, dk, dv] = [0, 1, 2].map(|i| setting.target(b, b.output(i)));
-    setting.run(b, shader!("attention_query_gradient"), 8, &[(stats, Read), (dy, Read), (dq, Write)])?;
+    setting.run(b, shader!("attention_query_gradient"), 3, &[(stats, Read), (dy, Read), (dq, Write)])?;
     let bindings = [(stats, Read), (dy, Read), (dk, Write), (dv, Write)];
-    // Four keys share the random words that a thread draws for a query.
     setting.run(b, shader!("attention_key_gradient"), 4, &bindings)?;
     (0..3).zip([dq, dk, dv]).try_for_each(|(i, target)| setting.narrowed(b, target, b.output(i)))
 }
