@@ -5,7 +5,7 @@ use crate::engine::exec::simd;
 use crate::ops::matmul::{Matrix, gemm};
 use crate::ops::tiles::{
     Gradients, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient as tile_gradient, gradient_scratch,
-    with_target,
+    target_words, with_target,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -43,7 +43,7 @@ fn chunks_of_group(group: usize, items: usize, groups: usize) -> impl Iterator<I
 }
 
 pub(super) fn loss_scratch(rows: usize, width: usize) -> usize {
-    rows + ITEM_GROUPS * (3 * rows + ROW_PARTS * (TILE + TILE_ROWS * width))
+    target_words(rows) + ITEM_GROUPS * (3 * rows + ROW_PARTS * (TILE + TILE_ROWS * width))
 }
 
 /// Takes logits into a row's running maximum and sum of `exp(z - maximum)`.
@@ -99,7 +99,7 @@ pub(super) fn loss(problem: Problem, losses: Losses, scratch: &mut [f32]) {
 }
 
 pub(super) fn separate_gradient_scratch(rows: usize, width: usize) -> usize {
-    rows + gradient_scratch(rows, width, 0)
+    target_words(rows) + gradient_scratch(rows, width, 0)
 }
 
 /// The gradient from `lse`, with logits made anew.
@@ -139,7 +139,7 @@ pub(super) fn together_scratch(rows: usize, width: usize, items: usize) -> usize
     let separate = loss_scratch(rows, width).max(separate_gradient_scratch(rows, width));
     let kept = |logits: usize| {
         let stats = items.div_ceil(TILE_ITEMS) * 3 * kept_stride(rows);
-        rows + logits + stats + (KEPT_GROUPS + 2) * kept_stride(rows) * width
+        target_words(rows) + logits + stats + (KEPT_GROUPS + 2) * kept_stride(rows) * width
     };
     kept_logits(rows, width, items).map_or(separate, kept)
 }

@@ -98,9 +98,14 @@ pub fn chunks(items: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     items.clone().step_by(TILE_ITEMS).map(move |first| first..items.end.min(first + TILE_ITEMS))
 }
 
+/// Words of scratch that `with_target` takes: whole lines of the cache, so that the rest begins on one.
+pub fn target_words(rows: usize) -> usize {
+    rows.next_multiple_of(16)
+}
+
 /// The rows that have a target, in the first words of the scratch; and the rest of it.
 pub fn with_target<'a>(target: &[u32], scratch: &'a mut [f32]) -> (&'a [u32], &'a mut [f32]) {
-    let (list, rest) = scratch.split_at_mut(target.len());
+    let (list, rest) = scratch.split_at_mut(target_words(target.len()));
     let list: &mut [u32] = bytemuck::cast_slice_mut(list);
     let mut len = 0;
     for (row, _) in target.iter().enumerate().filter(|(_, t)| **t != NONE) {
