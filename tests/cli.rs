@@ -283,6 +283,15 @@ fn the_profile_of_a_step_is_printed_and_nothing_is_written() {
 }
 
 #[test]
+fn mixed_precision_is_refused_where_there_are_no_matrix_units() {
+    let place = Workplace::new();
+    for command in [&["run"][..], &["verify"], &["bench", "linear"]] {
+        let arguments = [command, &["--precision", "mixed", "--device", "cpu"]].concat();
+        place.is_refused(&arguments, &["--precision mixed", "no matrix units", "help: leave --precision out"]);
+    }
+}
+
+#[test]
 fn bench_measures_one_shape_and_compares_with_an_earlier_file() {
     let place = Workplace::new();
     let bench = ["bench", "layer-norm", "--rows", "60", "--dim", "8", "--device", "cpu", "--quick"];

@@ -1,8 +1,9 @@
 // What the three attention kernels share. A workgroup of LANES threads works on consecutive packed rows of HEADS heads, ROWS
-// rows of one head per thread, whose operands and sums stay in registers. HEADS = 1 where keys are STAGED; a software
-// adapter runs the threads in step, as long as the longest: the fewer rows they span, the more a causal mask saves. The rows of the other side (keys for a query,
+// rows of one head per thread, whose operands and sums stay in registers. The rows of the other side (keys for a query,
 // queries for a key) pass by four at a time. STAGED = 1 brings them into workgroup memory, TILE at a time; STAGED = 0 reads
-// them where they are: to a software adapter all memory is the same, and a barrier costs more than many reads.
+// them where they are: to a software adapter all memory is the same, and a barrier costs more than many reads. HEADS = 1
+// where rows are staged; a software adapter runs its threads in step, as long as the longest, so that a causal mask saves
+// the more the fewer rows they span.
 struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32, flags: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -11,7 +11,7 @@ pub const QUAD: usize = 4;
 /// Columns of a panel.
 pub const LANES: usize = 16;
 
-/// A row of a panel. Aligned: a load across two lines of the cache costs twice, and half of the time here is loads.
+/// A row of a panel, on one line of the cache: a vector that lies across two lines takes two reads.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub struct Lanes(pub [f32; LANES]);

@@ -20,7 +20,7 @@ pub struct Gemm {
     pub accumulate: bool,
     /// Whether k may be cut into slices. Off where results of several products are compared bit by bit.
     pub split_k: bool,
-    /// Whether mixed precision may round the inputs to f16. Off for gradients, most of which lie below what f16 holds, and
+    /// Whether mixed precision may round the inputs to f16. Off for gradients, which may lie below what f16 holds, and
     /// where results of several products are compared.
     pub may_round: bool,
 }
