@@ -227,18 +227,16 @@ fn write_best(mut scored: Vec<(f64, u32)>, row: usize, k: usize, outputs: &mut [
 /// Takes the scores of items `first..` into a list. Items come in ascending order, so that an equal score stays behind.
 fn offer(scores: &[f32], first: usize, values: &mut [f32], indices: &mut [u32]) {
     let last = values.len() - 1;
-    for (group, scores) in scores.chunks(64).enumerate() {
-        if simd::max(scores) <= values[last] {
-            continue;
+    let mut at = 0;
+    while let Some(found) = simd::first_above(&scores[at..], values[last]) {
+        at += found + 1;
+        let (score, item) = (scores[at - 1], (first + at - 1) as u32);
+        let mut place = last;
+        while place > 0 && values[place - 1] < score {
+            (values[place], indices[place]) = (values[place - 1], indices[place - 1]);
+            place -= 1;
         }
-        for (item, &score) in (first + group * 64..).zip(scores) {
-            if score > values[last] {
-                let place = values.partition_point(|&value| value >= score);
-                values.copy_within(place..last, place + 1);
-                indices.copy_within(place..last, place + 1);
-                (values[place], indices[place]) = (score, item as u32);
-            }
-        }
+        (values[place], indices[place]) = (score, item);
     }
 }
 

@@ -247,6 +247,19 @@ fn count_above_body<const FMA: bool>(row: &[f32], threshold: f32) -> (u32, u32) 
 }
 
 per_instruction_set! {
+    /// The place of the first element that is greater than the threshold.
+    first_above(row: &[f32], threshold: f32) -> Option<usize>, first_above_body
+}
+
+#[inline(always)]
+fn first_above_body<const FMA: bool>(row: &[f32], threshold: f32) -> Option<usize> {
+    let (groups, rest) = row.as_chunks::<LANES>();
+    let group = groups.iter().position(|group| group.iter().fold(false, |any, x| any | (*x > threshold)));
+    let (start, among) = group.map_or((row.len() - rest.len(), rest), |i| (LANES * i, &groups[i]));
+    among.iter().position(|x| *x > threshold).map(|place| start + place)
+}
+
+per_instruction_set! {
     /// `row_i *= factor_i` over the shorter length.
     multiply(row: &mut [f32], factor: &[f32]), multiply_body
 }
@@ -336,6 +349,9 @@ mod tests {
             let above = row.iter().filter(|x| **x > 0.1).count() as u32;
             let equal = row.iter().filter(|x| **x == 0.1).count() as u32;
             assert_eq!(count_above(&row, 0.1), (above, equal));
+            for threshold in [-2.0, 0.1, 0.9, largest] {
+                assert_eq!(first_above(&row, threshold), row.iter().position(|x| *x > threshold));
+            }
         }
     }
 }
