@@ -1,5 +1,6 @@
-//! Every class of adapter has kernels of its own for products and attention. Those of the class that this adapter is not run here as
-//! well, and all products give the same bits: a word of a product is one chain over k whatever the tile.
+//! Every class of adapter has kernels of its own for products and attention. Those of the class that this adapter is not run
+//! here as well, and those for software adapters without subgroups. All products give the same bits: a word of a product is
+//! one chain over k whatever the tile.
 
 use crate::gpu_trial;
 use gpurec::engine::case::Case;
@@ -20,14 +21,22 @@ pub fn trials() -> Vec<Trial> {
     for op in OPS {
         trials.push(gpu_trial(format!("adapter_class::gpu::{op}"), move |target| {
             change_class(target);
-            let file = OP_FILES.iter().find(|file| file.name == *op).expect("the op exists");
-            let check = |worst: Outcome, case: &Case| Ok(worst.worst(checks::against_reference(case, target)?));
-            (file.cases)().iter().try_fold(Outcome::default(), check)
+            against_reference(op, target)
         }));
     }
+    trials.push(gpu_trial("adapter_class::gpu::attention_without_subgroups".into(), |target| {
+        set_class(target, AdapterClass::Software);
+        against_reference("attention", target)
+    }));
     trials.push(gpu_trial("adapter_class::tiles_agree_bit_by_bit".into(), tiles_agree));
     trials.push(gpu_trial("adapter_class::a_folded_grid_covers_every_tile".into(), folded_grid));
     trials
+}
+
+fn against_reference(op: &str, target: &mut Target) -> Checked {
+    let file = OP_FILES.iter().find(|file| file.name == op).expect("the op exists");
+    let check = |worst: Outcome, case: &Case| Ok(worst.worst(checks::against_reference(case, target)?));
+    (file.cases)().iter().try_fold(Outcome::default(), check)
 }
 
 /// Takes the kernels that are not this adapter's own.
@@ -35,12 +44,14 @@ fn change_class(target: &mut Target) {
     if let Target::Gpu(Some(device)) = target {
         let own = device.limits.adapter;
         device.limits.adapter = CLASSES.into_iter().find(|class| *class != own).expect("there are two");
+        device.limits.subgroup = None;
     }
 }
 
 fn set_class(target: &mut Target, class: AdapterClass) {
     if let Target::Gpu(Some(device)) = target {
         device.limits.adapter = class;
+        device.limits.subgroup = None;
     }
 }
 

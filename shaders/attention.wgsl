@@ -4,15 +4,19 @@
 //include grid
 //include philox
 //include attention
+//include attention_staged if STAGED=1
+//include attention_spread if STAGED=0
+//include attention_alone if TOGETHER=0
+//include attention_together if TOGETHER=1
 //include attention_keys
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;    // (rows, heads, QUADS)
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;        // (rows, heads)
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let place = place_of(flat_group(group));
-    let head = place.head + lane % HEADS;
-    let row0 = place.first + lane / HEADS * ROWS;
+    let place = place_of(flat_group(group), lane);
+    let head = own_head(place, lane);
+    let row0 = own_first(place, lane);
     var query: array<vec4<f32>, ROWS * QUADS>;
     var mix: array<vec4<f32>, ROWS * QUADS>;
     var own: array<vec4<u32>, ROWS>;
@@ -22,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var stop = 0u;
     //unroll r in ROWS
     {
-        let row = min(row0 + $r, place.last);
+        let row = min(row0 + $r, p.rows - 1u);
         own[$r] = info[1u + row];
         end[$r] = keys_end(own[$r], row);
         stop = max(stop, end[$r]);
@@ -36,15 +40,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //end
 
     let range = keys_of_group(place);
+    let start = select(range.x, own[0].x, STAGED == 1u);
+    stop = select(range.y, stop, STAGED == 1u);
     let step = select(max(range.y - range.x, 1u), TILE, STAGED == 1u);
     for (var tile = range.x; tile < range.y; tile += step) {
         if (STAGED == 1u) {
-            workgroupBarrier();
+            tileBarrier();
             stage_keys(tile, head, lane);
-            workgroupBarrier();
+            tileBarrier();
         }
         let tile_stop = min(stop, tile + step);
-        var j = max(own[0].x, tile);
+        var j = max(start, tile);
         while (j < tile_stop) {
             let rows = min(vec4<u32>(j) + FOUR, vec4<u32>(tile_stop - 1u));
             let words = words_of(rows, tile);
@@ -53,13 +59,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             //unroll c in 4 if WRITTEN_OUT
             {
                 let at = passing_quad(rows[$c], tile, head);
+                var part: array<vec4<f32>, PART>;
+                if (STAGED == 0u) {
+                    //unroll d in PART
+                    part[$d] = k[at + own_part(lane) + $d];
+                    //end
+                }
                 var products: array<vec4<f32>, ROWS>;
                 //unroll r in ROWS
                 products[$r] = vec4<f32>(0.0);
                 //end
                 //unroll d in QUADS
                 {
-                    let key = key_at(at + $d);
+                    var key = handed(part[$d % PART], lane, $d / PART);
+                    if (STAGED == 1u) {
+                        key = key_tile[at + $d];
+                    }
                     //unroll r in ROWS
                     products[$r] += query[$r * QUADS + $d] * key;
                     //end
@@ -89,9 +104,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             //unroll c in 4 if WRITTEN_OUT
             {
                 let at = passing_quad(rows[$c], tile, head);
+                var part: array<vec4<f32>, PART>;
+                if (STAGED == 0u) {
+                    //unroll d in PART
+                    part[$d] = v[at + own_part(lane) + $d];
+                    //end
+                }
                 //unroll d in QUADS
                 {
-                    let value = value_at(at + $d);
+                    var value = handed(part[$d % PART], lane, $d / PART);
+                    if (STAGED == 1u) {
+                        value = value_tile[at + $d];
+                    }
                     //unroll r in ROWS
                     mix[$r * QUADS + $d] += weight[$r][$c] * value;
                     //end

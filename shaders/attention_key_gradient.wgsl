@@ -4,14 +4,17 @@
 //include grid
 //include philox
 //include attention
+//include attention_staged if STAGED=1
+//include attention_spread if STAGED=0
+//include attention_alone if TOGETHER=0
+//include attention_together if TOGETHER=1
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;       // (rows, heads): lse, delta
 @group(0) @binding(6) var<storage, read> dy: array<vec4<f32>>;          // (rows, heads, QUADS)
 @group(0) @binding(7) var<storage, read_write> dk: array<vec4<f32>>;    // (rows, heads, QUADS)
 @group(0) @binding(8) var<storage, read_write> dv: array<vec4<f32>>;    // (rows, heads, QUADS)
 
 // What queries keep of four neighbouring keys is drawn once for the threads that own those keys.
-const KEY_QUADS = GROUP / 4u;
-const OWN_FOURS = (ROWS + 3u) / 4u;
+const KEY_QUADS = LANES * ROWS / 4u;
 var<workgroup> query_tile: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> cotangent_tile: array<vec4<f32>, TILE * QUADS>;
 var<workgroup> stat_tile: array<vec2<f32>, TILE>;
@@ -34,21 +37,6 @@ fn stage_queries(tile: u32, place: Place, lane: u32) {
     }
 }
 
-// A quad of a query (of its cotangent) that passes by.
-fn query_at(at: u32) -> vec4<f32> {
-    if (STAGED == 1u) {
-        return query_tile[at];
-    }
-    return q[at];
-}
-
-fn cotangent_at(at: u32) -> vec4<f32> {
-    if (STAGED == 1u) {
-        return cotangent_tile[at];
-    }
-    return dy[at];
-}
-
 fn stat_at(row: u32, tile: u32, head: u32) -> vec2<f32> {
     if (STAGED == 1u) {
         return stat_tile[row - tile];
@@ -62,26 +50,22 @@ fn key_words(row: u32, last: u32) -> vec4<u32> {
     return vec4<u32>(info[1u + rows.x].w, info[1u + rows.y].w, info[1u + rows.z].w, info[1u + rows.w].w);
 }
 
-// Bit r: whether a query keeps the thread's key r. Without dropout keep_scale is 1.
-fn kept_own(row: u32, tile: u32, head: u32, lane: u32, own_words: array<vec4<u32>, OWN_FOURS>) -> u32 {
+// Bit r: whether a query keeps the thread's key r of up to four. Without dropout keep_scale is 1.
+fn kept_own(row: u32, tile: u32, head: u32, lane: u32, own_words: vec4<u32>) -> u32 {
     if (DROPOUT == 0u) {
         return 0xffffffffu;
     }
     if (STAGED == 1u) {
         return kept_tile[(row - tile) * KEY_QUADS + lane / 4u] >> (lane % 4u);
     }
-    var bits = 0u;
-    for (var four = 0u; four < OWN_FOURS; four += 1u) {
-        bits |= kept(info[1u + row], head, own_words[four]) << (4u * four);
-    }
-    return bits;
+    return kept(info[1u + row], head, own_words);
 }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let place = place_of(flat_group(group));
-    let head = place.head + lane % HEADS;
-    let row0 = place.first + lane / HEADS * ROWS;
+    let place = place_of(flat_group(group), lane);
+    let head = own_head(place, lane);
+    let row0 = own_first(place, lane);
     var key: array<vec4<f32>, ROWS * QUADS>;
     var value: array<vec4<f32>, ROWS * QUADS>;
     var key_sum: array<vec4<f32>, ROWS * QUADS>;
@@ -89,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var own: array<vec4<u32>, ROWS>;
     //unroll r in ROWS
     {
-        let row = min(row0 + $r, place.last);
+        let row = min(row0 + $r, p.rows - 1u);
         own[$r] = info[1u + row];
         //unroll d in QUADS
         key[$r * QUADS + $d] = p.scale * k[own_quad(row, head) + $d];
@@ -99,10 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //end
     }
     //end
-    var own_words: array<vec4<u32>, OWN_FOURS>;
-    for (var four = 0u; four < OWN_FOURS; four += 1u) {
-        own_words[four] = key_words(row0 + 4u * four, place.last);
-    }
+    let own_words = key_words(row0, place.last);
 
     // Queries before a key see it only when nothing is causal, or when some see everything.
     let earlier = p.causal == 0u || p.flags == 1u;
@@ -110,33 +91,43 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let group_own = info[1u + place.first];
     let low = max(group_own.x, select(min(place.first, group_own.y), 0u, earlier));
     let high = select(low, info[1u + place.last].y, place.live);
+    let start = select(low, first, STAGED == 1u);
+    let end = select(high, own[ROWS - 1u].y, STAGED == 1u);
     let step = select(max(high, low + 1u) - low, TILE, STAGED == 1u);
     for (var tile = low; tile < high; tile += step) {
         if (STAGED == 1u) {
-            workgroupBarrier();
+            tileBarrier();
             stage_queries(tile, place, lane);
-            workgroupBarrier();
+            tileBarrier();
         }
-        let stop = min(own[ROWS - 1u].y, tile + step);
-        for (var i = max(first, tile); i < stop; i += PASSING) {
+        let stop = min(end, tile + step);
+        for (var i = max(start, tile); i < stop; i += PASSING) {
             //unroll c in PASSING
             {
                 let row = min(i + $c, stop - 1u);
                 let at = passing_quad(row, tile, head);
+                var query_part: array<vec4<f32>, PART>;
+                var cotangent_part: array<vec4<f32>, PART>;
+                if (STAGED == 0u) {
+                    //unroll d in PART
+                    query_part[$d] = q[at + own_part(lane) + $d];
+                    cotangent_part[$d] = dy[at + own_part(lane) + $d];
+                    //end
+                }
                 var scores: array<vec4<f32>, ROWS>;
                 var dps: array<vec4<f32>, ROWS>;
-                var held_query: array<vec4<f32>, HELD>;
-                var held_cotangent: array<vec4<f32>, HELD>;
                 //unroll r in ROWS
                 scores[$r] = vec4<f32>(0.0);
                 dps[$r] = vec4<f32>(0.0);
                 //end
                 //unroll d in QUADS
                 {
-                    let query = query_at(at + $d);
-                    let cotangent = cotangent_at(at + $d);
-                    held_query[min($d, HELD - 1u)] = query;
-                    held_cotangent[min($d, HELD - 1u)] = cotangent;
+                    var query = handed(query_part[$d % PART], lane, $d / PART);
+                    var cotangent = handed(cotangent_part[$d % PART], lane, $d / PART);
+                    if (STAGED == 1u) {
+                        query = query_tile[at + $d];
+                        cotangent = cotangent_tile[at + $d];
+                    }
                     //unroll r in ROWS
                     scores[$r] += key[$r * QUADS + $d] * query;
                     dps[$r] += value[$r * QUADS + $d] * cotangent;
@@ -164,11 +155,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    var query = held_query[min($d, HELD - 1u)];
-                    var cotangent = held_cotangent[min($d, HELD - 1u)];
+                    var query = handed(query_part[$d % PART], lane, $d / PART);
+                    var cotangent = handed(cotangent_part[$d % PART], lane, $d / PART);
                     if (STAGED == 1u) {
-                        query = query_at(at + $d);
-                        cotangent = cotangent_at(at + $d);
+                        query = query_tile[at + $d];
+                        cotangent = cotangent_tile[at + $d];
                     }
                     //unroll r in ROWS
                     key_sum[$r * QUADS + $d] += ds[$r] * query;

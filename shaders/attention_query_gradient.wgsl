@@ -3,6 +3,10 @@
 //include grid
 //include philox
 //include attention
+//include attention_staged if STAGED=1
+//include attention_spread if STAGED=0
+//include attention_alone if TOGETHER=0
+//include attention_together if TOGETHER=1
 //include attention_keys
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;       // (rows, heads): lse, delta
 @group(0) @binding(6) var<storage, read> dy: array<vec4<f32>>;          // (rows, heads, QUADS)
@@ -10,9 +14,9 @@
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let place = place_of(flat_group(group));
-    let head = place.head + lane % HEADS;
-    let row0 = place.first + lane / HEADS * ROWS;
+    let place = place_of(flat_group(group), lane);
+    let head = own_head(place, lane);
+    let row0 = own_first(place, lane);
     var query: array<vec4<f32>, ROWS * QUADS>;
     var cotangent: array<vec4<f32>, ROWS * QUADS>;
     var sum: array<vec4<f32>, ROWS * QUADS>;
@@ -22,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var stop = 0u;
     //unroll r in ROWS
     {
-        let row = min(row0 + $r, place.last);
+        let row = min(row0 + $r, p.rows - 1u);
         own[$r] = info[1u + row];
         stat[$r] = stats[row * p.heads + head];
         end[$r] = keys_end(own[$r], row);
@@ -36,15 +40,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //end
 
     let range = keys_of_group(place);
+    let start = select(range.x, own[0].x, STAGED == 1u);
+    stop = select(range.y, stop, STAGED == 1u);
     let step = select(max(range.y - range.x, 1u), TILE, STAGED == 1u);
     for (var tile = range.x; tile < range.y; tile += step) {
         if (STAGED == 1u) {
-            workgroupBarrier();
+            tileBarrier();
             stage_keys(tile, head, lane);
-            workgroupBarrier();
+            tileBarrier();
         }
         let tile_stop = min(stop, tile + step);
-        var j = max(own[0].x, tile);
+        var j = max(start, tile);
         while (j < tile_stop) {
             let rows = min(vec4<u32>(j) + FOUR, vec4<u32>(tile_stop - 1u));
             let words = words_of(rows, tile);
@@ -58,18 +64,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             //unroll c in 4 if WRITTEN_OUT
             {
                 let at = passing_quad(rows[$c], tile, head);
+                var key_part: array<vec4<f32>, PART>;
+                var value_part: array<vec4<f32>, PART>;
+                if (STAGED == 0u) {
+                    //unroll d in PART
+                    key_part[$d] = k[at + own_part(lane) + $d];
+                    value_part[$d] = v[at + own_part(lane) + $d];
+                    //end
+                }
                 var scores: array<vec4<f32>, ROWS>;
                 var dps: array<vec4<f32>, ROWS>;
-                var held: array<vec4<f32>, HELD>;
                 //unroll r in ROWS
                 scores[$r] = vec4<f32>(0.0);
                 dps[$r] = vec4<f32>(0.0);
                 //end
                 //unroll d in QUADS
                 {
-                    let key = key_at(at + $d);
-                    let value = value_at(at + $d);
-                    held[min($d, HELD - 1u)] = key;
+                    var key = handed(key_part[$d % PART], lane, $d / PART);
+                    var value = handed(value_part[$d % PART], lane, $d / PART);
+                    if (STAGED == 1u) {
+                        key = key_tile[at + $d];
+                        value = value_tile[at + $d];
+                    }
                     //unroll r in ROWS
                     scores[$r] += query[$r * QUADS + $d] * key;
                     dps[$r] += cotangent[$r * QUADS + $d] * value;
@@ -87,9 +103,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 //end
                 //unroll d in QUADS
                 {
-                    var key = held[min($d, HELD - 1u)];
+                    var key = handed(key_part[$d % PART], lane, $d / PART);
                     if (STAGED == 1u) {
-                        key = key_at(at + $d);
+                        key = key_tile[at + $d];
                     }
                     //unroll r in ROWS
                     sum[$r * QUADS + $d] += ds[$r] * key;

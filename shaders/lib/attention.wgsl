@@ -1,9 +1,7 @@
-// What the three attention kernels share. A workgroup of LANES threads works on consecutive packed rows of HEADS heads, ROWS
-// rows of one head per thread, whose operands and sums stay in registers. The rows of the other side (keys for a query,
-// queries for a key) pass by four at a time. STAGED = 1 brings them into workgroup memory, TILE at a time; STAGED = 0 reads
-// them where they are: to a software adapter all memory is the same, and a barrier costs more than many reads. HEADS = 1
-// where rows are staged; a software adapter runs its threads in step, as long as the longest, so that a causal mask saves
-// the more the fewer rows they span.
+// What the three attention kernels share. A thread owns ROWS packed rows of one head, whose operands and sums stay in
+// registers. The rows of the other side (keys for a query, queries for a key) pass by: STAGED = 1 brings them into workgroup
+// memory, TILE at a time (attention_staged); STAGED = 0 reads them where they are (attention_spread), since to a software
+// adapter all memory is the same, and a barrier costs more than many reads.
 struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, threshold: u32, keep_scale: f32, flags: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -12,28 +10,16 @@ struct Params { rows: u32, heads: u32, scale: f32, causal: u32, site: u32, thres
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;       // (rows, heads, QUADS)
 @group(0) @binding(4) var<storage, read> info: array<vec4<u32>>;    // (1 + rows), see attention_rows
 
-const GROUP = LANES / HEADS * ROWS;
 // 8 KiB for two operands, so that several workgroups fit on a core.
 const TILE = min(64u, 256u / QUADS / 4u * 4u);
 const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
 const FOUR_BITS = vec4<u32>(1u, 2u, 4u, 8u);
 
-// Quads of a row that passes by which a thread holds from their first use to the second: where nothing is staged, a second
-// read would cost as much as the first.
-const HELD = select(QUADS, 1u, STAGED == 1u);
-
 var<workgroup> word_tile: array<u32, TILE>;
 
-// Where a workgroup works: its first head, its first and its last row; `live` is false behind the end of a folded grid. All
-// members are the same in all threads: compilers judge a struct as a whole, and barriers stand in loops over these rows.
+// Where a thread works: its first head and row, and the first and the last row of those that walk together; `live` is
+// false behind the end of the rows or of a folded grid.
 struct Place { head: u32, first: u32, last: u32, live: bool }
-
-fn place_of(group: u32) -> Place {
-    let stripes = (p.rows + GROUP - 1u) / GROUP;
-    let first = (group % stripes) * GROUP;
-    let head = min(group / stripes * HEADS, p.heads - HEADS);
-    return Place(head, first, min(first + GROUP, p.rows) - 1u, group < stripes * (p.heads / HEADS));
-}
 
 // The first quad of a row, of those that pass by or of the own ones.
 fn passing_quad(row: u32, tile: u32, head: u32) -> u32 {

@@ -36,21 +36,6 @@ fn run_of_keys(words: vec4<u32>, left: u32) -> u32 {
     return min(left, select(4u, 4u - ((words.x >> 2u) & 3u), DROPOUT == 1u));
 }
 
-// A quad of a key (value) that passes by.
-fn key_at(at: u32) -> vec4<f32> {
-    if (STAGED == 1u) {
-        return key_tile[at];
-    }
-    return k[at];
-}
-
-fn value_at(at: u32) -> vec4<f32> {
-    if (STAGED == 1u) {
-        return value_tile[at];
-    }
-    return v[at];
-}
-
 // Which of the keys j .. j + 4 a query sees; `end` bounds the query's keys and those of the run.
 fn seen_keys(query: vec4<u32>, j: u32, end: u32, words: vec4<u32>) -> vec4<bool> {
     // A key before the query's sequence wraps around to a large number.

@@ -92,6 +92,7 @@ mod tests {
             max_workgroup_bytes: 0,
             timestamps: false,
             f16: false,
+            subgroup: None,
             matrix_subgroup: None,
         }
     }

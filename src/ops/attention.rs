@@ -333,6 +333,8 @@ pub fn cases() -> Vec<Case> {
         drop(case("dropout", true, &[5, 0, 37], 2, (2, 4)), &[5, 0, 37], 2),
         drop(case("dropout, long", true, &[70], 0, (1, 4)), &[70], 0),
         case("wide head", true, &[9, 12], 1, (1, 128)),
+        case("head of 64", true, &[19, 50], 1, (1, 64)),
+        drop(case("dropout, two heads of 32", true, &[5, 0, 37], 2, (2, 32)), &[5, 0, 37], 2),
         far_apart(drop(case("dropout, positions in no order", false, &[30, 3], 0, (1, 4)), &[30, 3], 0)),
         drop(flags(case("dropout, flags", false, &[4, 9], 0, (2, 6)), 13, |i| [1, 0, 3][i % 3]), &[4, 9], 0),
     ]

@@ -5,19 +5,19 @@ use crate::engine::case::Case;
 use crate::engine::exec::gpu::kernel::{AdapterClass, GpuBuilder, GpuLimits, KernelKey};
 use crate::verify::program::Program;
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use std::collections::{BTreeMap, HashSet};
 
 /// WebGPU's default limits, which every adapter must allow.
-fn web(adapter: AdapterClass, matrix_subgroup: Option<u32>) -> GpuLimits {
-    GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20, adapter, matrix_subgroup }
+fn web(adapter: AdapterClass) -> GpuLimits {
+    GpuLimits { binding_words: 32 << 20, scratch_words: 8 << 20, adapter, subgroup: None, matrix_subgroup: None }
 }
 const MAX_STORAGE_BUFFERS: usize = 8;
 
 /// All kernels, with their constants, that the cases dispatch on any class of adapter in full precision, gradients
 /// included. They need nothing but WebGPU.
 pub fn kernels(cases: &[Case]) -> Result<Vec<KernelKey>, Failure> {
-    kernels_for(cases, &[AdapterClass::Hardware, AdapterClass::Software].map(|class| web(class, None)))
+    kernels_for(cases, &[AdapterClass::Hardware, AdapterClass::Software].map(web))
 }
 
 fn kernels_for(cases: &[Case], adapters: &[GpuLimits]) -> Result<Vec<KernelKey>, Failure> {
@@ -43,10 +43,12 @@ fn kernels_for(cases: &[Case], adapters: &[GpuLimits]) -> Result<Vec<KernelKey>,
     Ok(keys)
 }
 
-/// Checks the kernels of one op.
+/// Checks the kernels of one op, those for subgroups too.
 pub fn check(cases: &[Case]) -> Checked {
-    for key in kernels(cases)? {
-        let (module, info) = check_kernel(&key, Capabilities::empty())?;
+    let together = kernels_for(cases, &[GpuLimits { subgroup: Some(8), ..web(AdapterClass::Software) }])?;
+    let plain = kernels(cases)?.into_iter().map(|key| (key, Capabilities::empty()));
+    for (key, extensions) in plain.chain(together.into_iter().map(|key| (key, Capabilities::SUBGROUP))) {
+        let (module, info) = check_kernel(&key, extensions)?;
         translate(&module, &info).map_err(|(what, message)| Failure(format!("{}: {what}: {message}", key.label())))?;
     }
     Ok(Outcome::default())
@@ -56,7 +58,7 @@ pub fn check(cases: &[Case]) -> Checked {
 pub fn check_mixed(cases: &[Case]) -> Checked {
     let extensions = Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
     for subgroup in [16, 32, 64] {
-        let keys = kernels_for(cases, &[web(AdapterClass::Hardware, Some(subgroup))])?;
+        let keys = kernels_for(cases, &[GpuLimits { matrix_subgroup: Some(subgroup), ..web(AdapterClass::Hardware) }])?;
         let mixed: Vec<&KernelKey> = keys.iter().filter(|key| key.consts.contains(&("SUBGROUP", subgroup))).collect();
         if mixed.is_empty() {
             return Err(Failure("no kernel takes matrix units".into()));
@@ -76,6 +78,9 @@ fn check_kernel(key: &KernelKey, extensions: Capabilities) -> Result<(naga::Modu
     let text = key.wgsl();
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| failed("WGSL", e.emit_to_string(&text)))?;
     let mut validator = Validator::new(ValidationFlags::all(), extensions);
+    if extensions.contains(Capabilities::SUBGROUP) {
+        validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    }
     let info = validator.validate(&module).map_err(|e| failed("validation", e.emit_to_string(&text)))?;
     barriers_at_top_level(&text).map_err(|line| failed("barrier in a branch", line))?;
     Ok((module, info))

@@ -10,11 +10,13 @@ use crate::shader;
 
 /// Rows that a workgroup of a GPU owns, one per thread.
 const GROUP: usize = 64;
-/// On a software adapter a read costs ten times what a multiply-add does, so a thread owns several rows and reads each word
-/// of the other side once for all of them: as many as leave operands and sums, so many quads, in the nearest cache. Its
-/// threads are the lanes of one vector.
-const SOFTWARE_QUADS: usize = 256;
+/// The threads of a software adapter are the lanes of one vector, and a read costs them far more than a multiply-add. So a
+/// thread owns several rows and reads each word of the other side once for all of them; and where lanes can hand values to
+/// each other, some own neighbouring rows of a head and read a few quads each. More rows that walk together would go
+/// through more that a causal mask hides from them, and more rows of a thread are more code.
 const SOFTWARE_LANES: usize = 8;
+const SOFTWARE_ROWS: usize = 4;
+const SOFTWARE_PART: usize = 4;
 /// Heads of more quads get the plainest code, one row per thread and a loop over the keys, since it is long as it is and
 /// compilers are slow.
 const WIDE_QUADS: usize = 16;
@@ -66,26 +68,31 @@ impl<'a> Setting<'a> {
         b.dispatch(shader!("attention_pad"), &[], &[(from.0, Read), (to.0, Write)], &params, to.0.len.div_ceil(64))
     }
 
-    /// Runs a kernel whose threads hold `operands` rows of quads for each row that they own, of which there may be eight.
-    fn run(
-        &self,
-        b: &mut GpuBuilder,
-        shader: Shader,
-        operands: usize,
-        more_bindings: &[(Region, Access)],
-    ) -> Result<()> {
+    /// How many threads read a passing row together (`SHARE`), each its part of the quads.
+    fn share(&self, b: &GpuBuilder) -> usize {
+        let (quads, lanes) = (self.padded / 4, SOFTWARE_LANES as u32);
+        let can_hand = b.limits.adapter == AdapterClass::Software && b.limits.subgroup == Some(lanes);
+        let most = if can_hand { quads / SOFTWARE_PART } else { 1 };
+        let powers = (0..=lanes.ilog2()).map(|power| 1 << power);
+        powers.rev().find(|share| *share <= most && quads % share == 0).unwrap_or(1)
+    }
+
+    fn run(&self, b: &mut GpuBuilder, shader: Shader, more_bindings: &[(Region, Access)]) -> Result<()> {
         let (quads, software) = (self.padded / 4, b.limits.adapter == AdapterClass::Software);
-        let wide = quads > WIDE_QUADS;
-        let most = (SOFTWARE_QUADS / quads / operands).clamp(1, 8);
-        let rows = if software && !wide { 1 << most.ilog2() } else { 1 };
+        let (wide, share) = (quads > WIDE_QUADS, self.share(b));
+        let rows = if software && !wide { SOFTWARE_ROWS } else { 1 };
         let lanes = if software { SOFTWARE_LANES } else { GROUP };
-        let heads = if software { 1 << self.op.heads.trailing_zeros().min(lanes.ilog2()) } else { 1 };
+        let most_heads = if software { (lanes / share).ilog2() } else { 0 };
+        let heads = 1 << self.op.heads.trailing_zeros().min(most_heads);
         let dropout = self.op.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
         let consts = [
             ("QUADS", quads as u32),
             ("ROWS", rows as u32),
             ("LANES", lanes as u32),
             ("HEADS", heads as u32),
+            ("SHARE", share as u32),
+            ("PART", (quads / share) as u32),
+            ("TOGETHER", u32::from(share > 1)),
             ("STAGED", u32::from(!software)),
             ("WRITTEN_OUT", u32::from(!software && !wide)),
             ("PASSING", if software || wide { 1 } else { 4 }),
@@ -130,7 +137,7 @@ pub(super) fn forward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
     let setting = Setting::new(op, b)?;
     let y = setting.target(b, b.output(0));
     let bindings = [(y, Write), (b.output(1), Write)];
-    setting.run(b, shader!("attention"), 2, &bindings)?;
+    setting.run(b, shader!("attention"), &bindings)?;
     setting.narrowed(b, y, b.output(0))
 }
 
@@ -144,8 +151,8 @@ pub(super) fn backward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
 
     let dy = setting.widened(b, dy)?;
     let [dq, dk, dv] = [0, 1, 2].map(|i| setting.target(b, b.output(i)));
-    setting.run(b, shader!("attention_query_gradient"), 3, &[(stats, Read), (dy, Read), (dq, Write)])?;
+    setting.run(b, shader!("attention_query_gradient"), &[(stats, Read), (dy, Read), (dq, Write)])?;
     let bindings = [(stats, Read), (dy, Read), (dk, Write), (dv, Write)];
-    setting.run(b, shader!("attention_key_gradient"), 4, &bindings)?;
+    setting.run(b, shader!("attention_key_gradient"), &bindings)?;
     (0..3).zip([dq, dk, dv]).try_for_each(|(i, target)| setting.narrowed(b, target, b.output(i)))
 }

@@ -143,8 +143,13 @@ mod tests {
     #[test]
     fn chunks_cover_the_table_at_aligned_borders() {
         for (rows, width, binding_words) in [(1000, 3, 900), (1000, 64, 64 * 70), (5, 3, 1 << 20), (64, 1, 64)] {
-            let limits =
-                GpuLimits { binding_words, scratch_words: 0, adapter: AdapterClass::Hardware, matrix_subgroup: None };
+            let limits = GpuLimits {
+                binding_words,
+                scratch_words: 0,
+                adapter: AdapterClass::Hardware,
+                subgroup: None,
+                matrix_subgroup: None,
+            };
             let chunks: Vec<Range<usize>> = table_chunks(rows, width, limits).collect();
             assert_eq!(chunks.iter().map(|c| c.len()).sum::<usize>(), rows);
             assert!(chunks.windows(2).all(|pair| pair[0].end == pair[1].start));

@@ -18,6 +18,8 @@ pub struct AdapterSummary {
     pub max_workgroup_bytes: u32,
     pub timestamps: bool,
     pub f16: bool,
+    /// Threads of a subgroup, where it is always the same and they can hand values to each other.
+    pub subgroup: Option<u32>,
     /// Threads of a subgroup, where it is always the same and multiplies 16x16 matrices of f16 with sums in f32.
     pub matrix_subgroup: Option<u32>,
 }
@@ -35,6 +37,7 @@ impl AdapterSummary {
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup: fixed_subgroup(adapter, wgpu::Features::SUBGROUP),
             matrix_subgroup: matrix_subgroup(adapter),
         }
     }
@@ -62,12 +65,17 @@ fn matrix_features() -> wgpu::Features {
 
 fn matrix_subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    let info = adapter.get_info();
     let has_shape = adapter.cooperative_matrix_properties().iter().any(|shape| {
         [shape.m_size, shape.n_size, shape.k_size] == [16; 3] && shape.ab_type == F16 && shape.cr_type == F32
     });
+    fixed_subgroup(adapter, matrix_features()).filter(|_| has_shape)
+}
+
+/// Threads of a subgroup, where it is always the same and the adapter has the features.
+fn fixed_subgroup(adapter: &wgpu::Adapter, features: wgpu::Features) -> Option<u32> {
+    let info = adapter.get_info();
     let fixed = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
-    (adapter.features().contains(matrix_features()) && has_shape && fixed).then_some(info.subgroup_min_size)
+    (adapter.features().contains(features) && fixed).then_some(info.subgroup_min_size)
 }
 
 fn all_adapters() -> Vec<wgpu::Adapter> {
@@ -146,6 +154,9 @@ impl Device {
             }
         };
         let mut features = if timestamps { clock } else { wgpu::Features::empty() };
+        if summaries[index].subgroup.is_some() {
+            features |= wgpu::Features::SUBGROUP;
+        }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if matrix_subgroup.is_some() {
             features |= matrix_features();
@@ -181,7 +192,13 @@ impl Device {
             summary: summaries[index].clone(),
             device,
             queue,
-            limits: GpuLimits { binding_words, scratch_words, adapter, matrix_subgroup },
+            limits: GpuLimits {
+                binding_words,
+                scratch_words,
+                adapter,
+                subgroup: summaries[index].subgroup,
+                matrix_subgroup,
+            },
             timestamps,
             pipelines: HashMap::new(),
             failure,

@@ -31,7 +31,11 @@ macro_rules! shader {
 const LIBRARY: &[(&str, &str)] = &[
     ("activation", include_str!("../../../../shaders/lib/activation.wgsl")),
     ("attention", include_str!("../../../../shaders/lib/attention.wgsl")),
+    ("attention_alone", include_str!("../../../../shaders/lib/attention_alone.wgsl")),
     ("attention_keys", include_str!("../../../../shaders/lib/attention_keys.wgsl")),
+    ("attention_spread", include_str!("../../../../shaders/lib/attention_spread.wgsl")),
+    ("attention_staged", include_str!("../../../../shaders/lib/attention_staged.wgsl")),
+    ("attention_together", include_str!("../../../../shaders/lib/attention_together.wgsl")),
     ("gemm_matrices", include_str!("../../../../shaders/lib/gemm_matrices.wgsl")),
     ("gemm_operands", include_str!("../../../../shaders/lib/gemm_operands.wgsl")),
     ("gemm_quads", include_str!("../../../../shaders/lib/gemm_quads.wgsl")),
@@ -206,7 +210,9 @@ pub struct GpuLimits {
     /// Scratch an op should stay below, in words.
     pub scratch_words: usize,
     pub adapter: AdapterClass,
-    /// Threads of a subgroup, where the device was opened for mixed precision: products whose inputs may be rounded to f16
+    /// Threads of a subgroup, where it is always the same and they can hand values to each other.
+    pub subgroup: Option<u32>,
+    /// The same, where the device was opened for mixed precision: products whose inputs may be rounded to f16
     /// then run on the adapter's matrix units.
     pub matrix_subgroup: Option<u32>,
 }
