@@ -1,9 +1,9 @@
 //! How an op says what runs on a GPU: shader, constants, bindings with declared intent, grid.
 //!
 //! A kernel's source is a generated block of `const` lines, the file, and the library files that it names in lines
-//! `//include NAME` or, where types or bindings depend on a constant, `//include NAME if CONST=VALUE`; loops may be
-//! written out (`unroll`). Lines `enable EXTENSION;` may stand anywhere. Constants are for tile sizes and variants, never for tensor shapes: shapes travel in the
-//! uniform, so that one compiled kernel serves all shapes.
+//! `//include NAME` or, where types, bindings or extensions depend on a constant, `//include NAME if CONST=VALUE`; loops may
+//! be written out (`unroll`). Lines `enable EXTENSION;` may stand anywhere. Constants are for tile sizes and variants, never
+//! for tensor shapes: shapes travel in the uniform, so that one compiled kernel serves all shapes.
 
 use super::unroll::unroll;
 use crate::engine::tensor::TensorType;
