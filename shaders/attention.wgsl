@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var stop = 0u;
     //unroll r in ROWS
     {
-        let row = min(row0 + $r, p.rows - 1u);
+        let row = min(row0 + $r, place.last);
         own[$r] = info[1u + row];
         end[$r] = keys_end(own[$r], row);
         stop = max(stop, end[$r]);

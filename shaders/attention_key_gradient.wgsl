@@ -73,7 +73,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var own: array<vec4<u32>, ROWS>;
     //unroll r in ROWS
     {
-        let row = min(row0 + $r, p.rows - 1u);
+        let row = min(row0 + $r, place.last);
         own[$r] = info[1u + row];
         //unroll d in QUADS
         key[$r * QUADS + $d] = p.scale * k[own_quad(row, head) + $d];
