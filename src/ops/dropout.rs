@@ -136,9 +136,22 @@ fn random_words(state: RngState, site: Site, row_key: &[u32], first_block: u32) 
 /// Draws the words of one row and hands them out in pieces: `consume(first feature, words)`.
 /// To be called from a function that is compiled for several instruction sets.
 #[inline(always)]
-pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, mut consume: impl FnMut(usize, &[u32])) {
+pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, consume: impl FnMut(usize, &[u32])) {
+    draw_from(0, state, site, row_key, width, consume);
+}
+
+/// `draw_row` for the features from `4 * block` on; `consume` counts from there.
+#[inline(always)]
+pub fn draw_from(
+    block: u32,
+    state: RngState,
+    site: Site,
+    row_key: &[u32],
+    width: usize,
+    mut consume: impl FnMut(usize, &[u32]),
+) {
     for first in (0..width).step_by(4 * LANES) {
-        let words = random_words(state, site, row_key, (first / 4) as u32);
+        let words = random_words(state, site, row_key, block + (first / 4) as u32);
         consume(first, &words[..(width - first).min(4 * LANES)]);
     }
 }

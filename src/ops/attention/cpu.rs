@@ -5,12 +5,15 @@ use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, QUERY_UNMASKED};
 use crate::engine::exec::cpu::In;
 use crate::engine::exec::simd;
 use crate::engine::rng::{RngState, drop_threshold};
+use crate::ops::dropout::draw_from;
 use bytemuck::cast_slice_mut;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Query rows that are worked on together; a multiple of `QUAD`.
 const GROUP: usize = 64;
+/// Up to so many keys their random words are drawn block by block: side by side most would be drawn in vain.
+const FEW_KEYS: usize = 12;
 
 thread_local! {
     /// Panels and probabilities of the sequence at hand. Its size depends on the longest sequence, which no plan knows;
@@ -83,19 +86,37 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// `keep_ij` for the first keys of the sequence; neighbouring positions share a block of random words.
+    /// `keep_ij` for the first keys of the sequence.
     fn keep(&self, head: usize, i: usize, first: usize, keep: &mut [f32]) {
         let Some((AttentionDropout { probability, site }, state, keys)) = self.random else { return };
         let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
-        let (mut words, mut held) = ([0; 4], None);
-        for (j, keep) in (first..).zip(keep) {
-            let feature = (head as u32) << 20 | keys[2 * j + 1];
-            if held != Some(feature >> 2) {
-                held = Some(feature >> 2);
-                words = state.block(site, keys[2 * i], keys[2 * i + 1], feature >> 2);
+        let factor = |word: u32| if word >= threshold { scale } else { 0.0 };
+        let feature = |j: usize| (head as u32) << 20 | keys[2 * j + 1];
+        let row_key = &keys[2 * i..2 * i + 2];
+        let consecutive = (first..).zip(&*keep).all(|(j, _)| feature(j) == feature(first) + (j - first) as u32);
+        if keep.len() <= FEW_KEYS || !consecutive {
+            let (mut words, mut held) = ([0; 4], None);
+            for (keep, feature) in keep.iter_mut().zip((first..).map(feature)) {
+                if held != Some(feature >> 2) {
+                    held = Some(feature >> 2);
+                    words = state.block(site, row_key[0], row_key[1], feature >> 2);
+                }
+                *keep = factor(words[(feature & 3) as usize]);
             }
-            *keep = if words[(feature & 3) as usize] >= threshold { scale } else { 0.0 };
+            return;
         }
+        // Blocks of words side by side; the first block may begin with words of positions before the sequence.
+        let (block, before) = (feature(first) >> 2, (feature(first) & 3) as usize);
+        simd::vectorised(
+            #[inline(always)]
+            || {
+                draw_from(block, state, site, row_key, before + keep.len(), |at, words| {
+                    let skipped = before.saturating_sub(at);
+                    let own = keep[(at + skipped) - before..].iter_mut();
+                    own.zip(&words[skipped..]).for_each(|(keep, word)| *keep = factor(*word));
+                });
+            },
+        );
     }
 
     /// A product whose result has the columns of a head.
