@@ -9,6 +9,7 @@ pub mod op;
 pub mod params;
 pub mod plan;
 pub mod rng;
+pub mod share;
 pub mod tensor;
 
 pub use exec::{Executor, Feed};

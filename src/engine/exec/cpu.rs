@@ -8,6 +8,7 @@ use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
 use crate::engine::params::{ParamLayout, SetState, State};
 use crate::engine::plan::{self, Buffer, Place, Plan};
+use crate::engine::share::share;
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -196,6 +197,7 @@ impl Executor for CpuExecutor {
     }
 
     fn compile(&mut self, mut graph: Graph) -> Result<PlanId> {
+        share(&mut graph);
         fuse(&mut graph)?;
         let scratch: Vec<Vec<usize>> = (graph.nodes.iter())
             .map(|node| {

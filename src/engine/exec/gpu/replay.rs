@@ -7,6 +7,7 @@ use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::params::{ParamLayout, SetState, State};
 use crate::engine::plan::{self, Buffer, Place, Plan};
+use crate::engine::share::share;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -327,6 +328,7 @@ impl Executor for GpuExecutor {
     }
 
     fn compile(&mut self, mut graph: Graph) -> Result<PlanId> {
+        share(&mut graph);
         fuse(&mut graph)?;
         let Recorded { dispatches: recorded, scratch } = self.record(&graph)?;
         let plan = Plan::new(&graph, &scratch, self.options.share_slots);
