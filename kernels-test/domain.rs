@@ -92,7 +92,7 @@ fn losses(method: &dyn Method, data: &Arc<Interactions>, users: &[u32], steps: u
 
 /// Scores begin near 0: BCE is 2 ln 2, softmax cross-entropy ln V (or ln of the sample).
 fn losses_at_initialisation() -> Checked {
-    let data = Arc::new(data::resolve("kuairec")?.head(300));
+    let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
     let users: Vec<u32> = (0..300).filter(|&u| data.sequence(u as usize).len() >= 4).collect();
     let chance = |setting: &str| match setting {
         "loss=bce" => 2.0 * 2.0f32.ln(),
@@ -109,7 +109,7 @@ fn losses_at_initialisation() -> Checked {
 }
 
 fn overfit() -> Checked {
-    let data = Arc::new(data::resolve("kuairec")?.head(20));
+    let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(20));
     let users: Vec<u32> = (0..20).filter(|&u| data.sequence(u as usize).len() >= 4).collect();
     let settings = ["loss=ce", "hidden_dropout=0", "attention_dropout=0", "learning_rate=0.01", "dim=32"];
     let method = build("sasrec", &settings, data.n_items())?;

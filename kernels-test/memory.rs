@@ -36,7 +36,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn on(target: &mut Target, check: fn(&dyn Method, &mut Trainer, &mut dyn Executor) -> Result<Checked>) -> Checked {
-    let data = Arc::new(data::resolve("kuairec")?.head(300));
+    let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
     let info = methods::find("sasrec")?;
     let settings = ["loss=ce", "dim=8", "inner_dim=8", "max_len=10", "blocks=1", "batch_size=16"].map(String::from);
     let config = methods::config::resolve(info, None, None, &settings)?;

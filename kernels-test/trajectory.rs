@@ -39,7 +39,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn follows(method: &str, assignments: &[&str], target: &mut Target) -> Checked {
-    let data = Arc::new(data::resolve("kuairec")?.head(300));
+    let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
     let info = methods::find(method)?;
     let settings: Vec<String> = SMALL.iter().chain(assignments).map(|s| s.to_string()).collect();
     let config = methods::config::resolve(info, None, None, &settings)?;

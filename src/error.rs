@@ -42,6 +42,10 @@ pub enum Error {
     #[error("out of device memory at {kernel}: {message}")]
     OutOfMemory { kernel: String, message: String },
 
+    /// Training was asked to stop, and did so with a checkpoint.
+    #[error("stopped as asked, after step {step}, in epoch {epoch}")]
+    Interrupted { epoch: usize, step: u64 },
+
     /// A number that must be finite is not.
     #[error("{what} is not finite at step {step}")]
     NotFinite { what: String, step: u64 },
@@ -76,6 +80,7 @@ impl Error {
             Error::ShaderCompile { .. } => {
                 Some("run `gpurec verify` and report its output with that of `gpurec devices`; --device cpu works meanwhile".into())
             }
+            Error::Interrupted { .. } => Some("the same command with --resume goes on from here; nothing is lost".into()),
             Error::NotFinite { .. } => Some("lower the learning rate (--set learning_rate=...)".into()),
             Error::Io { source, .. } => Some(match source.kind() {
                 std::io::ErrorKind::NotFound => "check the path".into(),

@@ -36,6 +36,7 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod methods;
 pub mod nn;
 pub mod ops;

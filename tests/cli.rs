@@ -30,7 +30,7 @@ impl Workplace {
     }
 
     fn small_data(&self) -> String {
-        let data = data::resolve("kuairec").unwrap().head(300);
+        let data = data::resolve("kuairec", &data::ReadOptions::default()).unwrap().head(300);
         let mut text = String::new();
         for (user, sequence) in data.users.iter().zip(data.sequences()) {
             let items: Vec<&str> = sequence.iter().map(|&item| data.items[item as usize].as_str()).collect();
@@ -141,7 +141,7 @@ fn bad_data_is_refused_with_its_place_and_a_remedy() {
     let place = Workplace::new();
     place.data_is_refused("", &["bad.txt:1:1: ", "no interactions"]);
     place.data_is_refused("1 2 3 4\n2 3 x7 5\n", &["bad.txt:2:5: ", "`x7` is not a number"]);
-    place.data_is_refused("1 2 3 4\n2 3\n", &["bad.txt:2:1: ", "1 item"]);
+    place.data_is_refused("1 2 3 4\n2 3 4\n7 3\n", &["fewer than 3 events", "`7`", "data prepare"]);
     place.data_is_refused("1 2 0 4\n", &["bad.txt:1:5: ", "item id 0 "]);
     place.data_is_refused("1 2 3 2147483649\n", &["bad.txt:1:7: ", "2147483649"]);
     let whole = gzipped("1 2 3 4\n2 3 4 5\n".repeat(100).as_bytes());
@@ -247,7 +247,7 @@ fn a_trained_model_recommends_by_the_names_of_the_items() {
     {
         assert!(place.path("out").join(file).exists(), "{file} is missing");
     }
-    let held = data::read(Path::new(&data)).unwrap();
+    let held = data::read(Path::new(&data), &data::ReadOptions::default()).unwrap();
     let history = format!("{},{}", held.items[3], held.items[8]);
     let recommend = ["recommend", "--checkpoint", "out", "--device", "cpu", "--top-k", "4", "--history"];
     let json = place.succeeds(&[&recommend[..], &[&history, "--json"]].concat());

@@ -1,8 +1,9 @@
 //! `gpurec eval`: ranks the held-out items of a data set with a trained model.
 
+use super::DeviceArgs;
 use super::console::say;
 use super::results::{Results, published_row};
-use super::{DeviceArgs, open_run};
+use super::source::SourceArgs;
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
 use crate::train::Trained;
@@ -16,7 +17,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalArgs {
-    /// The folder of a run
+    /// The folder of a run, or a checkpoint file
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
 
@@ -25,14 +26,17 @@ pub struct EvalArgs {
     dataset: Option<String>,
 
     #[command(flatten)]
+    source: SourceArgs,
+
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
-    let trained = open_run(&args.checkpoint)?;
+    let trained = Trained::open(&args.checkpoint)?;
     let data = match &args.dataset {
-        Some(dataset) => resolve(dataset)?,
-        None => resolve(&trained.dataset).map_err(|error| {
+        Some(dataset) => resolve(dataset, &args.source.options()?)?,
+        None => resolve(&trained.identity.data.dataset, &trained.identity.data.source).map_err(|error| {
             let problem = format!("the data set of this run cannot be read: {error}");
             Error::usage(problem, "give its name or path with --dataset")
         })?,
@@ -40,10 +44,10 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     same_items(&trained, &data)?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;
-    say(format!("method  {}\ndata    {}: {}", trained.method_name, data.name, data.statistics()))?;
+    say(format!("method  {}\ndata    {}: {}", trained.identity.method, data.name, data.statistics()))?;
     say(format!("device  {}\n", executor.describe()))?;
     let measured = Results::measure(&mut ranker, executor.as_mut(), &data)?;
-    let published = published_row(&trained.method_name, &trained.config, &data.name);
+    let published = published_row(&trained.identity.method, &trained.identity.config, &data.name);
     say(Results { published, ..measured }.text())
 }
 
@@ -66,6 +70,9 @@ fn same_items(trained: &Trained, data: &Interactions) -> Result<()> {
     );
     Err(Error::usage(
         problem,
-        format!("evaluate on data with the same items, such as {}, or train a model on this data", trained.dataset),
+        format!(
+            "evaluate on data with the same items, such as {}, or train a model on this data",
+            trained.identity.data.dataset
+        ),
     ))
 }

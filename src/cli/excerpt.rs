@@ -74,7 +74,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bad.txt");
         std::fs::write(&path, format!("1 2 3 4\n2 {}x7 5 6\n", "3 ".repeat(200))).unwrap();
-        let picture = graphical(&crate::data::read(&path).unwrap_err()).unwrap();
+        let picture = graphical(&crate::data::read(&path, &crate::data::ReadOptions::default()).unwrap_err()).unwrap();
         assert!(
             ["3 3 x7 5 6", "bad.txt:2:403", "is not a number", "help"].iter().all(|part| picture.contains(part)),
             "{picture}"

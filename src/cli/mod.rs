@@ -6,6 +6,7 @@ mod data;
 mod devices;
 mod eval;
 mod excerpt;
+mod interrupt;
 mod methods;
 mod profile;
 mod progress;
@@ -13,15 +14,14 @@ mod recommend;
 mod report;
 mod results;
 mod run;
+mod source;
 mod verify;
 
 use crate::engine::Executor;
 use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
 use crate::engine::exec::{DeviceChoice, Precision};
-use crate::error::{Error, Result};
-use crate::train::Trained;
+use crate::error::Result;
 use clap::{Parser, Subcommand};
-use std::path::Path;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -31,7 +31,8 @@ Examples:
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29
   gpurec verify                          prove the kernels on this machine's device
 
-A data set is a file of lines `user item item item ...` in time order, plain or gzipped.";
+A data set is a file of lines `user item item item ...` in time order, a table (csv, tsv, RecBole .inter, parquet), or a
+folder made by `gpurec data prepare`; `gpurec data --help` says more.";
 
 /// Trains and evaluates sequential recommenders on any GPU and on plain CPUs.
 #[derive(Debug, Parser)]
@@ -55,7 +56,7 @@ enum Command {
     Devices,
     /// List the methods, or show the presets and keys of one
     Methods(methods::MethodsArgs),
-    /// List the data sets, or show one
+    /// Data sets: list, show, check, prepare
     Data(data::DataArgs),
     /// Measure kernels and training steps on a device
     Bench(bench::BenchArgs),
@@ -121,20 +122,4 @@ impl DeviceArgs {
             DeviceChoice::Cpu | DeviceChoice::Reference => None,
         }
     }
-}
-
-/// The trained model in the folder of a run.
-fn open_run(folder: &Path) -> Result<Trained> {
-    if [Some(folder), folder.parent()]
-        .into_iter()
-        .flatten()
-        .any(|run| folder.is_dir() && run.join("config.toml").is_file())
-    {
-        return Trained::open(folder);
-    }
-    let problem = format!("{} is not the folder of a run: it holds no config.toml", folder.display());
-    Err(Error::usage(
-        problem,
-        "--checkpoint takes the --out folder of `gpurec run`, such as runs/lma4rec-kuairec-seed1",
-    ))
 }

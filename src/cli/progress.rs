@@ -1,6 +1,7 @@
 //! What a person sees of training: a bar over the whole run, and a line per epoch.
 
 use super::console::{bar, note, say};
+use super::interrupt;
 use crate::train::{EpochReport, Observer};
 use indicatif::{HumanDuration, ProgressBar};
 use std::time::{Duration, Instant};
@@ -49,10 +50,10 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize) {
+    fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize, done: usize) {
         if self.bar.is_none() {
             let bar = bar(epochs * steps, TEMPLATE, self.quiet);
-            self.resumed_at = ((epoch - 1) * steps) as u64;
+            self.resumed_at = ((epoch - 1) * steps + done) as u64;
             self.started = Instant::now();
             bar.set_position(self.resumed_at);
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -79,6 +80,10 @@ impl Observer for Progress {
 
     fn warning(&mut self, message: &str) {
         self.print(&format!("warning: {message}"), |line| note(line));
+    }
+
+    fn wants_to_stop(&mut self) -> bool {
+        interrupt::requested()
     }
 }
 

@@ -1,9 +1,10 @@
 //! `gpurec recommend`: the best items for one history, by the user's own item names.
 
+use super::DeviceArgs;
 use super::console::{grouped, say, table};
-use super::{DeviceArgs, open_run};
 use crate::error::{Error, Result};
 use crate::ops::linear_topk::MAX_K;
+use crate::train::Trained;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RecommendArgs {
-    /// The folder of a run
+    /// The folder of a run, or a checkpoint file
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
 
@@ -43,7 +44,7 @@ struct Recommendation<'a> {
 }
 
 pub fn recommend(args: &RecommendArgs) -> Result<()> {
-    let trained = open_run(&args.checkpoint)?;
+    let trained = Trained::open(&args.checkpoint)?;
     let history = indices(&args.history, &trained.items)?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;

@@ -2,7 +2,7 @@
 
 use super::results::Results;
 use crate::error::{Error, Result};
-use crate::train::checkpoint::write_atomically;
+use crate::files::write_atomically;
 use crate::train::{EpochReport, Run, RunResult};
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -1,6 +1,6 @@
 //! The table that ends a run or an evaluation: our figures under each protocol, and the paper's beside them.
 
-use crate::data::{Interactions, LeaveOneOut, paper_name};
+use crate::data::{HeldOut, Interactions, paper_name};
 use crate::engine::Executor;
 use crate::error::Result;
 use crate::eval::{Metrics, Published, comparison_markdown, comparison_table, published, tie_warning};
@@ -30,10 +30,7 @@ impl Results {
 
     /// Ranks the held-out items of a data set with the loaded parameters.
     pub fn measure(ranker: &mut Ranker, executor: &mut dyn Executor, data: &Interactions) -> Result<Results> {
-        let split = LeaveOneOut::new(data);
-        let users = 0..data.n_users();
-        let valid: Vec<(&[u32], u32)> = users.clone().map(|u| split.valid(u)).collect();
-        let test: Vec<(&[u32], u32)> = users.map(|u| split.test(u)).collect();
+        let (valid, test): (Vec<HeldOut>, Vec<HeldOut>) = (data.valid().collect(), data.test().collect());
         let valid: Ranks = ranker.rank(executor, &valid)?;
         let test: Ranks = ranker.rank(executor, &test)?;
         Ok(Results {

@@ -1,12 +1,13 @@
 //! `gpurec run`: trains a method on a data set, evaluates it, and leaves a folder with everything about it.
 
-use super::DeviceArgs;
 use super::console::{grouped, note, say};
 use super::profile;
 use super::progress::Progress;
 use super::report::{self, Report};
 use super::results::Results;
-use crate::data::{self, Interactions};
+use super::source::SourceArgs;
+use super::{DeviceArgs, interrupt};
+use crate::data::{self, Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::methods::{config, find};
@@ -49,6 +50,9 @@ pub struct RunArgs {
     pub assignments: Vec<String>,
 
     #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
     pub device: DeviceArgs,
 
     /// Seed of every random number. The same seed on the same device gives the same bytes
@@ -87,10 +91,12 @@ pub fn run(args: &RunArgs) -> Result<()> {
     // A data set's name is known before it is read, but not whether it exists: the cheap checks go first.
     let resolve = |paper_name| config::resolve(info, paper_name, args.config.as_deref(), &assignments);
     resolve(None)?;
-    let data = Arc::new(data::resolve(&args.dataset)?);
+    let source = args.source.options()?;
+    let data = Arc::new(data::resolve(&args.dataset, &source)?);
     let options = RunOptions {
         method: args.method.clone(),
         dataset: args.dataset.clone(),
+        source: ReadOptions { split: Some(data.rule().clone()), ..source },
         config: resolve(data::paper_name(&data.name))?,
         seed: args.seed,
         out: out_folder(args, &data)?,
@@ -154,6 +160,7 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
     let lines = [
         ("method", format!("{}, mode {mode}: {}", run.info.title, run.info.paper)),
         ("data", format!("{}: {}", run.data.name, run.data.statistics())),
+        ("split", run.data.rule().to_string()),
         ("device", executor.describe()),
         ("model", format!("{} parameters", grouped(parameters))),
         ("training", until),
@@ -164,6 +171,7 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
 
 /// Trains and evaluates. A run that fails before its first checkpoint leaves nothing behind.
 fn train(run: &Run, executor: &mut dyn Executor, quiet: bool) -> Result<RunResult> {
+    interrupt::listen();
     let mut progress = Progress::new(quiet, &run.method().training().select_by);
     let result = run.execute(executor, &mut progress);
     progress.finish();
@@ -179,7 +187,7 @@ fn discard_unless_begun(out: &Path) {
     if ["latest.safetensors", "best.safetensors"].iter().any(|file| checkpoints.join(file).exists()) {
         return;
     }
-    for file in [out.join("config.toml"), out.join("metrics.jsonl"), checkpoints.join("items.json")] {
+    for file in [out.join("config.toml"), out.join("metrics.jsonl")] {
         drop(std::fs::remove_file(file));
     }
     for folder in [&checkpoints, out] {

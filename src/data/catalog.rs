@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::interactions::Interactions;
-use super::read::{dataset_name, read, read_bytes};
+use super::prepared;
+use super::read::{Format, ReadOptions, dataset_name, read, read_bytes};
 use crate::error::{Error, Result};
 
 /// The environment variable that names a folder of further data sets.
@@ -32,8 +33,17 @@ pub struct DatasetInfo {
 }
 
 /// Reads the data set that a name or a path stands for.
-pub fn resolve(name_or_path: &str) -> Result<Interactions> {
-    resolve_in(name_or_path, data_dir().as_deref())
+pub fn resolve(name_or_path: &str, options: &ReadOptions) -> Result<Interactions> {
+    match locate(name_or_path)? {
+        Source::Bundled => read_bytes(BUNDLED, BUNDLED_BYTES, Path::new(BUNDLED_FILE), options),
+        Source::File(path) if path.is_dir() => prepared::read(&path, options),
+        Source::File(path) => read(&path, options),
+    }
+}
+
+/// Where the data set that a name or a path stands for is.
+pub fn locate(name_or_path: &str) -> Result<Source> {
+    locate_in(name_or_path, data_dir().as_deref())
 }
 
 /// The data sets known by name: the bundled one, then those of GPUREC_DATA_DIR in alphabetical order.
@@ -56,24 +66,24 @@ fn data_dir() -> Option<PathBuf> {
     std::env::var_os(DATA_DIR).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
-fn resolve_in(name_or_path: &str, data_dir: Option<&Path>) -> Result<Interactions> {
+fn locate_in(name_or_path: &str, data_dir: Option<&Path>) -> Result<Source> {
     if name_or_path == BUNDLED || name_or_path == dataset_name(Path::new(BUNDLED_FILE)) {
-        return read_bytes(BUNDLED, BUNDLED_BYTES, Path::new(BUNDLED_FILE));
+        return Ok(Source::Bundled);
     }
     let path = Path::new(name_or_path);
-    if path.is_file() || looks_like_a_path(name_or_path) {
-        return read(path);
+    if path.is_file() || prepared::is_prepared(path) || looks_like_a_path(name_or_path) {
+        return Ok(Source::File(path.to_owned()));
     }
     let known = list_in(data_dir)?;
     match known.iter().find(|info| info.name == name_or_path) {
-        Some(DatasetInfo { source: Source::File(path), .. }) => read(path),
+        Some(info) => Ok(info.source.clone()),
         _ => Err(unknown(name_or_path, &known, data_dir)),
     }
 }
 
 /// Names have neither separators nor extensions; a missing file is then reported as just that.
 fn looks_like_a_path(given: &str) -> bool {
-    given.contains(['/', '\\']) || [".txt", ".gz", ".tsv", ".csv"].iter().any(|extension| given.ends_with(extension))
+    given.contains(['/', '\\']) || given.ends_with(".gz") || Format::EXTENSIONS.iter().any(|e| given.ends_with(e))
 }
 
 fn unknown(given: &str, known: &[DatasetInfo], data_dir: Option<&Path>) -> Error {
@@ -81,7 +91,7 @@ fn unknown(given: &str, known: &[DatasetInfo], data_dir: Option<&Path>) -> Error
     let error = Error::unknown("data set", given, &names);
     let more = match data_dir {
         Some(dir) => format!("names come from {DATA_DIR}={}", dir.display()),
-        None => format!("set {DATA_DIR} to a folder of .txt or .txt.gz files to use them by name"),
+        None => format!("set {DATA_DIR} to a folder of data files to use them by name"),
     };
     let help = error.help().unwrap_or_default();
     Error::usage(error.to_string(), format!("{help}; a path to a file works too; {more}"))
@@ -95,7 +105,7 @@ fn list_in(data_dir: Option<&Path>) -> Result<Vec<DatasetInfo>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.is_file() && is_readable_format(&path) {
+        if prepared::is_prepared(&path) || path.is_file() && is_readable_format(&path) {
             files.push(path);
         }
     }
@@ -113,7 +123,8 @@ fn list_in(data_dir: Option<&Path>) -> Result<Vec<DatasetInfo>> {
 
 fn is_readable_format(path: &Path) -> bool {
     let file = path.to_string_lossy();
-    file.ends_with(".txt") || file.ends_with(".txt.gz")
+    let file = file.strip_suffix(".gz").unwrap_or(&file);
+    Format::EXTENSIONS.iter().any(|extension| file.ends_with(extension))
 }
 
 #[cfg(test)]
@@ -122,23 +133,24 @@ mod tests {
 
     #[test]
     fn the_bundled_set_has_the_statistics_its_page_gives() {
-        let data = resolve_in("kuairec", None).unwrap();
+        let data = resolve("kuairec", &ReadOptions::default()).unwrap();
         let expected = "9,209 users, 2,233 items, 55,346 interactions; 6.01 per user (min 3, max 211)";
         assert_eq!(data.statistics().to_string(), expected);
-        assert_eq!(resolve_in("kuairec_sequences", None).unwrap(), data);
+        assert_eq!(locate_in("kuairec_sequences", None).unwrap(), Source::Bundled);
     }
 
     #[test]
-    fn a_folder_adds_names_and_other_formats_are_left_out() {
+    fn a_folder_adds_names_and_files_of_no_known_format_are_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        for file in ["amazon_toys_and_games.txt", "other.tsv.gz", "kuairec_sequences.txt.gz"] {
+        for file in ["amazon_toys_and_games.txt", "other.tsv.gz", "notes.md", "kuairec_sequences.txt.gz"] {
             std::fs::write(dir.path().join(file), "1 2 3 4\n").unwrap();
         }
         let all = list_in(Some(dir.path())).unwrap();
         let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
-        assert_eq!(names, ["kuairec", "amazon_toys_and_games"]);
+        assert_eq!(names, ["kuairec", "amazon_toys_and_games", "other"]);
         assert_eq!(all[1].paper_name, Some("Toys"));
-        assert_eq!(resolve_in("amazon_toys_and_games", Some(dir.path())).unwrap().n_items(), 3);
+        let path = dir.path().join("amazon_toys_and_games.txt");
+        assert_eq!(locate_in("amazon_toys_and_games", Some(dir.path())).unwrap(), Source::File(path));
     }
 
     #[test]
@@ -146,13 +158,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine.txt");
         std::fs::write(&path, "1 2 3 4\n").unwrap();
-        assert_eq!(resolve_in(path.to_str().unwrap(), None).unwrap().name, "mine");
-        assert!(matches!(resolve_in("nowhere/mine.txt", None), Err(Error::Io { .. })));
+        assert_eq!(resolve(path.to_str().unwrap(), &ReadOptions::default()).unwrap().name, "mine");
+        assert!(matches!(resolve("nowhere/mine.txt", &ReadOptions::default()), Err(Error::Io { .. })));
     }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_names_there_are() {
-        let error = resolve_in("kuairek", None).unwrap_err();
+        let error = locate_in("kuairek", None).unwrap_err();
         assert_eq!(error.to_string(), "unknown data set `kuairek`");
         let help = error.help().unwrap();
         assert!(help.contains("did you mean `kuairec`?") && help.contains(DATA_DIR), "{help}");

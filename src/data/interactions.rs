@@ -1,29 +1,63 @@
-//! The interactions of U users with V items, as one flat CSR array.
+//! The interactions of U users with V items, as one flat CSR array, and how they are split.
 //!
-//! `events[offsets[u] .. offsets[u + 1]]` is the sequence of user `u` in time order, as item indices. An item's index is
-//! the place of its id among all ids in ascending numeric order, so "the lower item index first" means the lower id.
+//! `events[offsets[u] .. offsets[u + 1]]` is the sequence of user `u` in time order, as item indices. Where all items have
+//! whole numbers for names, an item's index is the place of its number among all in ascending order, so "the lower item
+//! index first" means the lower id; other names keep the order of their first appearance.
 
 use std::fmt;
 
+use super::log::EventLog;
+use super::split::{self, Ends, MIN_LEAVE_ONE_OUT, SplitRule};
+use crate::error::{Error, Result};
+
 /// Who met what, in which order. Users keep the order of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Interactions {
     pub name: String,
-    /// User ids as written in the file, [U].
+    /// User names as the source has them, [U].
     pub users: Vec<String>,
-    /// Item ids in ascending numeric order, [V].
+    /// Item names as the source has them, [V].
     pub items: Vec<String>,
     offsets: Vec<usize>,
     events: Vec<u32>,
+    /// Of each event; empty where the source has none.
+    times: Vec<f64>,
+    rule: SplitRule,
+    pub(super) ends: Vec<Ends>,
 }
 
 impl Interactions {
-    /// From item ids laid end to end: user `u` has `ids[offsets[u] .. offsets[u + 1]]`.
-    pub(crate) fn from_ids(name: &str, users: Vec<String>, offsets: Vec<usize>, ids: Vec<u32>) -> Self {
-        debug_assert_eq!(offsets.len(), users.len() + 1);
-        let (distinct, events) = rank_ids(&ids);
-        let items = distinct.iter().map(u32::to_string).collect();
-        Interactions { name: name.to_owned(), users, items, offsets, events }
+    /// Sorted by user and time. Names that no event has are dropped.
+    pub fn from_log(name: &str, log: EventLog) -> Self {
+        let (rows, offsets) = log.by_user_and_time();
+        let times = if log.time.is_empty() { Vec::new() } else { rows.iter().map(|&r| log.time[r as usize]).collect() };
+        let mut events: Vec<u32> = rows.iter().map(|&row| log.item[row as usize]).collect();
+        drop(rows);
+        let new_of = item_order(&log, &events);
+        events.iter_mut().for_each(|item| *item = new_of[*item as usize]);
+        let mut items = vec![String::new(); new_of.iter().filter(|new| **new != u32::MAX).count()];
+        for (item, new) in log.items.into_iter().zip(&new_of).filter(|(_, new)| **new != u32::MAX) {
+            items[*new as usize] = item.into();
+        }
+        let with_events = |(_, ends): &(Box<str>, &[usize])| ends[0] < ends[1];
+        let users = log.users.into_iter().zip(offsets.windows(2)).filter(with_events).map(|(user, _)| user.into());
+        let users = users.collect();
+        let mut offsets = offsets;
+        offsets.dedup();
+        Self::new(name, users, items, offsets, events, times)
+    }
+
+    fn new(
+        name: &str,
+        users: Vec<String>,
+        items: Vec<String>,
+        offsets: Vec<usize>,
+        events: Vec<u32>,
+        times: Vec<f64>,
+    ) -> Self {
+        let rule = SplitRule::LeaveOneOut;
+        let ends = split::ends(&rule, &offsets, &times).expect("leave-one-out fits any data");
+        Interactions { name: name.to_owned(), users, items, offsets, events, times, rule, ends }
     }
 
     /// From one slice of item ids per user; the users are called 1, 2, ...
@@ -36,6 +70,55 @@ impl Interactions {
             offsets.push(ids.len());
         }
         Self::from_ids(name, users, offsets, ids)
+    }
+
+    /// From item ids laid end to end: user `u` has `ids[offsets[u] .. offsets[u + 1]]`.
+    pub(crate) fn from_ids(name: &str, users: Vec<String>, offsets: Vec<usize>, ids: Vec<u32>) -> Self {
+        debug_assert_eq!(offsets.len(), users.len() + 1);
+        let (distinct, events) = rank_ids(&ids);
+        Self::new(name, users, distinct.iter().map(u32::to_string).collect(), offsets, events, Vec::new())
+    }
+
+    /// With a time for each event, in the order of the sequences.
+    pub fn with_times(self, times: Vec<f64>) -> Self {
+        assert_eq!(times.len(), self.events.len(), "a time for each event");
+        Interactions { times, ..self }
+    }
+
+    /// Split by another rule. Refuses leave-one-out where a user has too few events, and a split by time without times.
+    pub fn with_split(self, rule: SplitRule) -> Result<Self> {
+        let ends = split::ends(&rule, &self.offsets, &self.times)?;
+        let data = Interactions { rule, ends, ..self };
+        if data.rule == SplitRule::LeaveOneOut {
+            data.expect_three_events_each()?;
+        }
+        Ok(data)
+    }
+
+    fn expect_three_events_each(&self) -> Result<()> {
+        let short = |u: &usize| self.sequence(*u).len() < MIN_LEAVE_ONE_OUT;
+        let Some(first) = (0..self.n_users()).find(short) else { return Ok(()) };
+        let (n, users) = ((0..self.n_users()).filter(short).count(), self.n_users());
+        let problem = format!(
+            "{n} of {users} users have fewer than {MIN_LEAVE_ONE_OUT} events, the first is `{}`; leave-one-out needs one \
+             each to train, to validate and to test",
+            self.users[first]
+        );
+        let help = "drop them with `gpurec data prepare SOURCE --min-user-events 3`, or choose another --split";
+        Err(Error::usage(problem, help))
+    }
+
+    pub fn rule(&self) -> &SplitRule {
+        &self.rule
+    }
+
+    pub fn has_times(&self) -> bool {
+        !self.times.is_empty()
+    }
+
+    /// The times of the events of user `u`; empty where the source has none.
+    pub fn times(&self, u: usize) -> &[f64] {
+        if self.times.is_empty() { &[] } else { &self.times[self.offsets[u]..self.offsets[u + 1]] }
     }
 
     pub fn n_users(&self) -> usize {
@@ -60,13 +143,6 @@ impl Interactions {
         (0..self.n_users()).map(|u| self.sequence(u))
     }
 
-    /// The index of an item id as the user writes it; `None` for an id that does not occur.
-    pub fn item_index(&self, id: &str) -> Option<u32> {
-        let id: u32 = id.trim().parse().ok()?;
-        let place = self.items.binary_search_by_key(&Some(id), |item| item.parse().ok()).ok()?;
-        Some(place as u32)
-    }
-
     pub fn statistics(&self) -> Statistics {
         let lengths = || self.sequences().map(<[u32]>::len);
         Statistics {
@@ -82,15 +158,38 @@ impl Interactions {
     /// The first `n_users` users, with the items indexed anew to those that occur.
     pub fn head(&self, n_users: usize) -> Self {
         let n = n_users.min(self.n_users());
-        let (kept, events) = rank_ids(&self.events[..self.offsets[n]]);
+        let end = self.offsets[n];
+        let (kept, events) = rank_ids(&self.events[..end]);
         Interactions {
             name: self.name.clone(),
             users: self.users[..n].to_vec(),
             items: kept.iter().map(|&item| self.items[item as usize].clone()).collect(),
             offsets: self.offsets[..=n].to_vec(),
             events,
+            times: self.times[..end.min(self.times.len())].to_vec(),
+            rule: self.rule.clone(),
+            ends: self.ends[..n].to_vec(),
         }
     }
+}
+
+/// The new index of each item of a log, `u32::MAX` for one that no event has: ascending where all names are whole numbers,
+/// else in the order in which the sorted events meet them.
+fn item_order(log: &EventLog, events: &[u32]) -> Vec<u32> {
+    let mut met = vec![false; log.items.len()];
+    let first_time = |item: &&u32| !std::mem::replace(&mut met[**item as usize], true);
+    let mut order: Vec<u32> = events.iter().filter(first_time).copied().collect();
+    let number = |item: &u32| {
+        log.items[*item as usize].parse::<u64>().ok().filter(|n| n.to_string() == *log.items[*item as usize])
+    };
+    if let Some(numbers) = order.iter().map(number).collect::<Option<Vec<u64>>>() {
+        let mut numbered: Vec<(u64, u32)> = numbers.into_iter().zip(order).collect();
+        numbered.sort_unstable();
+        order = numbered.into_iter().map(|(_, item)| item).collect();
+    }
+    let mut new_of = vec![u32::MAX; log.items.len()];
+    (0..).zip(order).for_each(|(new, item)| new_of[item as usize] = new);
+    new_of
 }
 
 /// The distinct ids in ascending order, and each id's place among them.
@@ -138,6 +237,7 @@ fn grouped(n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::log::Event;
 
     fn three_users() -> Interactions {
         Interactions::from_sequences("toy", &[vec![10, 9, 100], vec![9, 9, 10, 7], vec![100, 7, 8]])
@@ -148,9 +248,24 @@ mod tests {
         let data = three_users();
         assert_eq!(data.items, ["7", "8", "9", "10", "100"]);
         assert_eq!(data.sequence(0), [3, 2, 4]);
-        assert_eq!(data.item_index("9"), Some(2));
-        assert_eq!(data.item_index("11"), None);
-        assert_eq!(data.item_index("nine"), None);
+    }
+
+    #[test]
+    fn names_that_are_not_numbers_keep_the_order_in_which_users_meet_them() {
+        let mut log = EventLog::default();
+        for (user, item, time) in [("b", "kettle", 3.0), ("a", "cup", 1.0), ("b", "pot", 1.0), ("a", "kettle", 2.0)] {
+            log.push(Event { user, item, time: Some(time), kind: None });
+        }
+        let data = Interactions::from_log("shop", log.clone());
+        assert_eq!(
+            (data.users.clone(), data.items.clone()),
+            (vec!["b".into(), "a".into()], vec!["pot".into(), "kettle".into(), "cup".into()])
+        );
+        assert_eq!((data.sequence(0), data.sequence(1), data.times(0)), (&[0, 1][..], &[2, 1][..], &[1.0, 3.0][..]));
+        log.retain(|row| row != 1 && row != 3);
+        let data = Interactions::from_log("shop", log);
+        assert_eq!((data.users.len(), data.items.len(), data.n_events()), (1, 2, 2));
+        assert!(data.with_split(SplitRule::LeaveOneOut).unwrap_err().help().unwrap().contains("--min-user-events 3"));
     }
 
     #[test]

@@ -1,27 +1,34 @@
-//! Interaction data: read -> split -> (augment, sample) -> pack -> prefetch.
+//! Interaction data: read -> (prepare) -> split -> (augment, sample) -> pack -> prefetch.
 //!
-//! Nothing here knows of models. Items are indices `0..V` in ascending order of their ids, users are indices in file
-//! order, and a sequence is a slice of one flat array: no stage copies the data set.
+//! Nothing here knows of models. A reader makes an `EventLog`, a log becomes `Interactions`: items are indices `0..V`,
+//! users are indices in file order, and a sequence is a slice of one flat array: no later stage copies the data set.
 
 pub mod augment;
 pub mod catalog;
+pub mod check;
 pub mod interactions;
+pub mod log;
 pub mod pack;
 pub mod prefetch;
+pub mod prepare;
+pub mod prepared;
 pub mod read;
 pub mod sample;
 pub mod similarity;
 pub mod split;
 
 pub use augment::{AugmentConfig, augment};
-pub use catalog::{DatasetInfo, Source, list, paper_name, resolve};
+pub use catalog::{DatasetInfo, Source, list, locate, paper_name, resolve};
+pub use check::Findings;
 pub use interactions::{Interactions, Statistics};
+pub use log::{Event, EventLog};
 pub use pack::{Packed, row_bucket};
 pub use prefetch::Prefetch;
-pub use read::{read, read_bytes};
+pub use prepare::Preparation;
+pub use read::{Columns, Format, ReadOptions, read, read_bytes, read_log};
 pub use sample::{UserItems, epoch_order, negative};
 pub use similarity::Similarity;
-pub use split::LeaveOneOut;
+pub use split::{HeldOut, SplitRule};
 
 /// Data sets that may not be bundled, for the tests that need them: `None`, with a printed note, where they are absent.
 #[cfg(test)]
@@ -32,5 +39,5 @@ pub(crate) fn public_dataset(name: &str) -> Option<Interactions> {
         println!("skipped {name}: set {} to a folder that holds {name}.txt.gz", catalog::DATA_DIR);
         return None;
     }
-    Some(resolve(name).expect("a listed data set is readable"))
+    Some(resolve(name, &ReadOptions::default()).expect("a listed data set is readable"))
 }

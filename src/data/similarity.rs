@@ -13,7 +13,6 @@
 use rayon::prelude::*;
 
 use super::interactions::Interactions;
-use super::split::LeaveOneOut;
 use crate::engine::rng::Stream;
 
 const NONE: u32 = u32::MAX;
@@ -96,11 +95,10 @@ impl Similarity {
 
 /// Each user's training input with repeats removed, in time order.
 fn training_sets(data: &Interactions) -> Vec<Vec<u32>> {
-    let split = LeaveOneOut::new(data);
     let mut last_user = vec![NONE; data.n_items()];
     let mut set = |u: usize| {
         let first_time = |&&item: &&u32| std::mem::replace(&mut last_user[item as usize], u as u32) != u as u32;
-        split.train_input(u).iter().filter(first_time).copied().collect()
+        data.train_input(u).iter().filter(first_time).copied().collect()
     };
     (0..data.n_users()).map(&mut set).collect()
 }
@@ -221,7 +219,8 @@ mod tests {
             assert_eq!((similarity.known().len(), summary.pairs), (known, pairs), "{name}");
             assert_eq!((format!("{:.6}", summary.max), format!("{:.6}", summary.min)), (max.into(), min.into()));
             for (id, (neighbour, value)) in ["1", "2", "3", "4"].into_iter().zip(top1) {
-                let (found, similar) = similarity.top1(data.item_index(id).unwrap()).unwrap();
+                let (found, similar) =
+                    similarity.top1(data.items.iter().position(|item| item == id).unwrap() as u32).unwrap();
                 assert_eq!((data.items[found as usize].as_str(), format!("{similar:.6}").as_str()), (neighbour, value));
             }
         }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::*;
-use crate::data::{LeaveOneOut, UserItems, public_dataset};
+use crate::data::{HeldOut, UserItems, public_dataset};
 use crate::eval::Metrics;
 
 fn place(scores: &[f32], target: u32, excluded: &[u32]) -> u32 {
@@ -111,12 +111,12 @@ fn popularity_reproduces_the_published_figures_digit_for_digit() {
     ];
     for (name, expected) in figures {
         let Some(data) = public_dataset(name) else { continue };
-        let split = LeaveOneOut::new(&data);
+        let test: Vec<HeldOut> = data.test().collect();
         let mut counts = vec![0f32; data.n_items()];
-        let histories = || (0..data.n_users()).map(|u| split.test(u).0);
+        let histories = || test.iter().map(|event| event.history);
         histories().flatten().for_each(|&item| counts[item as usize] += 1.0);
         let excluded = UserItems::from_slices(histories());
-        let rank = |u: usize| rank_of(&counts, split.test(u).1, excluded.of(u), 0).unwrap().rank;
+        let rank = |u: usize| rank_of(&counts, test[u].target, excluded.of(u), 0).unwrap().rank;
         let ranks: Vec<u32> = (0..data.n_users()).into_par_iter().map(rank).collect();
         let found = Metrics::from_ranks(&ranks).figures().map(|figure| format!("{figure:.4}")[1..].to_owned());
         assert_eq!(found, expected, "{name}");

@@ -23,7 +23,7 @@ use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
 use crate::data::augment::{AugmentConfig, augment};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
-use crate::data::{Interactions, LeaveOneOut, Packed, Similarity};
+use crate::data::{Interactions, Packed, Similarity};
 use crate::engine::grad::Gradients;
 use crate::engine::graph::Flat;
 use crate::engine::params::ParamLayout;
@@ -378,12 +378,11 @@ impl Views {
 
 impl Sampler for Views {
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
-        let split = LeaveOneOut::new(&self.data);
         let copies = if self.config.ssl { COPIES as u32 } else { 1 };
         let mut packed = Packed::new();
         for copy in 0..copies {
             for &user in users {
-                let (history, logical) = (split.train_input(user as usize), user * COPIES as u32 + copy);
+                let (history, logical) = (self.data.train_input(user as usize), user * COPIES as u32 + copy);
                 match copy {
                     0 => packed.push(logical, history, self.config.encoder.max_len),
                     _ => packed.push(logical, &self.view(history, logical, rng), self.config.encoder.max_len),

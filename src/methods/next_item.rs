@@ -2,7 +2,7 @@
 
 use crate::data::pack::INERT;
 use crate::data::sample::{UserItems, negative};
-use crate::data::{Interactions, LeaveOneOut, Packed};
+use crate::data::{Interactions, Packed};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
@@ -91,13 +91,12 @@ impl NextItem {
     /// Feeds targets, weights and negatives.
     pub fn feed(&self, feed: &mut Feed, batch: &BatchRows, rng: RngState) {
         let BatchRows { packed, users, data, owned } = *batch;
-        let split = LeaveOneOut::new(data);
         let (rows, samples) = (packed.n_rows(), self.samples());
         let mut target = vec![INERT; rows];
         let mut negatives = vec![INERT; rows * samples];
         for (ends, &user) in packed.cu_seqlens.windows(2).zip(users) {
             let own = ends[0] as usize..ends[1] as usize;
-            let all = split.train_target(user as usize);
+            let all = data.train_target(user as usize);
             target[own.clone()].copy_from_slice(&all[all.len() - own.len()..]);
             let mut stream = rng.stream(NEGATIVES, user);
             for sample in &mut negatives[own.start * samples..own.end * samples] {

@@ -1,5 +1,5 @@
-//! Popularity: every user gets the most frequent items. The score of an item is how often it occurs in the sequences
-//! without their last item, so training and validation items count; ties go to the lower item index.
+//! Popularity: every user gets the most frequent items. The score of an item is how often it occurs before the test
+//! items, so training and validation items count; ties go to the lower item index.
 //!
 //! Written as a scorer like any other: the query is 1 and the item table, `[V, 1]`, holds the counts.
 
@@ -67,10 +67,8 @@ impl Method for Pop {
 
     fn initial_state(&self, layout: &ParamLayout, seed: u64, data: &Interactions) -> State {
         let mut state = layout.initial_state(seed);
-        for sequence in data.sequences() {
-            for &item in &sequence[..sequence.len() - 1] {
-                state.sets[0].params[item as usize] += 1.0;
-            }
+        for u in 0..data.n_users() {
+            data.before_test(u).iter().for_each(|&item| state.sets[0].params[item as usize] += 1.0);
         }
         state
     }

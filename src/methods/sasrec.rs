@@ -10,7 +10,7 @@ use super::next_item::{BatchRows, Loss, NextItem};
 use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
-use crate::data::{Interactions, LeaveOneOut, Packed};
+use crate::data::{Interactions, Packed};
 use crate::engine::params::ParamLayout;
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Graph};
@@ -121,9 +121,8 @@ struct Batches {
 
 impl Sampler for Batches {
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
-        let split = LeaveOneOut::new(&self.data);
         let mut packed = Packed::new();
-        users.iter().for_each(|&user| packed.push(user, split.train_input(user as usize), self.max_len));
+        users.iter().for_each(|&user| packed.push(user, self.data.train_input(user as usize), self.max_len));
         let tokens = packed.n_rows();
         packed.pad_to(row_bucket(tokens), INERT);
         let mut feed = Feed::default();

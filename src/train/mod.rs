@@ -1,6 +1,7 @@
 //! Training, checkpoints and evaluation of any method on any executor.
 
 pub mod checkpoint;
+pub mod identity;
 pub mod ranker;
 pub mod run;
 pub mod trainer;

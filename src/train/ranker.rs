@@ -1,8 +1,8 @@
 //! Ranks of held-out items over the whole catalogue, and top-k lists, from a method's scorer. Scores are never stored.
 
-use crate::data::Packed;
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
+use crate::data::{HeldOut, Packed};
 use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Feed, Graph, Tensor};
@@ -16,14 +16,14 @@ use std::collections::HashMap;
 /// Users ranked by one run of the scoring graph. Results do not depend on it.
 const USERS_PER_RUN: usize = 256;
 
-/// 1-based ranks by user, under both protocols.
+/// 1-based ranks by held-out event, under both protocols.
 #[derive(Clone, Debug, Default)]
 pub struct Ranks {
     /// Candidates are all items but those of the user's history; a target in the history is unreachable.
     pub history_excluded: Vec<u32>,
     /// Candidates are all items.
     pub history_kept: Vec<u32>,
-    /// Share of users for whom another item has exactly the target's score.
+    /// Share of events for which another item has exactly the target's score.
     pub tie_share: f64,
 }
 
@@ -48,14 +48,14 @@ impl<'m> Ranker<'m> {
         Ranker { method, layout, plans: HashMap::new() }
     }
 
-    /// Ranks one target per history.
-    pub fn rank(&mut self, executor: &mut dyn Executor, histories: &[(&[u32], u32)]) -> Result<Ranks> {
+    /// Ranks held-out items among all.
+    pub fn rank(&mut self, executor: &mut dyn Executor, held_out: &[HeldOut]) -> Result<Ranks> {
         let mut ranks = Ranks::default();
         let mut tied = 0usize;
-        for chunk in histories.chunks(USERS_PER_RUN) {
-            let owned: Vec<&[u32]> = chunk.iter().map(|(history, _)| *history).collect();
+        for chunk in held_out.chunks(USERS_PER_RUN) {
+            let owned: Vec<&[u32]> = chunk.iter().map(|event| event.history).collect();
             let (mut feed, key, seen) = self.scoring_feed(&owned, None);
-            let targets: Vec<u32> = chunk.iter().map(|(_, target)| *target).collect();
+            let targets: Vec<u32> = chunk.iter().map(|event| event.target).collect();
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
             let plan = self.plan(executor, key)?;
             executor.run(plan, &feed)?;
@@ -70,7 +70,7 @@ impl<'m> Ranker<'m> {
                 tied += usize::from(ties.as_u32()[user] > 0);
             }
         }
-        ranks.tie_share = tied as f64 / histories.len().max(1) as f64;
+        ranks.tie_share = tied as f64 / held_out.len().max(1) as f64;
         Ok(ranks)
     }
 

@@ -3,13 +3,15 @@
 //! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `result.json`,
 //! `report.md`. Every file is written whole or not at all.
 
-use super::checkpoint::{self, write_atomically};
+use super::checkpoint::{self, Checkpoint, Header};
+use super::identity::{DataIdentity, FORMAT, Identity};
 use super::ranker::Ranker;
-use super::trainer::{EpochReport, Observer, OpTime, Trainer, layout_of};
-use crate::data::Interactions;
+use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
+use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
+use crate::files::write_atomically;
 use crate::methods::{self, Method, MethodInfo};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ pub struct RunOptions {
     pub method: String,
     /// The name or path as the user gave it.
     pub dataset: String,
+    /// How to read it.
+    pub source: ReadOptions,
     /// Complete configuration of the method.
     pub config: Table,
     pub seed: u64,
@@ -94,19 +98,14 @@ impl Run {
             let problem = format!("{} already holds a run", self.options.out.display());
             return Err(Error::usage(problem, "add --resume to continue it, or choose another --out"));
         }
-        if self.options.resume {
-            self.refuse_other_config()?;
-        }
-        write_atomically(&self.path("config.toml"), self.config_text().as_bytes())?;
-        let names = serde_json::to_vec(&self.data.items).expect("strings serialise");
-        write_atomically(&checkpoint::items(&folder), &names)?;
-
         let (data, seed) = (self.data.clone(), self.options.seed);
-        let mut trainer = Trainer::new(self.method(), data, seed, executor, Some(folder))?;
+        let header = Header { identity: self.identity(), items: data.items.clone() };
+        let mut trainer = Trainer::new(self.method(), data, seed, executor, Some(Checkpoints { folder, header }))?;
         let mut lines = Vec::new();
         if self.options.resume && trainer.resume(executor)? {
             lines = self.finished_epochs(trainer.progress().epoch)?;
         }
+        write_atomically(&self.path("config.toml"), self.config_text().as_bytes())?;
         let mut log = Log { path: self.path("metrics.jsonl"), lines, failure: None, observer };
         log.write();
         if self.method.training().epochs == 0 {
@@ -139,11 +138,12 @@ impl Run {
 
     /// `config.toml`: everything needed to run again.
     pub fn config_text(&self) -> String {
-        let run = Table::from_iter([
+        let mut run = Table::from_iter([
             ("method".into(), Value::String(self.options.method.clone())),
             ("dataset".into(), Value::String(self.options.dataset.clone())),
             ("seed".into(), Value::Integer(self.options.seed as i64)),
         ]);
+        run.extend(Table::try_from(&self.options.source).expect("options of names and numbers serialise"));
         let tables = [("run", run), ("method", self.options.config.clone())];
         let tables = tables.map(|(name, table)| (name.to_string(), Value::Table(table)));
         format!(
@@ -153,23 +153,16 @@ impl Run {
         )
     }
 
-    /// A run continues only under the configuration that it began with; more epochs are welcome.
-    fn refuse_other_config(&self) -> Result<()> {
-        let path = self.path("config.toml");
-        let Ok(before) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let comparable = |text: &str| {
-            let mut table: Table = text.parse().unwrap_or_default();
-            if let Some(Value::Table(method)) = table.get_mut("method") {
-                method.remove("epochs");
-                method.remove("patience");
-            }
-            table
-        };
-        if comparable(&before) == comparable(&self.config_text()) {
-            return Ok(());
+    fn identity(&self) -> Identity {
+        let RunOptions { method, dataset, source, config, seed, .. } = &self.options;
+        Identity {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            method: method.clone(),
+            config: config.clone(),
+            seed: *seed,
+            data: DataIdentity::new(dataset, source, &self.data),
         }
-        let problem = format!("{} was begun with another configuration", self.options.out.display());
-        Err(Error::usage(problem, format!("give the options of {}, or choose another --out", path.display())))
     }
 
     /// The lines of `metrics.jsonl` up to the epoch of the checkpoint.
@@ -198,8 +191,8 @@ impl Log<'_> {
 }
 
 impl Observer for Log<'_> {
-    fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize) {
-        self.observer.epoch_started(epoch, epochs, steps);
+    fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize, done: usize) {
+        self.observer.epoch_started(epoch, epochs, steps, done);
     }
 
     fn steps_done(&mut self, steps: usize, loss: Option<f32>, tokens_per_second: f64) {
@@ -215,49 +208,41 @@ impl Observer for Log<'_> {
     fn warning(&mut self, message: &str) {
         self.observer.warning(message);
     }
+
+    fn wants_to_stop(&mut self) -> bool {
+        self.observer.wants_to_stop()
+    }
 }
 
-/// A trained model, from the folder of a run.
+/// A trained model, from its checkpoint alone.
 pub struct Trained {
-    pub method_name: String,
-    pub dataset: String,
+    pub identity: Identity,
     pub items: Vec<String>,
-    /// Complete configuration of the method.
-    pub config: Table,
     pub method: Box<dyn Method>,
-    folder: PathBuf,
+    checkpoint: Checkpoint,
 }
 
 impl Trained {
-    /// `folder` is that of the run, or its `checkpoint` folder.
-    pub fn open(folder: &Path) -> Result<Trained> {
-        let is_checkpoint = folder.file_name().is_some_and(|name| name == "checkpoint");
-        let run = if is_checkpoint { folder.parent().unwrap_or(folder) } else { folder };
-        let path = run.join("config.toml");
-        let text =
-            std::fs::read_to_string(&path).map_err(|e| Error::io("read the configuration of the run", &path, e))?;
-        let wrong = |problem: &str| Error::Format { path: path.clone(), problem: problem.into() };
-        let table: Table = text.parse().map_err(|e: toml::de::Error| wrong(e.message()))?;
-        let entry =
-            |name: &str| table.get("run").and_then(|run| run.get(name)).and_then(Value::as_str).map(String::from);
-        let method_name = entry("method").ok_or_else(|| wrong("it names no method"))?;
-        let dataset = entry("dataset").ok_or_else(|| wrong("it names no data set"))?;
-        let config =
-            table.get("method").and_then(Value::as_table).ok_or_else(|| wrong("its table [method] is missing"))?;
-        let checkpoints = run.join("checkpoint");
-        let names = checkpoint::items(&checkpoints);
-        let text = std::fs::read_to_string(&names).map_err(|e| Error::io("read the item names", &names, e))?;
-        let items: Vec<String> = serde_json::from_str(&text)
-            .map_err(|e| Error::Format { path: names.clone(), problem: format!("not a list of item names: {e}") })?;
-        let method = (methods::find(&method_name)?.build)(config, items.len())?;
-        Ok(Trained { method_name, dataset, items, config: config.clone(), method, folder: checkpoints })
+    /// From a checkpoint file, the folder of a run, or its `checkpoint` folder.
+    pub fn open(path: &Path) -> Result<Trained> {
+        let places = [path.to_owned(), checkpoint::best(path), checkpoint::best(&path.join("checkpoint"))];
+        let Some(file) = places.iter().find(|place| place.is_file()) else {
+            let problem = format!("{} holds no trained model", path.display());
+            let help = "--checkpoint takes the --out folder of `gpurec run`, such as runs/lma4rec-kuairec-seed1, or a file \
+                        best.safetensors";
+            return Err(Error::usage(problem, help));
+        };
+        let mut checkpoint = Checkpoint::read(file)?;
+        let Header { identity, items } = checkpoint.header.clone();
+        let method = (methods::find(&identity.method)?.build)(&identity.config, items.len())?;
+        checkpoint.header.items.clear();
+        Ok(Trained { identity, items, method, checkpoint })
     }
 
-    /// Loads the best parameters into the executor; the scorer's plans are compiled as they are needed.
+    /// Loads the parameters into the executor; the scorer's plans are compiled as they are needed.
     pub fn ranker(&self, executor: &mut dyn Executor) -> Result<Ranker<'_>> {
         let layout = layout_of(self.method.as_ref())?;
-        let (state, _) = checkpoint::load(&checkpoint::best(&self.folder), &layout)?;
-        executor.load(&layout, &state)?;
+        executor.load(&layout, &self.checkpoint.state(&layout)?)?;
         Ok(Ranker::new(self.method.as_ref(), layout))
     }
 }

@@ -1,9 +1,9 @@
 //! The training loop: epochs of prefetched batches, validation, selection of the best epoch, checkpoints.
 
-use super::checkpoint::{self, Progress};
+use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::ranker::{Ranker, Ranks};
 use crate::data::sample::epoch_order;
-use crate::data::{Interactions, LeaveOneOut, Prefetch};
+use crate::data::{HeldOut, Interactions, Prefetch};
 use crate::engine::Executor;
 use crate::engine::exec::PlanId;
 use crate::engine::params::{ParamLayout, State};
@@ -13,14 +13,16 @@ use crate::eval::metrics::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::optimizer_inputs;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Shortest sequence with an input and a target to train on, beside the two held-out items.
-const MIN_TRAINABLE: usize = 4;
+/// Training events with an input and a target among them.
+const MIN_TRAINABLE: usize = 2;
 /// Steps between two readings of the loss.
 const METRICS_EVERY: usize = 50;
+/// Within a long epoch a checkpoint is written this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -46,10 +48,15 @@ pub struct OpTime {
 
 /// Told of everything a person may want to see.
 pub trait Observer {
-    fn epoch_started(&mut self, _epoch: usize, _epochs: usize, _steps: usize) {}
+    /// `done` of the epoch's steps were done before this process.
+    fn epoch_started(&mut self, _epoch: usize, _epochs: usize, _steps: usize, _done: usize) {}
     fn steps_done(&mut self, _steps: usize, _loss: Option<f32>, _tokens_per_second: f64) {}
     fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) {}
     fn warning(&mut self, _message: &str) {}
+    /// Asked after every step: whether to end training with a checkpoint.
+    fn wants_to_stop(&mut self) -> bool {
+        false
+    }
 }
 
 /// An observer that sees nothing.
@@ -68,23 +75,30 @@ pub struct Trainer<'a> {
     progress: Progress,
     /// Parameters of the best epoch.
     best: State,
-    checkpoints: Option<PathBuf>,
+    checkpoints: Option<Checkpoints>,
+}
+
+/// Where checkpoints go, and what each says about itself.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    pub folder: PathBuf,
+    pub header: Header,
 }
 
 impl<'a> Trainer<'a> {
-    /// Loads initial parameters into the executor. Checkpoints go to `checkpoints`, if given.
+    /// Loads initial parameters into the executor. Without `checkpoints` none are written.
     pub fn new(
         method: &'a dyn Method,
         data: Arc<Interactions>,
         seed: u64,
         executor: &mut dyn Executor,
-        checkpoints: Option<PathBuf>,
+        checkpoints: Option<Checkpoints>,
     ) -> Result<Self> {
         let layout = layout_of(method)?;
         let state = method.initial_state(&layout, seed, &data);
         executor.load(&layout, &state)?;
-        let users = (0..data.n_users() as u32).filter(|&u| data.sequence(u as usize).len() >= MIN_TRAINABLE).collect();
-        let progress = Progress { epoch: 0, step: 0, best_epoch: 0, best_value: -1.0 };
+        let users = (0..data.n_users() as u32).filter(|&u| data.train(u as usize).len() >= MIN_TRAINABLE).collect();
+        let progress = Progress { best_value: -1.0, ..Progress::default() };
         Ok(Trainer {
             sampler: method.sampler(data.clone())?,
             ranker: Ranker::new(method, layout.clone()),
@@ -112,36 +126,41 @@ impl<'a> Trainer<'a> {
         self.users.len().div_ceil(self.method.training().batch_size)
     }
 
-    /// Continues from the checkpoint folder, if it holds a checkpoint.
+    /// Continues from the checkpoint folder, if it holds a checkpoint. Refuses one of another run.
     pub fn resume(&mut self, executor: &mut dyn Executor) -> Result<bool> {
-        let Some(folder) = self.checkpoints.clone() else { return Ok(false) };
-        if !checkpoint::latest(&folder).exists() {
+        let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(false) };
+        let path = checkpoint::latest(folder);
+        if !path.exists() {
             return Ok(false);
         }
-        let (state, progress) = checkpoint::load(&checkpoint::latest(&folder), &self.layout)?;
+        let latest = Checkpoint::read(&path)?;
+        if let Some(difference) = latest.header.identity.difference(&header.identity) {
+            let problem = format!("{} is of another run: {difference}", path.display());
+            return Err(Error::usage(problem, "resume with the options the run began with, or choose another --out"));
+        }
+        let state = latest.state(&self.layout)?;
         executor.load(&self.layout, &state)?;
-        self.best = match progress.best_epoch {
+        self.best = match latest.progress.best_epoch {
             0 => state,
-            _ => checkpoint::load(&checkpoint::best(&folder), &self.layout)?.0,
+            _ => Checkpoint::read(&checkpoint::best(folder))?.state(&self.layout)?,
         };
-        self.progress = progress;
+        self.progress = latest.progress;
         Ok(true)
     }
 
-    /// Trains to the last epoch or until patience is spent; leaves the best parameters in the executor.
+    /// Trains to the last epoch or until patience is spent; leaves the best parameters in the executor. When the observer
+    /// wants to stop, a checkpoint is written and the error is `Interrupted`.
     pub fn fit(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<()> {
         let training = self.method.training();
         if training.epochs > 0 && self.users.is_empty() {
-            let help = "training needs sequences of 4 items or more: input and target, validation item, test item";
+            let help = "training needs users with 2 training events or more: an input and its target";
             return Err(Error::usage(format!("no user of {} has enough items to train on", self.data.name), help));
         }
         while self.progress.epoch < training.epochs && !self.patience_spent() {
             let (report, state) = self.epoch(executor, observer)?;
             // The line of the epoch before its checkpoint: a surplus line is dropped on resume, a missing one is lost.
             observer.epoch_finished(&report, self.progress.best_epoch);
-            if let Some(folder) = &self.checkpoints {
-                self.write_checkpoint(folder, &state)?;
-            }
+            self.write_checkpoint(&state)?;
         }
         executor.load(&self.layout, &self.best)
     }
@@ -155,10 +174,9 @@ impl<'a> Trainer<'a> {
     fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<(EpochReport, State)> {
         let training = self.method.training();
         let epoch = self.progress.epoch + 1;
-        let started = Instant::now();
-        observer.epoch_started(epoch, training.epochs, self.steps_per_epoch());
-        let (sums, steps, tokens) = self.steps(executor, epoch, observer)?;
-        let seconds = started.elapsed().as_secs_f64();
+        observer.epoch_started(epoch, training.epochs, self.steps_per_epoch(), self.progress.partial.batches);
+        self.steps(executor, epoch, observer)?;
+        let PartialEpoch { batches, sums, tokens, seconds } = std::mem::take(&mut self.progress.partial);
 
         let state = executor.state()?;
         if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
@@ -180,7 +198,7 @@ impl<'a> Trainer<'a> {
             self.best = state.clone();
         }
         let names = self.metric_names(executor);
-        let mean = |sum: f64| serde_json::Value::from(sum / steps as f64);
+        let mean = |sum: f64| serde_json::Value::from(sum / batches as f64);
         let report = EpochReport {
             epoch,
             step: self.progress.step,
@@ -192,36 +210,45 @@ impl<'a> Trainer<'a> {
         Ok((report, state))
     }
 
-    /// The steps of one epoch: sums of the metrics, number of steps, tokens.
-    fn steps(
-        &mut self,
-        executor: &mut dyn Executor,
-        epoch: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<(Vec<f64>, usize, usize)> {
+    /// The steps of one epoch that are not done yet.
+    fn steps(&mut self, executor: &mut dyn Executor, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
         let training = self.method.training();
         let order: Vec<u32> = epoch_order(self.seed, epoch as u32, self.users.len());
         let order: Vec<u32> = order.into_iter().map(|i| self.users[i as usize]).collect();
-        let (first_step, batch_size, seed) = (self.progress.step, training.batch_size, self.seed);
+        let (batch_size, seed, done) = (training.batch_size, self.seed, self.progress.partial.batches);
+        let first_step = self.progress.step - done as u64;
         let sampler = self.sampler.clone();
-        let batches = Prefetch::new(0..self.steps_per_epoch(), move |index| {
+        let batches = Prefetch::new(done..self.steps_per_epoch(), move |index| {
             let users = &order[index * batch_size..order.len().min((index + 1) * batch_size)];
             sampler.batch(users, RngState { seed, step: (first_step + 1 + index as u64) as u32 })
         });
-        let (mut sums, mut steps, mut tokens) = (Vec::new(), 0, 0);
-        let started = Instant::now();
+        let (mut started, mut saved) = (Instant::now(), Instant::now());
         for batch in batches {
             let batch = batch?;
-            tokens += batch.tokens;
+            self.progress.partial.tokens += batch.tokens;
             self.step(executor, batch)?;
-            steps += 1;
+            self.progress.partial.batches += 1;
+            let steps = self.progress.partial.batches;
+            let last = steps == self.steps_per_epoch();
+            let stop = observer.wants_to_stop();
+            let save = !last && (stop || saved.elapsed() >= CHECKPOINT_EVERY);
             let mut loss = None;
-            if steps % METRICS_EVERY == 0 || steps == self.steps_per_epoch() {
-                loss = self.collect_metrics(executor, &mut sums)?;
+            if steps.is_multiple_of(METRICS_EVERY) || last || save {
+                loss = self.collect_metrics(executor)?;
             }
-            observer.steps_done(1, loss, tokens as f64 / started.elapsed().as_secs_f64());
+            let partial = &mut self.progress.partial;
+            partial.seconds += std::mem::replace(&mut started, Instant::now()).elapsed().as_secs_f64();
+            observer.steps_done(1, loss, partial.tokens as f64 / partial.seconds);
+            if save {
+                let state = executor.state()?;
+                self.write_checkpoint(&state)?;
+                saved = Instant::now();
+            }
+            if stop && !last {
+                return Err(Error::Interrupted { epoch, step: self.progress.step });
+            }
         }
-        Ok((sums, steps, tokens))
+        Ok(())
     }
 
     /// One optimizer step.
@@ -298,9 +325,10 @@ impl<'a> Trainer<'a> {
         graph.map_or(Vec::new(), |graph| graph.metrics.iter().map(|(name, _)| name.clone()).collect())
     }
 
-    /// Adds the recorded metrics to the sums; the last loss. A loss that is not finite ends training.
-    fn collect_metrics(&self, executor: &mut dyn Executor, sums: &mut Vec<f64>) -> Result<Option<f32>> {
+    /// Adds the recorded metrics to the sums of the epoch; the last loss. A loss that is not finite ends training.
+    fn collect_metrics(&mut self, executor: &mut dyn Executor) -> Result<Option<f32>> {
         let rows = executor.drain_metrics()?;
+        let sums = &mut self.progress.partial.sums;
         for row in &rows {
             if row.iter().any(|value| !value.is_finite()) {
                 return Err(Error::NotFinite { what: "the loss".into(), step: self.progress.step });
@@ -314,27 +342,22 @@ impl<'a> Trainer<'a> {
     /// Ranks of the validation or the test items with the parameters that are loaded now.
     pub fn rank_split(&mut self, executor: &mut dyn Executor, test: bool) -> Result<Ranks> {
         let data = self.data.clone();
-        let split = LeaveOneOut::new(&data);
-        let held_out = |u| if test { split.test(u) } else { split.valid(u) };
-        let histories: Vec<(&[u32], u32)> = (0..data.n_users()).map(held_out).collect();
-        self.ranker.rank(executor, &histories)
+        let held_out: Vec<HeldOut> = if test { data.test().collect() } else { data.valid().collect() };
+        self.ranker.rank(executor, &held_out)
     }
 
-    fn write_checkpoint(&self, folder: &Path, state: &State) -> Result<()> {
-        if self.progress.best_epoch == self.progress.epoch {
-            checkpoint::save(&checkpoint::best(folder), &self.layout, state, &self.progress, false)?;
+    fn write_checkpoint(&self, state: &State) -> Result<()> {
+        let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
+        if self.progress.best_epoch == self.progress.epoch && self.progress.partial.batches == 0 {
+            checkpoint::save(&checkpoint::best(folder), header, &self.layout, state, &self.progress, false)?;
         }
-        checkpoint::save(&checkpoint::latest(folder), &self.layout, state, &self.progress, true)
+        checkpoint::save(&checkpoint::latest(folder), header, &self.layout, state, &self.progress, true)
     }
 
     /// Writes the parameters of methods that do not train by steps.
     pub fn write_initial(&self) -> Result<()> {
-        match &self.checkpoints {
-            Some(folder) => {
-                checkpoint::save(&checkpoint::best(folder), &self.layout, &self.best, &self.progress, false)
-            }
-            None => Ok(()),
-        }
+        let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
+        checkpoint::save(&checkpoint::best(folder), header, &self.layout, &self.best, &self.progress, false)
     }
 }
 

@@ -11,7 +11,7 @@ use super::DeviceArgs;
 use super::console::{bar, note, say};
 use crate::engine::exec::gpu::device::{adapters, choose};
 use crate::error::{Error, Result};
-use crate::train::checkpoint::write_atomically;
+use crate::files::write_atomically;
 use kernels::{BenchKernel, KERNELS, Size};
 use measure::{Patience, measure};
 use peaks::PeakSizes;

@@ -2,7 +2,7 @@
 
 use super::report::{Report, Row};
 use crate::error::{Error, Result};
-use crate::train::checkpoint::write_atomically;
+use crate::files::write_atomically;
 use plotters::prelude::*;
 use std::ops::Range;
 use std::path::Path;

@@ -22,7 +22,7 @@ impl StepWork {
     /// Adds the batch size to the name: `method=sasrec dataset=amazon_beauty batch=256`; and measures.
     pub fn measure(&self, executor: &mut dyn Executor, patience: Patience) -> Result<(String, Measured)> {
         let info = find(&self.method)?;
-        let data = Arc::new(data::resolve(&self.dataset)?);
+        let data = Arc::new(data::resolve(&self.dataset, &data::ReadOptions::default())?);
         let settings = config::resolve(info, data::paper_name(&data.name), None, &self.assignments)?;
         let method = (info.build)(&settings, data.n_items())?;
         if method.training().epochs == 0 {

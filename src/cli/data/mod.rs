@@ -1,0 +1,92 @@
+//! `gpurec data`: the data sets known by name, a look at one, its preparation and its check.
+
+mod check;
+mod prepare;
+
+use super::console::{bytes, say, table};
+use super::source::SourceArgs;
+use crate::data::catalog::DATA_DIR;
+use crate::data::{Interactions, Source, list, resolve};
+use crate::error::Result;
+
+/// Sequences shown, and items of each.
+const SHOWN: (usize, usize) = (5, 12);
+
+const FORMATS: &str = "\
+Examples:
+  gpurec data list
+  gpurec data show kuairec
+  gpurec data check my_events.csv --user-col customer --item-col sku --time-col ordered_at
+  gpurec data prepare my_events.csv --k-core 5 --out my_data
+
+Formats, each also gzipped (.gz) but for parquet:
+  .txt      `user item item ...`, one user a line in time order, or `user item` pairs
+  .csv .tsv a header and one event a line; columns are found by their usual names or given by --user-col and so on
+  .inter    RecBole's atomic file
+  .parquet  flat columns of numbers or strings
+A folder made by `gpurec data prepare` is a data set too.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = FORMATS)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum DataCommand {
+    /// List the data sets known by name: the bundled one and those of the folder GPUREC_DATA_DIR
+    List,
+    /// Show statistics and the first sequences of a data set
+    Show(OneArgs),
+    /// Report what can mislead: repeats, ties in time, targets that cannot be hit or learned, leakage
+    Check(OneArgs),
+    /// Filter a log of events and write it as a data set: sequences, names, description
+    Prepare(prepare::PrepareArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct OneArgs {
+    /// A name of `gpurec data list`, or the path of a file or of a prepared folder
+    dataset: String,
+
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+impl OneArgs {
+    fn read(&self) -> Result<Interactions> {
+        resolve(&self.dataset, &self.source.options()?)
+    }
+}
+
+pub fn data(args: &DataArgs) -> Result<()> {
+    match &args.command {
+        DataCommand::List => list_all(),
+        DataCommand::Show(args) => say(first_look(&args.read()?)),
+        DataCommand::Check(args) => say(check::report(&args.read()?)),
+        DataCommand::Prepare(args) => prepare::prepare(args),
+    }
+}
+
+fn list_all() -> Result<()> {
+    let rows = list()?.into_iter().map(|info| {
+        let place = match info.source {
+            Source::Bundled => "bundled".into(),
+            Source::File(path) => path.display().to_string(),
+        };
+        [info.name, info.paper_name.unwrap_or("-").into(), place, bytes(info.bytes)]
+    });
+    say(table(&["data set", "in papers", "where", "size"], rows, 3))?;
+    say(format!("{DATA_DIR} names a folder of further data sets; a path works wherever a name does."))
+}
+
+fn first_look(data: &Interactions) -> String {
+    let mut text = format!("{}: {}\n\n", data.name, data.statistics());
+    for (user, sequence) in data.users.iter().zip(data.sequences()).take(SHOWN.0) {
+        let items: Vec<&str> = sequence.iter().take(SHOWN.1).map(|&item| data.items[item as usize].as_str()).collect();
+        let more = if sequence.len() > SHOWN.1 { format!(" ... ({} in all)", sequence.len()) } else { String::new() };
+        text += &format!("  user {user}: {}{more}\n", items.join(" "));
+    }
+    text + &format!("\n`gpurec data check {}` says what can mislead in it.", data.name)
+}

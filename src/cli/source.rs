@@ -1,0 +1,66 @@
+//! Where interactions come from, on the command line: the same options wherever a data set is named.
+
+use crate::data::{Columns, Format, ReadOptions, SplitRule};
+use crate::error::{Error, Result};
+
+/// How to read a data set. Files of text, prepared folders and known names need none of this.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Reading tables")]
+pub struct SourceArgs {
+    /// sequences, pairs, csv, tsv, inter or parquet; by the file's name when not given
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// Column of users, by name or number from 1
+    #[arg(long, value_name = "COLUMN")]
+    user_col: Option<String>,
+
+    /// Column of items
+    #[arg(long, value_name = "COLUMN")]
+    item_col: Option<String>,
+
+    /// Column of times: numbers or dates. Without one the file must be in time order
+    #[arg(long, value_name = "COLUMN")]
+    time_col: Option<String>,
+
+    /// Column of kinds of events
+    #[arg(long, value_name = "COLUMN")]
+    event_col: Option<String>,
+
+    /// The first line is data, not names of columns
+    #[arg(long)]
+    no_header: bool,
+
+    /// Separator of csv and tsv, one character
+    #[arg(long, value_name = "CHAR")]
+    separator: Option<String>,
+
+    /// leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1 or time:2019-10-01,2019-12-01
+    #[arg(long, value_name = "RULE")]
+    split: Option<SplitRule>,
+}
+
+impl SourceArgs {
+    pub fn options(&self) -> Result<ReadOptions> {
+        let columns = Columns {
+            user: self.user_col.clone(),
+            item: self.item_col.clone(),
+            time: self.time_col.clone(),
+            event: self.event_col.clone(),
+            no_header: self.no_header,
+        };
+        let separator = self.separator.as_deref().map(separator).transpose()?;
+        Ok(ReadOptions { format: self.format, columns, separator, split: self.split.clone() })
+    }
+}
+
+fn separator(text: &str) -> Result<u8> {
+    match (text, text.as_bytes()) {
+        ("\\t" | "tab", _) => Ok(b'\t'),
+        (_, [byte]) if byte.is_ascii() => Ok(*byte),
+        _ => Err(Error::usage(
+            format!("the separator `{text}` is not one character"),
+            "for example --separator ';' or --separator tab; for `::` take --separator : and count the empty columns",
+        )),
+    }
+}

@@ -1,0 +1,150 @@
+//! The folder of a prepared data set, in the form that the codes of the field read as well.
+//!
+//! | file | content |
+//! |---|---|
+//! | `sequences.txt.gz` | `user item item ...`, both numbered from 1, in time order |
+//! | `times.txt.gz` | `user time time ...`, where the source has times |
+//! | `users.tsv`, `items.tsv` | number and original name |
+//! | `dataset.toml` | where it comes from, what was done, how it is split, what came out |
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
+
+use super::interactions::{Interactions, Statistics};
+use super::log::parse_time;
+use super::prepare::Preparation;
+use super::read::{self, ReadOptions};
+use super::split::SplitRule;
+use crate::error::{Error, Result};
+use crate::files::{write_atomically, write_with};
+
+const DESCRIPTION: &str = "dataset.toml";
+const SEQUENCES: &str = "sequences.txt.gz";
+const TIMES: &str = "times.txt.gz";
+
+/// `dataset.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    pub name: String,
+    /// The file it was made from.
+    pub source: String,
+    pub source_sha256: String,
+    pub split: SplitRule,
+    pub users: usize,
+    pub items: usize,
+    pub interactions: usize,
+    pub preparation: Preparation,
+}
+
+pub fn is_prepared(folder: &Path) -> bool {
+    folder.join(DESCRIPTION).is_file()
+}
+
+/// Writes the folder; the description comes last, so that a folder without it is known to be incomplete.
+pub fn write(folder: &Path, data: &Interactions, description: &Description) -> Result<()> {
+    let names = |file: &str, names: &[String]| {
+        write_with(&folder.join(file), |out| {
+            writeln!(out, "id\tname")?;
+            (1..).zip(names).try_for_each(|(id, name)| writeln!(out, "{id}\t{name}"))
+        })
+    };
+    names("users.tsv", &data.users)?;
+    names("items.tsv", &data.items)?;
+    let lines = |file: &str, line: &dyn Fn(usize, &mut dyn Write) -> std::io::Result<()>| {
+        write_with(&folder.join(file), |out| {
+            let mut out = GzEncoder::new(out, Compression::fast());
+            for u in 0..data.n_users() {
+                write!(out, "{}", u + 1)?;
+                line(u, &mut out)?;
+                writeln!(out)?;
+            }
+            out.finish().map(drop)
+        })
+    };
+    lines(SEQUENCES, &|u, out| data.sequence(u).iter().try_for_each(|item| write!(out, " {}", item + 1)))?;
+    if data.has_times() {
+        lines(TIMES, &|u, out| data.times(u).iter().try_for_each(|time| write!(out, " {time}")))?;
+    }
+    let text = toml::to_string(description).expect("a description serialises");
+    write_atomically(
+        &folder.join(DESCRIPTION),
+        format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION")).as_bytes(),
+    )
+}
+
+/// Reads the folder, with the original names.
+pub fn read(folder: &Path, options: &ReadOptions) -> Result<Interactions> {
+    let path = folder.join(DESCRIPTION);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    let damaged = |path: &Path, problem: String| Error::Format { path: path.to_owned(), problem };
+    let description: Description = toml::from_str(&text).map_err(|e| damaged(&path, e.message().into()))?;
+    let plain = ReadOptions { split: Some(SplitRule::Ratio([0.8, 0.1, 0.1])), ..ReadOptions::default() };
+    let mut data = read::read(&folder.join(SEQUENCES), &plain)?;
+    let Statistics { users, items, interactions, .. } = data.statistics();
+    if (users, items, interactions) != (description.users, description.items, description.interactions) {
+        let problem = format!("it holds {}, {DESCRIPTION} says otherwise", data.statistics());
+        return Err(damaged(&folder.join(SEQUENCES), problem));
+    }
+    data.name = description.name;
+    data.users = names(&folder.join("users.tsv"), users)?;
+    data.items = names(&folder.join("items.tsv"), items)?;
+    let times = folder.join(TIMES);
+    if times.exists() {
+        data = data.with_times(read_times(&times, interactions)?);
+    }
+    data.with_split(options.split.clone().unwrap_or(description.split))
+}
+
+fn names(path: &Path, count: usize) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let names: Option<Vec<String>> =
+        text.lines().skip(1).map(|line| Some(line.split_once('\t')?.1.to_owned())).collect();
+    let names = names.filter(|names| names.len() == count);
+    let problem = || format!("it does not hold the {count} names that {DESCRIPTION} promises");
+    names.ok_or_else(|| Error::Format { path: path.to_owned(), problem: problem() })
+}
+
+fn read_times(path: &Path, count: usize) -> Result<Vec<f64>> {
+    let failed = |e| Error::io("read", path, e);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut times = Vec::with_capacity(count);
+    for line in BufReader::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))).lines() {
+        let line = line.map_err(failed)?;
+        times.extend(line.split(' ').skip(1).map_while(parse_time));
+    }
+    let problem = format!("it holds {} times for {count} events", times.len());
+    if times.len() == count { Ok(times) } else { Err(Error::Format { path: path.to_owned(), problem }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_with_names_times_and_split() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut data = Interactions::from_sequences("shop", &[vec![2, 1, 3], vec![3, 3, 1, 2]]);
+        data.items = ["kettle", "tea pot", "cup"].map(String::from).into();
+        let data = data.with_times((0..7).map(|t| f64::from(t) / 2.0).collect());
+        let data = data.with_split("time:1,2".parse().unwrap()).unwrap();
+        let description = Description {
+            name: "shop".into(),
+            source: "shop.csv".into(),
+            source_sha256: "0".into(),
+            split: data.rule().clone(),
+            users: 2,
+            items: 3,
+            interactions: 7,
+            preparation: Preparation::default(),
+        };
+        write(folder.path(), &data, &description).unwrap();
+        let back = read(folder.path(), &ReadOptions::default()).unwrap();
+        assert_eq!(back, data);
+        std::fs::write(folder.path().join("items.tsv"), "id\tname\n1\tkettle\n").unwrap();
+        assert!(read(folder.path(), &ReadOptions::default()).unwrap_err().to_string().contains("3 names"));
+    }
+}

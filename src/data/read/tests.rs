@@ -1,0 +1,250 @@
+use std::io::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read_text(text: &[u8]) -> Result<Interactions> {
+    read_bytes("toy", text, Path::new("toy.txt"), &ReadOptions::default())
+}
+
+/// `line:column: problem` of the error that reading `text` gives.
+fn complaint(text: &[u8]) -> String {
+    let error = read_text(text).expect_err("this text must be refused");
+    assert!(error.help().is_some_and(|help| !help.is_empty()));
+    error.to_string().strip_prefix("toy.txt:").expect("an error begins with the file").to_owned()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn spaces_tabs_blank_lines_and_carriage_returns_are_accepted() {
+    let data = read_text(b"a 3 1 2\r\n\n  b\t2\t3\t3  \n   \nc 1 1 1").unwrap();
+    assert_eq!(data.users, ["a", "b", "c"]);
+    assert_eq!(data.sequence(1), [1, 2, 2]);
+}
+
+#[test]
+fn gzip_and_plain_text_read_the_same() {
+    let text = b"1 5 6 7\n2 7 6 5 9\n";
+    assert_eq!(read_text(&gzip(text)).unwrap(), read_text(text).unwrap());
+}
+
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_first_user() {
+    assert_eq!(read_text("\u{feff}1 5 6 7".as_bytes()).unwrap().users, ["1"]);
+}
+
+#[test]
+fn each_mistake_names_its_line_and_column() {
+    assert_eq!(complaint(b""), "1:1: the file holds no interactions");
+    assert_eq!(complaint(b"\n \n"), "1:1: the file holds no interactions");
+    assert_eq!(complaint(b"1 2 3 4\n2 3 x7 5\n"), "2:5: item `x7` is not a number");
+    assert_eq!(complaint(b"1 2 3 -4\n"), "1:7: item `-4` is not a number");
+    assert_eq!(complaint(b"1 2 3 4\n\n 2\n"), "3:2: user `2` has no items");
+    assert_eq!(complaint(b"1,2,3,4\n"), "1:1: user `1,2,3,4` has no items");
+    assert_eq!(complaint(b"1 2 3 0\n"), "1:7: item id 0 is outside 1 to 2147483647");
+    assert_eq!(complaint(b"1 2 2147483648 3"), "1:5: item id 2147483648 is outside 1 to 2147483647");
+    assert_eq!(complaint(b"1 2 3 4\n2 2 3 4\n1 3 4 5"), "3:1: user `1` was already on line 1");
+    assert_eq!(complaint(b"1 2 3 4\n2 \xff 3 4"), "2:3: not valid UTF-8");
+    assert_eq!(complaint(b"1 2\n1 3 4\n"), "2:5: this line is not a pair");
+    assert_eq!(complaint(b"1 2\n\n7\n"), "3:1: this line is not a pair");
+}
+
+#[test]
+fn users_with_too_few_events_for_the_split_are_refused_by_name() {
+    let error = read_text(b"1 2 3 4\n2 7 8\n").unwrap_err();
+    assert!(error.to_string().starts_with("1 of 2 users have fewer than 3 events, the first is `2`"), "{error}");
+}
+
+#[test]
+fn pairs_are_events_in_the_order_of_the_file() {
+    let data = read_text(b"b 3\na 1\nb\t1\na 2\nb 2\na 1\n").unwrap();
+    assert_eq!(
+        (&data.users[..], &data.items[..]),
+        (&["b", "a"].map(String::from)[..], &["1", "2", "3"].map(String::from)[..])
+    );
+    assert_eq!((data.sequence(0), data.sequence(1)), (&[2, 0, 1][..], &[0, 1, 0][..]));
+}
+
+/// Reads a table of the given format.
+fn table(file: &str, text: &[u8], options: &ReadOptions) -> Result<EventLog> {
+    read_text_of(text, Path::new(file), options)
+}
+
+fn read_text_of(text: &[u8], origin: &Path, options: &ReadOptions) -> Result<EventLog> {
+    super::read_text(Box::new(Cursor::new(text)), origin, options)
+}
+
+fn names(names: &crate::data::log::Names) -> Vec<&str> {
+    names.iter().map(AsRef::as_ref).collect()
+}
+
+#[test]
+fn tables_are_read_by_their_columns_with_or_without_header() {
+    let plain = ReadOptions::default();
+    let csv = b"time,item,user\n2014-01-02,\"cup, red\",ann\n2014-01-01,pot,\"bob\"\n";
+    let log = table("shop.csv", csv, &plain).unwrap();
+    assert_eq!((names(&log.users), names(&log.items)), (vec!["ann", "bob"], vec!["cup, red", "pot"]));
+    assert_eq!(log.time[0] - log.time[1], 86_400.0);
+
+    let inter = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n7\t\"x\t5\t3\n";
+    let log = table("ml.inter", &gzip(inter), &plain).unwrap();
+    assert_eq!((names(&log.items), &log.time[..]), (vec!["\"x"], &[3.0][..]), "a quote is a character there");
+
+    let columns = |user: &str, item: &str, time: &str| Columns {
+        user: Some(user.into()),
+        item: Some(item.into()),
+        time: Some(time.into()),
+        event: None,
+        no_header: true,
+    };
+    let ratings = ReadOptions { separator: Some(b':'), columns: columns("1", "3", "7"), ..ReadOptions::default() };
+    let log = table("ratings.csv", b"1::1193::5::978300760\n1::661::3::978302109\n", &ratings).unwrap();
+    assert_eq!((names(&log.items), log.time[1]), (vec!["1193", "661"], 978_302_109.0));
+}
+
+#[test]
+fn each_mistake_in_a_table_names_its_line_and_column() {
+    let complaint = |text: &[u8]| {
+        let error = table("t.csv", text, &ReadOptions::default()).expect_err("this table must be refused");
+        assert!(error.help().is_some_and(|help| !help.is_empty()));
+        error.to_string()
+    };
+    assert_eq!(complaint(b""), "t.csv:1:1: the file holds no interactions");
+    assert_eq!(complaint(b"user,item\n"), "t.csv:1:1: the file holds no interactions");
+    assert_eq!(complaint(b"a,b\n1,2\n"), "t.csv:1:1: no column of users among: a, b");
+    assert_eq!(complaint(b"user;item\n1;2\n"), "t.csv:1:1: no column of users among: user;item");
+    assert_eq!(complaint(b"user,item\n1,2\n3\n"), "t.csv:3:3: this line has 1 field, column 2 is wanted");
+    assert_eq!(complaint(b"user,item\n1,2\n, 3\n"), "t.csv:3:1: the user is empty");
+    assert_eq!(complaint(b"user,item\n1,\"a\nb\"\n"), "t.csv:2:3: the item holds a line break or a tab");
+    assert_eq!(complaint(b"user,item,time\n1,2,3\n1,3,NaN\n"), "t.csv:3:5: `NaN` is no time");
+    assert_eq!(complaint(b"user,item,time\n1,2,soon\n"), "t.csv:2:5: `soon` is no time");
+    assert_eq!(complaint(b"user,item\n1,\xff\n"), "t.csv:2:3: not valid UTF-8");
+    assert!(complaint(&gzip(b"user,item\n1,2\n")[..20]).contains("gzip data ends here"));
+}
+
+mod parquet_files {
+    use super::*;
+    use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+    use ::parquet::file::properties::WriterProperties;
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+    use std::sync::Arc;
+
+    /// A file of three columns in row groups of two rows; `None` in `items` writes a null.
+    fn write(
+        path: &Path,
+        compression: ::parquet::basic::Compression,
+        users: &[&str],
+        items: &[Option<i64>],
+        times: &[f64],
+    ) {
+        let schema = "message log { REQUIRED BYTE_ARRAY user (UTF8); OPTIONAL INT64 item; REQUIRED DOUBLE time; }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let properties = WriterProperties::builder().set_compression(compression).build();
+        let mut file = SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::new(properties)).unwrap();
+        for ((users, items), times) in users.chunks(2).zip(items.chunks(2)).zip(times.chunks(2)) {
+            let mut group = file.next_row_group().unwrap();
+            let users: Vec<ByteArray> = users.iter().map(|user| ByteArray::from(*user)).collect();
+            let levels: Vec<i16> = items.iter().map(|item| i16::from(item.is_some())).collect();
+            let items: Vec<i64> = items.iter().flatten().copied().collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&users, None, None).unwrap();
+            column.close().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<Int64Type>().write_batch(&items, Some(&levels), None).unwrap();
+            column.close().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<DoubleType>().write_batch(times, None, None).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+        }
+        file.close().unwrap();
+    }
+
+    #[test]
+    fn columns_of_text_and_numbers_are_read_over_row_groups() {
+        use ::parquet::basic::{Compression, ZstdLevel};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.parquet");
+        for compression in [Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::ZSTD(ZstdLevel::default())] {
+            write(&path, compression, &["b", "a", "b"], &[Some(9), Some(10), Some(-1)], &[3.0, 2.0, 1.0]);
+            let log = read_log(&path, &ReadOptions::default()).unwrap();
+            assert_eq!((names(&log.users), names(&log.items)), (vec!["b", "a"], vec!["9", "10", "-1"]));
+            assert_eq!((&log.user[..], &log.time[..]), (&[0, 1, 0][..], &[3.0, 2.0, 1.0][..]));
+        }
+    }
+
+    #[test]
+    fn nulls_and_damage_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.parquet");
+        write(
+            &path,
+            ::parquet::basic::Compression::SNAPPY,
+            &["b", "a", "b"],
+            &[Some(9), Some(1), None],
+            &[3.0, 2.0, f64::NAN],
+        );
+        let complaint = || read_log(&path, &ReadOptions::default()).unwrap_err().to_string();
+        assert!(complaint().ends_with(":3:1: column item has no value"), "{}", complaint());
+        write(
+            &path,
+            ::parquet::basic::Compression::SNAPPY,
+            &["b", "a", "b"],
+            &[Some(9), Some(1), Some(1)],
+            &[3.0, 2.0, f64::NAN],
+        );
+        assert!(complaint().ends_with(":3:1: `NaN` is no time"), "{}", complaint());
+        let whole = std::fs::read(&path).unwrap();
+        for length in [0, 3, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(complaint().contains("cannot be read"), "{}", complaint());
+        }
+    }
+}
+
+#[test]
+fn a_long_word_is_shortened_in_the_message() {
+    assert!(complaint(format!("1 {}", "é".repeat(10_000)).as_bytes()).len() < 150);
+}
+
+#[test]
+fn a_truncated_gzip_file_is_refused_and_not_read_in_part() {
+    let whole = gzip(b"1 2 3 4\n2 3 4 5\n");
+    for length in 2..whole.len() {
+        assert!(complaint(&whole[..length]).contains("gzip data ends here"), "cut to {length} bytes");
+    }
+    let mut damaged = whole;
+    damaged[14] ^= 0x55;
+    complaint(&damaged);
+}
+
+#[test]
+fn a_missing_file_is_an_input_output_error() {
+    let error = read(Path::new("no/such/file.txt"), &ReadOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+#[test]
+fn data_sets_are_named_after_their_files() {
+    for file in ["x/amazon_beauty.txt.gz", "amazon_beauty.txt", "amazon_beauty"] {
+        assert_eq!(dataset_name(Path::new(file)), "amazon_beauty");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for file in ["t.txt", "t.csv", "t.tsv", "t.inter"] {
+            for start in [&b""[..], &GZIP_MAGIC, b"user,item,time\n", b"user\titem\ttime\n", b"1 2\n", b"1 2 3 4\n"] {
+                let _ = read_bytes("t", &[start, &bytes].concat(), Path::new(file), &ReadOptions::default());
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Files that are written whole or not at all.
+
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+/// Writes a file by way of a temporary one beside it: complete and on disk before it takes the name.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    write_with(path, |out| out.write_all(content))
+}
+
+/// `write_atomically` for content that is made while it is written.
+pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let failed = |e| Error::io("write", path, e);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut out = BufWriter::with_capacity(1 << 18, file.as_file_mut());
+    content(&mut out).and_then(|()| out.flush()).map_err(failed)?;
+    drop(out);
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// The SHA-256 of a file's content, in hexadecimal digits.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let failed = |e| Error::io("read", path, e);
+    let (mut file, mut hash) = (std::fs::File::open(path).map_err(failed)?, Sha256::new());
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
