@@ -114,6 +114,8 @@ fn help_of_every_command_has_examples() {
         vec![],
         vec!["run"],
         vec!["eval"],
+        vec!["compare"],
+        vec!["sweep"],
         vec!["recommend"],
         vec!["verify"],
         vec!["methods"],

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   gpurec eval --checkpoint runs/lma4rec-kuairec-seed1
-  gpurec eval --checkpoint runs/mine --dataset newer_sequences.txt --device cpu";
+  gpurec eval --checkpoint runs/mine --dataset newer_sequences.txt --device cpu
+  gpurec eval --checkpoint runs/mine --ranks runs/mine/ranks.safetensors";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -23,6 +24,10 @@ pub struct EvalArgs {
     /// Name or path of a data set with the items that the model was trained on; the run's own when not given
     #[arg(long, value_name = "NAME|PATH")]
     dataset: Option<String>,
+
+    /// Write the rank of each user's held-out items, for `gpurec compare` or Python's safetensors
+    #[arg(long, value_name = "FILE")]
+    ranks: Option<PathBuf>,
 
     #[command(flatten)]
     device: DeviceArgs,
@@ -42,7 +47,8 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let mut ranker = trained.ranker(executor.as_mut())?;
     say(format!("method  {}\ndata    {}: {}", trained.method_name, data.name, data.statistics()))?;
     say(format!("device  {}\n", executor.describe()))?;
-    let measured = Results::measure(&mut ranker, executor.as_mut(), &data)?;
+    let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data)?;
+    args.ranks.iter().try_for_each(|file| ranks.write(file))?;
     let published = published_row(&trained.method_name, &trained.config, &data.name);
     say(Results { published, ..measured }.text())
 }

@@ -64,7 +64,7 @@ pub fn resolve(
 
 /// A file of keys, or the `config.toml` of a run, whose table `method` has them.
 fn read_file(path: &Path) -> Result<Table> {
-    let mut table = parse_file(path)?;
+    let mut table: Table = parse_file(path)?;
     match table.remove("method") {
         Some(Value::Table(method)) if table.contains_key("run") => Ok(method),
         Some(other) => Ok(Table::from_iter(table.into_iter().chain([("method".to_string(), other)]))),
@@ -72,9 +72,10 @@ fn read_file(path: &Path) -> Result<Table> {
     }
 }
 
-fn parse_file(path: &Path) -> Result<Table> {
+/// A TOML file as a table or a typed value; mistakes are shown with their place.
+pub fn parse_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
-    text.parse().map_err(|e: toml::de::Error| {
+    toml::from_str(&text).map_err(|e: toml::de::Error| {
         let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];
         let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
         Error::Data {
@@ -104,6 +105,31 @@ fn assignment(text: &str) -> Result<Table> {
         table = Table::from_iter([(part.to_string(), Value::Table(table))]);
     }
     Ok(table)
+}
+
+/// The keys of a table with their values, inner tables as `table.key`.
+pub fn flattened(table: &Table) -> Vec<(String, Value)> {
+    let entries = table.iter().flat_map(|(key, value)| match value {
+        Value::Table(inner) => {
+            flattened(inner).into_iter().map(|(rest, value)| (format!("{key}.{rest}"), value)).collect()
+        }
+        value => vec![(key.clone(), value.clone())],
+    });
+    entries.collect()
+}
+
+/// Where two configurations differ, in words: `dim is 64 there and 128 here`. Empty if nowhere.
+pub fn difference(there: &Table, here: &Table) -> String {
+    let (there, here) = (flattened(there), flattened(here));
+    let value = |table: &[(String, Value)], key: &str| {
+        table.iter().find(|(known, _)| known == key).map_or("not set".into(), |(_, value)| value.to_string())
+    };
+    let mut keys: Vec<&String> = there.iter().chain(&here).map(|(key, _)| key).collect();
+    keys.sort();
+    keys.dedup();
+    let changed = keys.into_iter().map(|key| (key, value(&there, key), value(&here, key)));
+    let changed = changed.filter(|(_, there, here)| there != here);
+    changed.map(|(key, there, here)| format!("{key} is {there} there and {here} here")).collect::<Vec<_>>().join(", ")
 }
 
 fn overlay(config: &mut Table, layer: Table, prefix: &str) -> Result<()> {
@@ -159,6 +185,19 @@ mod tests {
     fn a_wrong_key_is_refused_with_the_nearest_valid_one() {
         let error = resolve(find("sasrec").unwrap(), None, None, &["learning_rte=0.1".into()]).unwrap_err();
         assert!(error.help().unwrap().contains("did you mean `learning_rate`?"), "{error:?}");
+    }
+
+    #[test]
+    fn a_difference_names_each_key_with_both_values() {
+        let table = |text: &str| text.parse::<Table>().unwrap();
+        let (there, here) = (
+            table("dim = 64\nloss = 'ce'\n[augment]\ncrop = 0.2"),
+            table("dim = 64\nssl = true\n[augment]\ncrop = 0.3"),
+        );
+        let words = "augment.crop is 0.2 there and 0.3 here, loss is \"ce\" there and not set here, \
+                     ssl is not set there and true here";
+        assert_eq!(difference(&there, &here), words);
+        assert_eq!(difference(&here, &here), "");
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! A run: one method on one data set with one seed, from configuration to `result.json`.
 //!
-//! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `result.json`,
-//! `report.md`. Every file is written whole or not at all.
+//! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `ranks.safetensors`,
+//! `result.json`, `report.md`. A run is finished when `result.json` is there. Every file is written whole or not at all.
 
 use super::checkpoint::{self, write_atomically};
 use super::ranker::Ranker;
+use super::ranks::{HeldOut, UserRanks};
 use super::trainer::{EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::Interactions;
 use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
-use crate::methods::{self, Method, MethodInfo};
+use crate::methods::{self, Method, MethodInfo, config};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,6 +121,7 @@ impl Run {
         if let Some(warning) = crate::eval::tie_warning(test.tie_share) {
             log.observer.warning(&warning);
         }
+        let ranks = UserRanks::new(&self.data, valid, test);
         let result = RunResult {
             method: self.options.method.clone(),
             dataset: self.data.name.clone(),
@@ -128,10 +130,11 @@ impl Run {
             epochs: trainer.progress().epoch,
             best_epoch: trainer.progress().best_epoch,
             seconds: started.elapsed().as_secs_f64(),
-            valid: Metrics::from_ranks(&valid.history_excluded),
-            test: Metrics::from_ranks(&test.history_excluded),
-            test_history_kept: Metrics::from_ranks(&test.history_kept),
+            valid: Metrics::from_ranks(&ranks.valid),
+            test: Metrics::from_ranks(&ranks.test),
+            test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
         };
+        ranks.write(&UserRanks::path(&self.options.out))?;
         let text = serde_json::to_string_pretty(&result).expect("numbers and strings serialise") + "\n";
         write_atomically(&self.path("result.json"), text.as_bytes())?;
         Ok(result)
@@ -139,37 +142,64 @@ impl Run {
 
     /// `config.toml`: everything needed to run again.
     pub fn config_text(&self) -> String {
+        let text = toml::to_string(&self.config_table()).expect("tables serialise");
+        format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn config_table(&self) -> Table {
         let run = Table::from_iter([
             ("method".into(), Value::String(self.options.method.clone())),
             ("dataset".into(), Value::String(self.options.dataset.clone())),
             ("seed".into(), Value::Integer(self.options.seed as i64)),
         ]);
         let tables = [("run", run), ("method", self.options.config.clone())];
-        let tables = tables.map(|(name, table)| (name.to_string(), Value::Table(table)));
-        format!(
-            "# Written by gpurec {}\n{}",
-            env!("CARGO_PKG_VERSION"),
-            toml::to_string(&Table::from_iter(tables)).expect("tables serialise")
-        )
+        tables.into_iter().map(|(name, table)| (name.to_string(), Value::Table(table))).collect()
+    }
+
+    /// The result, if the folder holds this very run and it is finished; `None` if it is still to be trained, from the
+    /// beginning or on. Refused: a run that was begun with another configuration or finished on other data.
+    pub fn finished(&self) -> Result<Option<RunResult>> {
+        let (path, ranks) = (self.path("result.json"), UserRanks::path(&self.options.out));
+        if !path.exists() || !ranks.exists() {
+            return self.refuse_other_config().map(|()| None);
+        }
+        self.refuse_difference(&config::difference(&self.config_before()?, &self.config_table()))?;
+        let before = UserRanks::read(&ranks)?.held_out;
+        if let Some(difference) = before.difference(&HeldOut::of(&self.data)) {
+            self.refuse_difference(&format!("the data have changed in {difference}"))?;
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
+        serde_json::from_str(&text).map(Some).map_err(problem)
     }
 
     /// A run continues only under the configuration that it began with; more epochs are welcome.
     fn refuse_other_config(&self) -> Result<()> {
-        let path = self.path("config.toml");
-        let Ok(before) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let comparable = |text: &str| {
-            let mut table: Table = text.parse().unwrap_or_default();
+        if !self.path("config.toml").exists() {
+            return Ok(());
+        }
+        let comparable = |mut table: Table| {
             if let Some(Value::Table(method)) = table.get_mut("method") {
                 method.remove("epochs");
                 method.remove("patience");
             }
             table
         };
-        if comparable(&before) == comparable(&self.config_text()) {
+        let (before, now) = (comparable(self.config_before()?), comparable(self.config_table()));
+        self.refuse_difference(&config::difference(&before, &now))
+    }
+
+    fn config_before(&self) -> Result<Table> {
+        config::parse_file(&self.path("config.toml"))
+    }
+
+    fn refuse_difference(&self, difference: &str) -> Result<()> {
+        if difference.is_empty() {
             return Ok(());
         }
-        let problem = format!("{} was begun with another configuration", self.options.out.display());
-        Err(Error::usage(problem, format!("give the options of {}, or choose another --out", path.display())))
+        let problem = format!("{} holds another run: {difference}", self.options.out.display());
+        let help = format!("give the options of {}, or choose another --out", self.path("config.toml").display());
+        Err(Error::usage(problem, help))
     }
 
     /// The lines of `metrics.jsonl` up to the epoch of the checkpoint.
