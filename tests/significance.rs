@@ -61,7 +61,11 @@ impl Workplace {
 
     /// Trains a SASRec for an epoch.
     fn run(&self, more: &[&str]) -> String {
-        let options = ["run", "--method", "sasrec", "--dataset", "walks.txt", "--device", "cpu", "--epochs", "1"];
+        self.run_on("walks.txt", more)
+    }
+
+    fn run_on(&self, data: &str, more: &[&str]) -> String {
+        let options = ["run", "--method", "sasrec", "--dataset", data, "--device", "cpu", "--epochs", "1"];
         let small = ["--set", "dim=8", "--set", "inner_dim=8", "--set", "batch_size=16", "--set", "max_len=8"];
         self.succeeds(&[&options[..], &small, more].concat())
     }
@@ -171,7 +175,7 @@ fn runs_on_other_data_are_not_compared() {
     place.file("fewer.txt", &walks(USERS - 1, 7));
     place.file("longer.txt", &walks(USERS, 8));
     for name in ["fewer", "longer"] {
-        place.run(&["--dataset", &format!("{name}.txt"), "--out", name, "--quiet"]);
+        place.run_on(&format!("{name}.txt"), &["--out", name, "--quiet"]);
     }
     place.is_refused(
         &["compare", "a", "fewer"],
@@ -211,7 +215,7 @@ fn seeds_are_trained_in_turn_summarised_and_continued() {
     let again = place.run(&["--seeds", "3", "--seed", "4", "--out", "many", "--resume"]);
     assert!(again.contains("seed 4 (1 of 3): finished before") && again.contains("best of 1 epochs"), "{again}");
     assert_eq!(fs::metadata(place.path("many/seed4/result.json")).unwrap().modified().unwrap(), untouched);
-    assert_eq!(place.json("many/seeds.json"), summary);
+    assert!(place.json("many/seeds.json") == summary, "figures read back are the figures written");
     place.is_refused(
         &[&refused[..], &["--resume", "--seed", "4"]].concat(),
         &["seed4 holds another run", "dim is 8 there"],
@@ -256,7 +260,7 @@ fn a_sweep_trains_every_cell_into_one_table() {
 #[test]
 fn a_sweep_that_was_killed_in_its_second_cell_goes_on_to_the_same_figures() {
     let place = Workplace::new();
-    let grid = sweep_of_sasrec().replace("epochs = 1", "epochs = 60").replace("seeds = 2\n", "");
+    let grid = sweep_of_sasrec().replace("epochs = 1", "epochs = 20").replace("seeds = 2\n", "");
     place.file("sweep.toml", &grid.replace("[set]", "[set]\npatience = 100"));
     let options = |out| ["sweep", "--config", "sweep.toml", "--device", "cpu", "--quiet", "--out", out];
     let whole = place.succeeds(&options("whole"));
@@ -297,7 +301,7 @@ fn mistakes_in_a_sweep_are_found_before_anything_is_trained() {
     refused(&base.replace("seeds = 2", "seeds = 0"), &["seeds = 0"]);
     refused(&base.replace("walks.txt", "none.txt"), &["none.txt"]);
     refused("method = 'sasrec'\ndataset = 'walks.txt'\n", &["nothing to sweep over"]);
-    refused(SWEEP, &["cell pop,dim=4", "`epochs`"]);
+    refused(SWEEP, &["cell pop,dim=4", "unknown configuration key `batch_size`"]);
 }
 
 #[test]

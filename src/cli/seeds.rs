@@ -186,7 +186,7 @@ mod tests {
         let json = two.json();
         assert_eq!(json["seeds"], json!([4, 5]));
         assert_eq!(json["test"]["hr@5"]["values"], json!([0.5, 1.0]));
-        assert_eq!(json["valid"]["mrr"]["mean"], json!(0.625));
+        assert_eq!(json["valid"]["hr@20"]["mean"], json!(0.75));
         let one = SeedResults { runs: vec![result(4, &[1, 30])] };
         assert!(one.text(None).contains(" 0.5000 ┆") && one.text(None).contains("One seed"), "{}", one.text(None));
         assert_eq!(one.json()["test"]["hr@5"]["interval"], Value::Null);
