@@ -114,6 +114,8 @@ fn help_of_every_command_has_examples() {
         vec![],
         vec!["run"],
         vec!["eval"],
+        vec!["compare"],
+        vec!["sweep"],
         vec!["recommend"],
         vec!["verify"],
         vec!["methods"],
@@ -141,7 +143,7 @@ fn bad_data_is_refused_with_its_place_and_a_remedy() {
     let place = Workplace::new();
     place.data_is_refused("", &["bad.txt:1:1: ", "no interactions"]);
     place.data_is_refused("1 2 3 4\n2 3 x7 5\n", &["bad.txt:2:5: ", "`x7` is not a number"]);
-    place.data_is_refused("1 2 3 4\n2 3 4\n7 3\n", &["fewer than 3 events", "`7`", "data prepare"]);
+    place.data_is_refused("1 2 3 4\n2 3 4\n7 3\n", &["fewer than 3 events", "`2`", "data prepare"]);
     place.data_is_refused("1 2 0 4\n", &["bad.txt:1:5: ", "item id 0 "]);
     place.data_is_refused("1 2 3 2147483649\n", &["bad.txt:1:7: ", "2147483649"]);
     let whole = gzipped("1 2 3 4\n2 3 4 5\n".repeat(100).as_bytes());

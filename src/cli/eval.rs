@@ -6,13 +6,14 @@ use super::results::{Results, published_row};
 use super::source::SourceArgs;
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
-use crate::train::Trained;
+use crate::train::{DataIdentity, Trained};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   gpurec eval --checkpoint runs/lma4rec-kuairec-seed1
-  gpurec eval --checkpoint runs/mine --dataset newer_sequences.txt --device cpu";
+  gpurec eval --checkpoint runs/mine --dataset newer_sequences.txt --device cpu
+  gpurec eval --checkpoint runs/mine --ranks runs/mine/ranks.safetensors";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -24,6 +25,10 @@ pub struct EvalArgs {
     /// Name or path of a data set with the items that the model was trained on; the run's own when not given
     #[arg(long, value_name = "NAME|PATH")]
     dataset: Option<String>,
+
+    /// Write the rank of each user's held-out items, for `gpurec compare` or Python's safetensors
+    #[arg(long, value_name = "FILE")]
+    ranks: Option<PathBuf>,
 
     #[command(flatten)]
     source: SourceArgs,
@@ -46,7 +51,9 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let mut ranker = trained.ranker(executor.as_mut())?;
     say(format!("method  {}\ndata    {}: {}", trained.identity.method, data.name, data.statistics()))?;
     say(format!("device  {}\n", executor.describe()))?;
-    let measured = Results::measure(&mut ranker, executor.as_mut(), &data)?;
+    let identity = DataIdentity::new(&trained.identity.data.dataset, &trained.identity.data.source, &data);
+    let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data, identity)?;
+    args.ranks.iter().try_for_each(|file| ranks.write(file))?;
     let published = published_row(&trained.identity.method, &trained.identity.config, &data.name);
     say(Results { published, ..measured }.text())
 }

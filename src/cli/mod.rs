@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Results go to stdout; progress, warnings and errors to stderr.
 
 pub mod bench;
+mod compare;
 pub mod console;
 mod data;
 mod devices;
@@ -14,7 +15,10 @@ mod recommend;
 mod report;
 mod results;
 mod run;
+mod seeds;
 mod source;
+mod sweep;
+mod training;
 mod verify;
 
 use crate::engine::Executor;
@@ -48,6 +52,10 @@ enum Command {
     Run(run::RunArgs),
     /// Evaluate a trained model again
     Eval(eval::EvalArgs),
+    /// Compare two trained models user by user: differences, intervals and tests
+    Compare(compare::CompareArgs),
+    /// Train every variant and grid point of a TOML file, and print one table
+    Sweep(sweep::SweepArgs),
     /// Recommend items for a history, with a trained model
     Recommend(recommend::RecommendArgs),
     /// Prove the kernels right on a device: every case of every op against f64
@@ -68,6 +76,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run(args) => run::run(&args).map(done),
         Command::Eval(args) => eval::eval(&args).map(done),
+        Command::Compare(args) => compare::compare(&args).map(done),
+        Command::Sweep(args) => sweep::sweep(&args).map(done),
         Command::Recommend(args) => recommend::recommend(&args).map(done),
         Command::Verify(args) => verify::verify(&args),
         Command::Devices => devices::devices().map(done),

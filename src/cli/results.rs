@@ -4,7 +4,7 @@ use crate::data::{HeldOut, Interactions, paper_name};
 use crate::engine::Executor;
 use crate::error::Result;
 use crate::eval::{Metrics, Published, comparison_markdown, comparison_table, published, tie_warning};
-use crate::train::{Ranker, Ranks, RunResult};
+use crate::train::{DataIdentity, Ranker, RunResult, UserRanks};
 use toml::Table;
 
 /// Figures of one model on one data set.
@@ -29,17 +29,24 @@ impl Results {
     }
 
     /// Ranks the held-out items of a data set with the loaded parameters.
-    pub fn measure(ranker: &mut Ranker, executor: &mut dyn Executor, data: &Interactions) -> Result<Results> {
+    pub fn measure(
+        ranker: &mut Ranker,
+        executor: &mut dyn Executor,
+        data: &Interactions,
+        identity: DataIdentity,
+    ) -> Result<(Results, UserRanks)> {
         let (valid, test): (Vec<HeldOut>, Vec<HeldOut>) = (data.valid().collect(), data.test().collect());
-        let valid: Ranks = ranker.rank(executor, &valid)?;
-        let test: Ranks = ranker.rank(executor, &test)?;
-        Ok(Results {
-            valid: Metrics::from_ranks(&valid.history_excluded),
-            test: Metrics::from_ranks(&test.history_excluded),
-            test_history_kept: Metrics::from_ranks(&test.history_kept),
+        let (valid, test) = (ranker.rank(executor, &valid)?, ranker.rank(executor, &test)?);
+        let tie_warning = tie_warning(test.tie_share);
+        let ranks = UserRanks::new(identity, data, valid, test);
+        let results = Results {
+            valid: Metrics::from_ranks(&ranks.valid),
+            test: Metrics::from_ranks(&ranks.test),
+            test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
             published: None,
-            tie_warning: tie_warning(test.tie_share),
-        })
+            tie_warning,
+        };
+        Ok((results, ranks))
     }
 
     fn rows(&self) -> Vec<(&'static str, Metrics)> {
@@ -54,21 +61,9 @@ impl Results {
         rows
     }
 
-    /// What must be known to read the table.
     fn caption(&self) -> String {
-        let mut text = String::from(
-            "Leave-one-out; every item of the catalogue is a candidate, but for those of the user's history where it is excluded.",
-        );
-        if let Some(row) = &self.published {
-            text += &format!("\nPublished: {}.", row.source);
-            if row.doubtful {
-                text += " Doubtful: no ranking can have these figures together.";
-            }
-        }
-        if let Some(warning) = &self.tie_warning {
-            text += &format!("\nwarning: {warning}");
-        }
-        text
+        let warning = self.tie_warning.iter().map(|warning| format!("\nwarning: {warning}"));
+        warning.fold(protocol(self.published.as_ref()), |text, warning| text + &warning)
     }
 
     /// For the terminal.
@@ -83,6 +78,20 @@ impl Results {
         let rows: Vec<(&str, &Metrics)> = rows.iter().map(|(label, metrics)| (*label, metrics)).collect();
         format!("{}\n{}\n", comparison_markdown(&rows), self.caption())
     }
+}
+
+/// What must be known to read a table of figures.
+pub fn protocol(published: Option<&Published>) -> String {
+    let mut text = String::from(
+        "Leave-one-out; every item of the catalogue is a candidate, but for those of the user's history where it is excluded.",
+    );
+    if let Some(row) = published {
+        text += &format!("\nPublished: {}.", row.source);
+        if row.doubtful {
+            text += " Doubtful: no ranking can have these figures together.";
+        }
+    }
+    text
 }
 
 /// The published figures that a method's configuration is to be held against.

@@ -16,6 +16,16 @@ use super::rank::UNREACHABLE;
 /// The cut-offs reported by default.
 pub const KS: [usize; 3] = [5, 10, 20];
 
+/// Keys of the figures that papers print, in the order of `gains` and `Metrics::figures`.
+pub const FIGURES: [&str; 6] = ["hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"];
+
+/// What one user adds to each of the figures before the mean is taken.
+pub fn gains(rank: u32) -> [f64; 6] {
+    let [a, b, c] = KS.map(|k| f64::from(u8::from(rank as usize <= k)));
+    let discount = (f64::from(rank) + 1.0).log2();
+    [a, b, c, a / discount, b / discount, c / discount]
+}
+
 /// Means over users. `hr` and `ndcg` hold `(k, value)`, k ascending. Serialised as one flat map in a fixed order:
 /// `hr@5, hr@10, hr@20, ndcg@5, ndcg@10, ndcg@20, mrr`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,6 +124,17 @@ mod tests {
         assert_eq!(metrics.ndcg_at(5), Some((1.0 + 1.0 / 2.0) / 5.0));
         assert_eq!(metrics.ndcg_at(20), Some((1.0 + 1.0 / 2.0 + 1.0 / 3.0) / 5.0));
         assert_eq!(metrics.mrr, (1.0 + 1.0 / 3.0 + 1.0 / 7.0 + 1.0 / 21.0) / 5.0);
+    }
+
+    #[test]
+    fn the_mean_gain_of_the_users_is_the_metric() {
+        let ranks = [1, 3, 5, 6, 7, 10, 11, 20, 21, UNREACHABLE];
+        let metrics = Metrics::from_ranks(&ranks);
+        for (place, key) in FIGURES.into_iter().enumerate() {
+            let mean = ranks.iter().map(|&rank| gains(rank)[place]).sum::<f64>() / ranks.len() as f64;
+            assert!((mean - metrics.get(key).unwrap()).abs() < 1e-15, "{key}");
+            assert_eq!(metrics.get(key), Some(metrics.figures()[place]));
+        }
     }
 
     #[test]

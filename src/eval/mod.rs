@@ -1,11 +1,15 @@
 //! Ranks -> metrics -> tables, and the published figures to hold them against.
 
+pub mod compare;
 pub mod metrics;
 pub mod published;
 pub mod rank;
+pub mod significance;
 pub mod table;
 
-pub use metrics::{KS, Metrics};
+pub use compare::{MetricComparison, compare};
+pub use metrics::{FIGURES, KS, Metrics, gains};
 pub use published::{Published, published};
 pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_share, tie_warning};
+pub use significance::{Bootstrap, Summary, Wilcoxon, paired_bootstrap, wilcoxon};
 pub use table::{comparison_markdown, comparison_table};

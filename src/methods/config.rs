@@ -6,6 +6,7 @@ use super::MethodInfo;
 use crate::error::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -64,7 +65,7 @@ pub fn resolve(
 
 /// A file of keys, or the `config.toml` of a run, whose table `method` has them.
 fn read_file(path: &Path) -> Result<Table> {
-    let mut table = parse_file(path)?;
+    let mut table: Table = parse_file(path)?;
     match table.remove("method") {
         Some(Value::Table(method)) if table.contains_key("run") => Ok(method),
         Some(other) => Ok(Table::from_iter(table.into_iter().chain([("method".to_string(), other)]))),
@@ -72,9 +73,10 @@ fn read_file(path: &Path) -> Result<Table> {
     }
 }
 
-fn parse_file(path: &Path) -> Result<Table> {
+/// A TOML file as a table or a typed value; mistakes are shown with their place.
+pub fn parse_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
-    text.parse().map_err(|e: toml::de::Error| {
+    toml::from_str(&text).map_err(|e: toml::de::Error| {
         let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];
         let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
         Error::Data {
@@ -104,6 +106,26 @@ fn assignment(text: &str) -> Result<Table> {
         table = Table::from_iter([(part.to_string(), Value::Table(table))]);
     }
     Ok(table)
+}
+
+/// The keys of a table with their values, inner tables as `table.key`.
+pub fn flattened(table: &Table) -> Vec<(String, Value)> {
+    let entries = table.iter().flat_map(|(key, value)| match value {
+        Value::Table(inner) => {
+            flattened(inner).into_iter().map(|(rest, value)| (format!("{key}.{rest}"), value)).collect()
+        }
+        value => vec![(key.clone(), value.clone())],
+    });
+    entries.collect()
+}
+
+/// Where two configurations differ: the key with both values, `absent` where there is none.
+pub fn differences(ours: &Table, theirs: &Table) -> Vec<(String, String, String)> {
+    let tables = [ours, theirs].map(|table| flattened(table).into_iter().collect::<BTreeMap<String, Value>>());
+    let keys: BTreeSet<&String> = tables.iter().flat_map(BTreeMap::keys).collect();
+    let shown = |table: &BTreeMap<String, Value>, key| table.get(key).map_or("absent".to_string(), Value::to_string);
+    let all = keys.into_iter().map(|key| (key.clone(), shown(&tables[0], key), shown(&tables[1], key)));
+    all.filter(|(_, ours, theirs)| ours != theirs).collect()
 }
 
 fn overlay(config: &mut Table, layer: Table, prefix: &str) -> Result<()> {
@@ -159,6 +181,18 @@ mod tests {
     fn a_wrong_key_is_refused_with_the_nearest_valid_one() {
         let error = resolve(find("sasrec").unwrap(), None, None, &["learning_rte=0.1".into()]).unwrap_err();
         assert!(error.help().unwrap().contains("did you mean `learning_rate`?"), "{error:?}");
+    }
+
+    #[test]
+    fn configurations_differ_in_named_keys_with_both_values() {
+        let table = |text: &str| text.parse::<Table>().unwrap();
+        let (ours, theirs) = (
+            table("dim = 64\nx = 1\n[augment]\ncrop = 0.2"),
+            table("dim = 128\nx = 1\n[augment]\ncrop = 0.2\nmask = 0.7"),
+        );
+        let named = |key: &str, ours: &str, theirs: &str| (key.to_string(), ours.to_string(), theirs.to_string());
+        assert_eq!(differences(&ours, &theirs), [named("augment.mask", "absent", "0.7"), named("dim", "64", "128")]);
+        assert!(differences(&ours, &ours).is_empty());
     }
 
     #[test]

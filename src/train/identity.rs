@@ -1,8 +1,11 @@
 //! Whose checkpoint it is: method, configuration and data. A checkpoint continues only what it was made by.
 
-use crate::data::{Interactions, ReadOptions};
+use crate::data::{HeldOut, Interactions, ReadOptions};
+use crate::files::hexadecimal;
+use crate::methods::config::differences;
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use sha2::{Digest, Sha256};
+use toml::Table;
 
 /// The layout of checkpoint files; a reader refuses any other.
 pub const FORMAT: u32 = 2;
@@ -20,7 +23,7 @@ pub struct Identity {
     pub data: DataIdentity,
 }
 
-/// Which interactions under which split.
+/// Which interactions under which split. Ranks are comparable, and training can go on, only where all of it is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// The name or path as the user gave it.
@@ -30,81 +33,76 @@ pub struct DataIdentity {
     pub split: String,
     pub users: usize,
     pub items: usize,
-    pub interactions: usize,
-    /// Of all users, items, events and parts, in hexadecimal digits.
-    pub fingerprint: String,
+    /// SHA-256, in hexadecimal, of the users' and items' names in their order, and of the three parts of the sequences.
+    pub user_names: String,
+    pub item_names: String,
+    pub training_events: String,
+    pub valid_targets: String,
+    pub test_targets: String,
 }
 
 impl DataIdentity {
     pub fn new(dataset: &str, source: &ReadOptions, data: &Interactions) -> Self {
+        let targets = |events: &mut dyn Iterator<Item = HeldOut<'_>>| {
+            digest(events.map(|event| [event.user.to_le_bytes(), event.target.to_le_bytes()].concat()))
+        };
         DataIdentity {
             dataset: dataset.into(),
             source: source.clone(),
             split: data.rule().to_string(),
             users: data.n_users(),
             items: data.n_items(),
-            interactions: data.n_events(),
-            fingerprint: fingerprint(data),
+            user_names: digest(data.users.iter().map(String::as_bytes)),
+            item_names: digest(data.items.iter().map(String::as_bytes)),
+            training_events: digest((0..data.n_users()).map(|u| bytemuck::cast_slice::<u32, u8>(data.train(u)))),
+            valid_targets: targets(&mut data.valid()),
+            test_targets: targets(&mut data.test()),
         }
     }
+
+    /// The first thing in which the other differs, in words; `None` where they are the same.
+    pub fn difference(&self, other: &DataIdentity) -> Option<String> {
+        let sizes = [("users", self.users, other.users), ("items", self.items, other.items)];
+        let size = sizes.into_iter().find(|(_, ours, theirs)| ours != theirs);
+        let size = size.map(|(what, ours, theirs)| format!("the number of {what}, {ours} and {theirs}"));
+        let split = (self.split != other.split).then(|| format!("the split, {} and {}", self.split, other.split));
+        let contents = [
+            ("the users, or their order", &self.user_names, &other.user_names),
+            ("the items", &self.item_names, &other.item_names),
+            ("the training events", &self.training_events, &other.training_events),
+            ("the validation targets", &self.valid_targets, &other.valid_targets),
+            ("the test targets", &self.test_targets, &other.test_targets),
+        ];
+        let content = contents.into_iter().find(|(_, ours, theirs)| ours != theirs);
+        split.or(size).or(content.map(|(what, _, _)| what.into()))
+    }
+}
+
+/// Each part goes in with its length, so that parts cannot run into one another.
+fn digest<P: AsRef<[u8]>>(parts: impl Iterator<Item = P>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.as_ref().len() as u64).to_le_bytes());
+        hash.update(part.as_ref());
+    }
+    hexadecimal(&hash.finalize())
 }
 
 impl Identity {
     /// What differs from `other`, in words; `None` where `other` may continue this one. More epochs, more patience and
     /// another path to the same data are welcome.
     pub fn difference(&self, other: &Identity) -> Option<String> {
-        let mut fields = vec![("method".to_string(), self.method.clone(), other.method.clone())];
-        fields.push(("seed".into(), self.seed.to_string(), other.seed.to_string()));
-        let (a, b) = (&self.data, &other.data);
-        fields.push(("split".into(), a.split.clone(), b.split.clone()));
-        for (name, a, b) in
-            [("users", a.users, b.users), ("items", a.items, b.items), ("interactions", a.interactions, b.interactions)]
-        {
-            fields.push((name.into(), a.to_string(), b.to_string()));
+        if self.method != other.method {
+            return Some(format!("the method, {} and {}", self.method, other.method));
         }
-        fields.push(("content of the data".into(), a.fingerprint.clone(), b.fingerprint.clone()));
-        fields.extend(differing_keys(&self.config, &other.config));
-        let differing =
-            fields.into_iter().filter(|(_, a, b)| a != b).map(|(name, a, b)| format!("{name} is {a}, not {b}"));
-        let differing: Vec<String> = differing.take(3).collect();
-        (!differing.is_empty()).then(|| differing.join("; "))
+        let seed = (self.seed != other.seed).then(|| format!("the seed, {} and {}", self.seed, other.seed));
+        const FREE: [&str; 2] = ["epochs", "patience"];
+        let keys =
+            differences(&self.config, &other.config).into_iter().filter(|(key, ..)| !FREE.contains(&key.as_str()));
+        let keys = keys.map(|(key, ours, theirs)| format!("{key}, {ours} and {theirs}"));
+        let all: Vec<String> = self.data.difference(&other.data).into_iter().chain(seed).chain(keys).take(3).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
-}
-
-/// Keys with other values, `table.key` for those of inner tables.
-fn differing_keys(a: &Table, b: &Table) -> Vec<(String, String, String)> {
-    const FREE: [&str; 2] = ["epochs", "patience"];
-    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let mut out = Vec::new();
-    for key in keys.into_iter().filter(|key| !FREE.contains(&key.as_str())) {
-        match (a.get(key), b.get(key)) {
-            (Some(Value::Table(a)), Some(Value::Table(b))) => {
-                out.extend(differing_keys(a, b).into_iter().map(|(inner, a, b)| (format!("{key}.{inner}"), a, b)));
-            }
-            (a, b) if a == b => {}
-            (a, b) => {
-                let shown = |value: Option<&Value>| value.map_or("absent".to_string(), Value::to_string);
-                out.push((key.clone(), shown(a), shown(b)));
-            }
-        }
-    }
-    out
-}
-
-/// A hash of everything that a model could learn from.
-fn fingerprint(data: &Interactions) -> String {
-    use sha2::{Digest, Sha256};
-    let mut hash = Sha256::new();
-    for name in data.users.iter().chain(&data.items) {
-        hash.update(name.as_bytes());
-        hash.update([0]);
-    }
-    for u in 0..data.n_users() {
-        let lengths = [data.train(u).len(), data.before_test(u).len(), data.sequence(u).len()];
-        lengths.iter().for_each(|n| hash.update((*n as u32).to_le_bytes()));
-        hash.update(bytemuck::cast_slice::<u32, u8>(data.sequence(u)));
-    }
-    crate::files::hexadecimal(&hash.finalize()[..16])
 }
 
 #[cfg(test)]
@@ -130,13 +128,36 @@ mod tests {
         let one = identity(&sequences, "dim = 64\nepochs = 3\n[augment]\ncrop = 0.2");
         assert_eq!(one.difference(&identity(&sequences, "dim = 64\nepochs = 9\n[augment]\ncrop = 0.2")), None);
         let other = identity(&sequences, "dim = 32\nepochs = 3\n[augment]\ncrop = 0.3");
-        assert_eq!(one.difference(&other).unwrap(), "augment.crop is 0.2, not 0.3; dim is 64, not 32");
-        let swapped = identity(&[vec![2, 1, 3], vec![2, 3, 4]], "dim = 64\nepochs = 3\n[augment]\ncrop = 0.2");
-        assert!(one.difference(&swapped).unwrap().starts_with("content of the data is "));
-        let longer = identity(&[vec![1, 2, 3, 4], vec![2, 3, 4]], "dim = 64\nepochs = 3\n[augment]\ncrop = 0.2");
-        assert!(one.difference(&longer).unwrap().starts_with("interactions is 6, not 7"));
+        assert_eq!(one.difference(&other).unwrap(), "augment.crop, 0.2 and 0.3; dim, 64 and 32");
         let elsewhere =
             Identity { data: DataIdentity { dataset: "x/toy.txt".into(), ..one.data.clone() }, ..one.clone() };
         assert_eq!(one.difference(&elsewhere), None);
+        let other = Identity { method: "pop".into(), ..one.clone() };
+        assert_eq!(one.difference(&other).unwrap(), "the method, sasrec and pop");
+    }
+
+    #[test]
+    fn other_data_differ_in_something_that_has_a_name() {
+        let toy = || vec![vec![1, 2, 3, 4], vec![2, 3, 1, 5], vec![4, 2, 5, 3, 1]];
+        let of = |data: &Interactions| DataIdentity::new("toy", &ReadOptions::default(), data);
+        let ours = of(&Interactions::from_sequences("toy", &toy()));
+        assert_eq!(ours.difference(&ours), None);
+        let with = |change: &dyn Fn(&mut Vec<Vec<u32>>)| {
+            let mut sequences = toy();
+            change(&mut sequences);
+            ours.difference(&of(&Interactions::from_sequences("toy", &sequences))).unwrap()
+        };
+        assert_eq!(with(&|s| s.truncate(2)), "the number of users, 3 and 2");
+        assert_eq!(with(&|s| s[0].push(6)), "the number of items, 5 and 6");
+        assert_eq!(with(&|s| s.iter_mut().flatten().for_each(|item| *item += 1)), "the items");
+        assert_eq!(with(&|s| s[2].swap(0, 1)), "the training events");
+        assert_eq!(with(&|s| s[0].swap(2, 3)), "the validation targets");
+        assert_eq!(with(&|s| s[2][4] = 2), "the test targets");
+        let mut renamed = Interactions::from_sequences("toy", &toy());
+        renamed.users.swap(0, 1);
+        assert_eq!(ours.difference(&of(&renamed)).unwrap(), "the users, or their order");
+        let split =
+            Interactions::from_sequences("toy", &toy()).with_split("ratio:0.8,0.1,0.1".parse().unwrap()).unwrap();
+        assert_eq!(ours.difference(&of(&split)).unwrap(), "the split, leave-one-out and ratio:0.8,0.1,0.1");
     }
 }

@@ -3,9 +3,12 @@
 pub mod checkpoint;
 pub mod identity;
 pub mod ranker;
+pub mod ranks;
 pub mod run;
 pub mod trainer;
 
+pub use identity::{DataIdentity, Identity};
 pub use ranker::{Ranker, Ranks};
+pub use ranks::UserRanks;
 pub use run::{Run, RunOptions, RunResult, Trained};
 pub use trainer::{EpochReport, Observer, OpTime, Trainer};

@@ -1,11 +1,12 @@
 //! A run: one method on one data set with one seed, from configuration to `result.json`.
 //!
-//! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `result.json`,
-//! `report.md`. Every file is written whole or not at all.
+//! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `ranks.safetensors`,
+//! `result.json`, `report.md`. A run is finished when `result.json` is there. Every file is written whole or not at all.
 
 use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};
 use super::ranker::Ranker;
+use super::ranks::UserRanks;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
@@ -119,6 +120,7 @@ impl Run {
         if let Some(warning) = crate::eval::tie_warning(test.tie_share) {
             log.observer.warning(&warning);
         }
+        let ranks = UserRanks::new(self.identity().data, &self.data, valid, test);
         let result = RunResult {
             method: self.options.method.clone(),
             dataset: self.data.name.clone(),
@@ -127,10 +129,11 @@ impl Run {
             epochs: trainer.progress().epoch,
             best_epoch: trainer.progress().best_epoch,
             seconds: started.elapsed().as_secs_f64(),
-            valid: Metrics::from_ranks(&valid.history_excluded),
-            test: Metrics::from_ranks(&test.history_excluded),
-            test_history_kept: Metrics::from_ranks(&test.history_kept),
+            valid: Metrics::from_ranks(&ranks.valid),
+            test: Metrics::from_ranks(&ranks.test),
+            test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
         };
+        ranks.write(&UserRanks::path(&self.options.out))?;
         let text = serde_json::to_string_pretty(&result).expect("numbers and strings serialise") + "\n";
         write_atomically(&self.path("result.json"), text.as_bytes())?;
         Ok(result)
@@ -145,12 +148,31 @@ impl Run {
         ]);
         run.extend(Table::try_from(&self.options.source).expect("options of names and numbers serialise"));
         let tables = [("run", run), ("method", self.options.config.clone())];
-        let tables = tables.map(|(name, table)| (name.to_string(), Value::Table(table)));
-        format!(
-            "# Written by gpurec {}\n{}",
-            env!("CARGO_PKG_VERSION"),
-            toml::to_string(&Table::from_iter(tables)).expect("tables serialise")
-        )
+        let tables: Table = tables.into_iter().map(|(name, table)| (name.to_string(), Value::Table(table))).collect();
+        let text = toml::to_string(&tables).expect("tables serialise");
+        format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// The result, if the folder holds this very run and it is finished; `None` if it is still to be trained, from the
+    /// beginning or on. Refused: a folder that holds another run.
+    pub fn finished(&self) -> Result<Option<RunResult>> {
+        let best = checkpoint::best(&self.checkpoints());
+        if !best.exists() {
+            return Ok(None);
+        }
+        let before = Checkpoint::read(&best)?.header.identity;
+        if let Some(difference) = before.difference(&self.identity()) {
+            let problem = format!("{} holds another run; they differ in {difference}", self.options.out.display());
+            let help = format!("give the options of {}, or choose another --out", self.path("config.toml").display());
+            return Err(Error::usage(problem, help));
+        }
+        let path = self.path("result.json");
+        if before.config != self.options.config || !path.exists() || !UserRanks::path(&self.options.out).exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
+        serde_json::from_str(&text).map(Some).map_err(problem)
     }
 
     fn identity(&self) -> Identity {

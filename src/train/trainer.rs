@@ -135,7 +135,7 @@ impl<'a> Trainer<'a> {
         }
         let latest = Checkpoint::read(&path)?;
         if let Some(difference) = latest.header.identity.difference(&header.identity) {
-            let problem = format!("{} is of another run: {difference}", path.display());
+            let problem = format!("{} is of another run; they differ in {difference}", path.display());
             return Err(Error::usage(problem, "resume with the options the run began with, or choose another --out"));
         }
         let state = latest.state(&self.layout)?;

@@ -1,0 +1,246 @@
+//! `gpurec compare`: two runs, user by user. Differences with their uncertainty, in a table and in words.
+
+use super::console::{grouped, say, table};
+use super::seeds::{folders, with_deviation};
+use crate::error::{Error, Result};
+use crate::eval::{self, MetricComparison};
+use crate::train::{DataIdentity, UserRanks};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  gpurec compare runs/lma4rec-kuairec-seed1 runs/sasrec-kuairec-seed1
+  gpurec compare runs/lma4rec-kuairec-seeds1-5 runs/sasrec-kuairec-seeds1-5
+  gpurec compare runs/ablation/full runs/ablation/without_ssl --json
+
+Both runs must have been evaluated on the same users, items and held-out targets.";
+
+/// The metric that the verdict is about.
+const PRIMARY: &str = "ndcg@10";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CompareArgs {
+    /// The folder of a run, or of several seeds (`gpurec run --seeds`, a cell of `gpurec sweep`)
+    #[arg(value_name = "RUN_A")]
+    a: PathBuf,
+
+    /// What it is compared with
+    #[arg(value_name = "RUN_B")]
+    b: PathBuf,
+
+    /// Compare ranks among all items, those of the user's history included
+    #[arg(long)]
+    history_kept: bool,
+
+    /// Print the comparison as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn compare(args: &CompareArgs) -> Result<()> {
+    let (a, b) = (Side::read(&args.a)?, Side::read(&args.b)?);
+    a.refuse_other_data(&b)?;
+    let metrics = eval::compare(&a.seeds[0].test_users, &a.ranks(args.history_kept), &b.ranks(args.history_kept));
+    if args.json {
+        let candidates = if args.history_kept { "history kept" } else { "history excluded" };
+        let json = json!({
+            "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data().dataset, "users": a.data().users,
+            "candidates": candidates, "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": PRIMARY,
+            "resamples": eval::significance::RESAMPLES, "metrics": metrics,
+        });
+        return say(serde_json::to_string_pretty(&json).expect("numbers and strings serialise"));
+    }
+    let DataIdentity { dataset, users, .. } = a.data();
+    let kept = if args.history_kept { "kept" } else { "excluded" };
+    say(format!(
+        "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, history {kept}\n",
+        grouped(*users),
+        a = a.title(),
+        b = b.title()
+    ))?;
+    say(comparison_table(&metrics))?;
+    let primary = metrics.iter().find(|metric| metric.metric == PRIMARY).expect("it is one of the figures");
+    say(format!("\n{}\n\n{}", verdict(primary), coverage(a.seeds.len(), b.seeds.len())))
+}
+
+/// One of the two: the ranks of each seed.
+struct Side {
+    folder: PathBuf,
+    seeds: Vec<UserRanks>,
+}
+
+impl Side {
+    /// From the folder of a run, or of folders `seedN`.
+    fn read(folder: &Path) -> Result<Side> {
+        let runs = match folders(folder) {
+            several if !several.is_empty() => several.into_iter().map(|(_, folder)| folder).collect(),
+            _ => vec![folder.to_owned()],
+        };
+        let seeds: Vec<UserRanks> = runs.iter().map(|run| read_ranks(run)).collect::<Result<_>>()?;
+        let side = Side { folder: folder.into(), seeds };
+        for (run, ranks) in runs.iter().zip(&side.seeds) {
+            refuse_difference((&runs[0], side.data()), (run, &ranks.data))?;
+        }
+        Ok(side)
+    }
+
+    fn data(&self) -> &DataIdentity {
+        &self.seeds[0].data
+    }
+
+    fn refuse_other_data(&self, other: &Side) -> Result<()> {
+        refuse_difference((&self.folder, self.data()), (&other.folder, other.data()))
+    }
+
+    fn ranks(&self, history_kept: bool) -> Vec<&[u32]> {
+        self.seeds.iter().map(|seed| if history_kept { &seed.test_history_kept[..] } else { &seed.test }).collect()
+    }
+
+    fn title(&self) -> String {
+        let seeds = if self.seeds.len() > 1 { format!(", mean of {} seeds", self.seeds.len()) } else { String::new() };
+        format!("{}{seeds}", self.folder.display())
+    }
+}
+
+fn read_ranks(run: &Path) -> Result<UserRanks> {
+    let path = UserRanks::path(run);
+    if path.exists() {
+        return UserRanks::read(&path);
+    }
+    let has = |file: &str| run.join(file).exists();
+    let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
+        (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
+        (true, false) => ("is not the folder of a finished run: it holds no ranks", "finish it with --resume".into()),
+        (true, true) => (
+            "holds a model, but no ranks of users",
+            format!("`gpurec eval --checkpoint {} --ranks {}` makes them", run.display(), path.display()),
+        ),
+    };
+    Err(Error::usage(format!("{} {problem}", run.display()), help))
+}
+
+fn refuse_difference((a, ours): (&Path, &DataIdentity), (b, theirs): (&Path, &DataIdentity)) -> Result<()> {
+    let Some(difference) = ours.difference(theirs) else { return Ok(()) };
+    let problem = format!(
+        "{} (on {}) and {} (on {}) cannot be compared user by user: they differ in {difference}",
+        a.display(),
+        ours.dataset,
+        b.display(),
+        theirs.dataset
+    );
+    Err(Error::usage(problem, "compare runs on the same file with the same split"))
+}
+
+fn comparison_table(metrics: &[MetricComparison]) -> comfy_table::Table {
+    let header =
+        ["metric", "A", "B", "A - B", "relative", "95 % interval", "p boot.", "p Wilcoxon", "better / worse / equal"];
+    let rows = metrics.iter().map(|m| {
+        [
+            m.metric.to_uppercase(),
+            with_deviation(&m.a),
+            with_deviation(&m.b),
+            format!("{:+.4}", m.difference),
+            m.relative.map_or("-".into(), percent),
+            interval(m.bootstrap.interval),
+            probability(m.bootstrap.p),
+            probability(m.wilcoxon.p),
+            format!("{} / {} / {}", grouped(m.better), grouped(m.worse), grouped(m.equal)),
+        ]
+    });
+    table(&header, rows, 1)
+}
+
+/// What the primary metric says.
+fn verdict(m: &MetricComparison) -> String {
+    let metric = m.metric.to_uppercase();
+    let relative = m.relative.map_or(String::new(), |relative| format!(", {}", percent(relative)));
+    let figures = format!(
+        "{metric} {:.4} of A against {:.4} of B, difference {:+.4}{relative} (95 % interval {}; bootstrap p {})",
+        m.a.mean,
+        m.b.mean,
+        m.difference,
+        interval(m.bootstrap.interval),
+        probability(m.bootstrap.p),
+    );
+    let verdict = match (m.tells_apart(), m.difference > 0.0) {
+        (true, true) => format!("A is better than B: {figures}."),
+        (true, false) => format!("B is better than A: {figures}."),
+        (false, _) => format!("The data do not tell A and B apart: {figures}."),
+    };
+    let users = format!(
+        "A serves {} users better, {} worse and {} equally well (Wilcoxon p {}, rank-biserial effect {:+.3}).",
+        grouped(m.better),
+        grouped(m.worse),
+        grouped(m.equal),
+        probability(m.wilcoxon.p),
+        m.wilcoxon.effect
+    );
+    let sign = |found: bool, of: f64| if found { of.signum() } else { 0.0 };
+    let agree = sign(m.tells_apart(), m.difference) == sign(m.wilcoxon.p < 0.05, m.wilcoxon.effect);
+    let disagree = if agree { "" } else { " The two tests do not agree; take neither for proof." };
+    format!("{verdict} {users}{disagree}")
+}
+
+/// What these figures speak of, and what not.
+fn coverage(a: usize, b: usize) -> String {
+    let seeds = match (a, b) {
+        (1, 1) => {
+            "Each run is one training: how much another seed would change is not covered; `gpurec run --seeds 5` shows it."
+        }
+        _ => {
+            "Each user's value is the mean over the seeds of a run; ± is the standard deviation over seeds, and the interval \
+             does not cover it: it holds for these trained models."
+        }
+    };
+    format!(
+        "Sampled units are the users: interval and p say how the difference would vary with other users of the same kind.\n\
+         {seeds}\n\
+         The verdict is about {}; the other metrics are not corrected for being several.",
+        PRIMARY.to_uppercase()
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:+.1} %", 100.0 * share)
+}
+
+fn interval([low, high]: [f64; 2]) -> String {
+    format!("{low:+.4} to {high:+.4}")
+}
+
+fn probability(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ndcg10(a: &[u32], b: &[u32]) -> MetricComparison {
+        let users: Vec<u32> = (0..a.len() as u32).collect();
+        eval::compare(&users, &[a], &[b])[4].clone()
+    }
+
+    #[test]
+    fn the_verdict_names_the_better_run_or_says_that_there_is_none() {
+        let (good, bad): (Vec<u32>, Vec<u32>) = (0..300u32).map(|u| (1 + u % 4, 1 + u % 30)).unzip();
+        assert!(verdict(&ndcg10(&good, &bad)).starts_with("A is better than B: NDCG@10 0.6"));
+        assert!(verdict(&ndcg10(&bad, &good)).starts_with("B is better than A: NDCG@10 0.1"));
+        let same = verdict(&ndcg10(&good, &good));
+        assert!(same.starts_with("The data do not tell A and B apart") && same.contains("300 equally well"), "{same}");
+    }
+
+    #[test]
+    fn tests_that_disagree_are_not_hidden() {
+        // Many users gain a little and a few lose all: the mean does not move, the ranks of the differences do.
+        let (a, b): (Vec<u32>, Vec<u32>) = (0..100).map(|u| if u % 20 == 0 { (50, 1) } else { (6, 8) }).unzip();
+        assert!(verdict(&ndcg10(&a, &b)).contains("do not agree"), "{}", verdict(&ndcg10(&a, &b)));
+        // With more of these the mean speaks for B, the ranks still for A.
+        let (a, b): (Vec<u32>, Vec<u32>) = (0..600).map(|u| if u % 10 == 0 { (50, 1) } else { (6, 8) }).unzip();
+        let opposed = verdict(&ndcg10(&a, &b));
+        assert!(opposed.starts_with("B is better") && opposed.contains("do not agree"), "{opposed}");
+        assert!(!verdict(&ndcg10(&a, &a)).contains("do not agree"));
+    }
+}

@@ -1,0 +1,194 @@
+//! One configuration with several seeds: a run for each in `FOLDER/seedN`, and `seeds.json` with their mean and spread.
+
+use super::console::{say, table};
+use super::results::{protocol, published_row};
+use super::run::RunArgs;
+use super::training;
+use crate::data::Interactions;
+use crate::error::Result;
+use crate::eval::metrics::FIGURES;
+use crate::eval::{Metrics, Published, Summary};
+use crate::files::write_atomically;
+use crate::train::{Run, RunResult};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// `gpurec run --seeds`.
+pub fn run(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -> Result<()> {
+    let runs = SeedRuns::set_up(args, count, data, folder)?;
+    let results = runs.train("")?;
+    let published = published_row(&args.method, &runs.first().options.config, &runs.first().data.name);
+    say(format!("{}everything is in {}", if args.quiet { "" } else { "\n" }, folder.display()))?;
+    say(results.text(published.as_ref()))
+}
+
+/// The folders `seedN` in a folder, by N.
+pub fn folders(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let seed = |path: PathBuf| Some((path.file_name()?.to_str()?.strip_prefix("seed")?.parse().ok()?, path));
+    let mut folders: Vec<(u64, PathBuf)> = entries.filter_map(|entry| seed(entry.path())).collect();
+    folders.sort();
+    folders
+}
+
+/// The runs of one configuration, one per seed.
+pub struct SeedRuns {
+    folder: PathBuf,
+    /// With the result of those that are finished.
+    runs: Vec<(RunArgs, Run, Option<RunResult>)>,
+}
+
+impl SeedRuns {
+    /// Looks at what `folder` holds of the runs. One of another configuration is refused before anything is trained.
+    pub fn set_up(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -> Result<SeedRuns> {
+        let set_up = |seed| {
+            let out = folder.join(format!("seed{seed}"));
+            let args = RunArgs { seed, resume: out.join("config.toml").exists(), ..args.clone() };
+            let run = training::set_up(&args, data.clone(), out)?;
+            let finished = run.finished()?;
+            Ok((args, run, finished))
+        };
+        let runs = (args.seed..args.seed + count).map(set_up).collect::<Result<_>>()?;
+        Ok(SeedRuns { folder: folder.into(), runs })
+    }
+
+    pub fn first(&self) -> &Run {
+        &self.runs[0].1
+    }
+
+    pub fn count(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub fn finished(&self) -> usize {
+        self.runs.iter().filter(|(_, _, finished)| finished.is_some()).count()
+    }
+
+    /// Trains what is not finished, seed after seed, and writes `seeds.json`. `place` goes before each line of progress.
+    pub fn train(&self, place: &str) -> Result<SeedResults> {
+        let mut results = Vec::new();
+        for (number, (args, run, finished)) in self.runs.iter().enumerate() {
+            let state = if finished.is_some() { ": finished before" } else { "" };
+            if !args.quiet {
+                say(format!("\n{place}seed {} ({} of {}){state}", args.seed, number + 1, self.runs.len()))?;
+            }
+            results.push(match finished {
+                Some(result) => {
+                    training::complete_report(args, run, result)?;
+                    result.clone()
+                }
+                // A new executor for each: its plans and memory belong to one run.
+                None => training::train_and_report(args, run, args.device.open()?.as_mut())?.0,
+            });
+        }
+        let results = SeedResults { runs: results };
+        let text = serde_json::to_string_pretty(&results.json()).expect("numbers and strings serialise") + "\n";
+        write_atomically(&self.folder.join("seeds.json"), text.as_bytes())?;
+        Ok(results)
+    }
+}
+
+/// Results of one configuration, one per seed.
+pub struct SeedResults {
+    pub runs: Vec<RunResult>,
+}
+
+/// Keys of `result.json`, their titles, and the metrics behind them.
+type Split = (&'static str, &'static str, fn(&RunResult) -> &Metrics);
+const SPLITS: [Split; 3] = [
+    ("valid", "valid", |run| &run.valid),
+    ("test", "test (history excluded)", |run| &run.test),
+    ("test_history_kept", "test (history kept)", |run| &run.test_history_kept),
+];
+
+impl SeedResults {
+    fn summary(&self, metrics: fn(&RunResult) -> &Metrics, key: &str) -> Summary {
+        Summary::of(self.runs.iter().map(|run| metrics(run).get(key).unwrap_or(f64::NAN)).collect())
+    }
+
+    /// Test metrics with the history excluded, in the order of `FIGURES`.
+    pub fn test(&self) -> [Summary; 6] {
+        FIGURES.map(|key| self.summary(|run| &run.test, key))
+    }
+
+    /// `seeds.json`.
+    fn json(&self) -> Value {
+        let run = &self.runs[0];
+        let seeds: Vec<u64> = self.runs.iter().map(|run| run.seed).collect();
+        let mut json = Map::from_iter([
+            ("method".into(), json!(run.method)),
+            ("dataset".into(), json!(run.dataset)),
+            ("seeds".into(), json!(seeds)),
+        ]);
+        for (name, _, metrics) in SPLITS {
+            let keys = metrics(run).entries().into_iter().map(|(key, _)| key);
+            let summaries = keys.map(|key| (key.clone(), json!(self.summary(metrics, &key))));
+            json.insert(name.into(), summaries.collect());
+        }
+        json.into()
+    }
+
+    /// `mean ± sd [low, high]` of each metric, with the published row beside it.
+    pub fn text(&self, published: Option<&Published>) -> String {
+        let titles = SPLITS.map(|(_, title, _)| title);
+        let header = ["metric"].into_iter().chain(titles).chain(published.map(|_| "published (history excluded)"));
+        let rows = FIGURES.iter().enumerate().map(|(place, key)| {
+            let ours = SPLITS.map(|(_, _, metrics)| cell(&self.summary(metrics, key)));
+            let theirs = published.map(|row| format!("{:.4}", row.figures[place]));
+            [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
+        });
+        let spread = match self.runs.len() {
+            1 => "One seed: its spread is not known.".into(),
+            n => format!("mean ± standard deviation over {n} seeds [Student's 95 % interval of the mean over seeds]"),
+        };
+        format!("{}\n{spread}\n{}", table(&header.collect::<Vec<_>>(), rows, 1), protocol(published))
+    }
+}
+
+/// `0.0624 ± 0.0004 [0.0619, 0.0629]`, without what one seed does not tell.
+fn cell(summary: &Summary) -> String {
+    let interval = summary.interval.map(|[low, high]| format!(" [{low:.4}, {high:.4}]"));
+    format!("{}{}", with_deviation(summary), interval.unwrap_or_default())
+}
+
+/// `0.0624 ± 0.0004`.
+pub fn with_deviation(summary: &Summary) -> String {
+    let sd = summary.sd.map(|sd| format!(" ± {sd:.4}"));
+    format!("{:.4}{}", summary.mean, sd.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(seed: u64, ranks: &[u32]) -> RunResult {
+        let metrics = Metrics::from_ranks(ranks);
+        RunResult {
+            method: "sasrec".into(),
+            dataset: "toy".into(),
+            seed,
+            device: "cpu".into(),
+            epochs: 1,
+            best_epoch: 1,
+            seconds: 1.0,
+            valid: metrics.clone(),
+            test: metrics.clone(),
+            test_history_kept: metrics,
+        }
+    }
+
+    #[test]
+    fn two_seeds_are_told_with_their_spread_and_one_without() {
+        let two = SeedResults { runs: vec![result(4, &[1, 30]), result(5, &[1, 2])] };
+        // Means .5 and 1: mean .75, sd .5 / sqrt(2), interval .75 +- 12.706 x .25.
+        assert!(two.text(None).contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"), "{}", two.text(None));
+        let json = two.json();
+        assert_eq!(json["seeds"], json!([4, 5]));
+        assert_eq!(json["test"]["hr@5"]["values"], json!([0.5, 1.0]));
+        assert_eq!(json["valid"]["hr@20"]["mean"], json!(0.75));
+        let one = SeedResults { runs: vec![result(4, &[1, 30])] };
+        assert!(one.text(None).contains(" 0.5000 ┆") && one.text(None).contains("One seed"), "{}", one.text(None));
+        assert_eq!(one.json()["test"]["hr@5"]["interval"], Value::Null);
+    }
+}

@@ -1,0 +1,191 @@
+//! The file of a sweep, and the cells it stands for.
+//!
+//! ```toml
+//! method = "lma4rec"
+//! dataset = "kuairec"
+//! seeds = 3                        # optional: seeds 1 to 3; one if left out
+//!
+//! [set]                            # optional: keys that all cells share
+//! mode = "paper"
+//!
+//! [grid]                           # every combination of these values ...
+//! dim = [32, 64]
+//!
+//! [[variant]]                      # ... for every variant, if there are any
+//! name = "without_ssl"
+//! set = { ssl = false }            # optional, and so is `method`
+//! ```
+
+use crate::error::{Error, Result};
+use crate::methods::config::{flattened, parse_file};
+use serde::Deserialize;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// More cells than this are a slip of the pen.
+const MOST_CELLS: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepFile {
+    method: String,
+    pub dataset: String,
+    #[serde(default = "one")]
+    pub seeds: u16,
+    #[serde(default)]
+    set: Table,
+    #[serde(default)]
+    grid: Table,
+    #[serde(default)]
+    variant: Vec<Variant>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    name: String,
+    method: Option<String>,
+    #[serde(default)]
+    set: Table,
+}
+
+/// One configuration to train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Of its folder, too.
+    pub name: String,
+    pub method: String,
+    /// Keys that all cells share.
+    pub common: Vec<(String, Value)>,
+    /// Keys of the grid and of the variant; these win.
+    pub own: Vec<(String, Value)>,
+}
+
+impl Cell {
+    /// As `--set` takes them.
+    pub fn assignments(&self) -> Vec<String> {
+        self.common.iter().chain(&self.own).map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    /// `dim=64,loss=ce`.
+    pub fn settings(&self) -> String {
+        self.own.iter().map(assignment).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl SweepFile {
+    pub fn read(path: &Path) -> Result<SweepFile> {
+        let file: SweepFile = parse_file(path)?;
+        let refuse = |problem: &str, help: &str| Err(Error::usage(format!("{}: {problem}", path.display()), help));
+        if file.grid.is_empty() && file.variant.is_empty() {
+            return refuse("nothing to sweep over", "add a table [grid] or tables [[variant]]");
+        }
+        if !(1..=1000).contains(&file.seeds) {
+            return refuse(&format!("seeds = {}", file.seeds), "seeds is a number from 1 to 1000");
+        }
+        Ok(file)
+    }
+
+    /// Variants in their order, and for each the points of the grid, the last key running fastest.
+    pub fn cells(&self) -> Result<Vec<Cell>> {
+        let grid = grid_points(&self.grid)?;
+        let whole = [Variant::default()];
+        let variants = if self.variant.is_empty() { &whole[..] } else { &self.variant };
+        let mut cells: Vec<Cell> = Vec::new();
+        for (variant, point) in variants.iter().flat_map(|variant| grid.iter().map(move |point| (variant, point))) {
+            let parts = [variant.name.clone()].into_iter().chain(point.iter().map(assignment));
+            let name = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",");
+            refuse_bad_name(&name)?;
+            if cells.iter().any(|cell| cell.name.eq_ignore_ascii_case(&name)) {
+                let problem = format!("two cells are called `{name}`");
+                return Err(Error::usage(problem, "give each variant a name and each grid value once"));
+            }
+            cells.push(Cell {
+                name,
+                method: variant.method.as_ref().unwrap_or(&self.method).clone(),
+                common: flattened(&self.set),
+                own: point.iter().cloned().chain(flattened(&variant.set)).collect(),
+            });
+        }
+        Ok(cells)
+    }
+}
+
+/// The cartesian product of the grid's lists; one empty point for an empty grid.
+fn grid_points(grid: &Table) -> Result<Vec<Vec<(String, Value)>>> {
+    let mut points = vec![Vec::new()];
+    for (key, values) in flattened(grid) {
+        let values = values.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
+            let problem = format!("`{key}` of [grid] is not a list of values");
+            Error::usage(problem, format!("write {key} = [first, second]; a key with one value belongs into [set]"))
+        })?;
+        if points.len() * values.len() > MOST_CELLS {
+            return Err(Error::usage(format!("[grid] has more than {MOST_CELLS} points"), "leave some values out"));
+        }
+        let with =
+            |point: &Vec<(String, Value)>, value: &Value| [point.as_slice(), &[(key.clone(), value.clone())]].concat();
+        points = points.iter().flat_map(|point| values.iter().map(|value| with(point, value))).collect();
+    }
+    Ok(points)
+}
+
+fn assignment((key, value): &(String, Value)) -> String {
+    format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), String::from))
+}
+
+/// A name is that of a folder, on any system.
+fn refuse_bad_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_+=,.".contains(c);
+    if !name.is_empty() && name.len() <= 200 && name.chars().all(plain) && !name.starts_with('.') {
+        return Ok(());
+    }
+    let problem = format!("`{name}` cannot be the name of a cell, which is that of a folder");
+    Err(Error::usage(problem, "use letters, digits and - _ + = . only, 200 at most, such as without_ssl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(text: &str) -> Result<Vec<Cell>> {
+        let file: SweepFile = toml::from_str(&format!("method = 'sasrec'\ndataset = 'kuairec'\n{text}")).unwrap();
+        file.cells()
+    }
+
+    #[test]
+    fn a_grid_is_every_combination_of_its_values() {
+        let cells = cells("[set]\nmode = 'paper'\n[grid]\nloss = ['ce', 'bce']\ndim = [32, 64]").unwrap();
+        let names: Vec<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
+        assert_eq!(names, ["dim=32,loss=ce", "dim=32,loss=bce", "dim=64,loss=ce", "dim=64,loss=bce"]);
+        assert_eq!(cells[1].assignments(), ["mode=\"paper\"", "dim=32", "loss=\"bce\""]);
+    }
+
+    #[test]
+    fn variants_meet_every_point_of_the_grid_and_may_name_another_method() {
+        let text = "[grid]\naugment.crop_ratio = [0.2]\n[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\n\
+                    method = 'lma4rec'\nset = { ssl = false, augment = { mask_ratio = 0.5 } }";
+        let cells = cells(text).unwrap();
+        assert_eq!(cells[0].name, "a,augment.crop_ratio=0.2");
+        assert_eq!((cells[1].method.as_str(), cells[0].method.as_str()), ("lma4rec", "sasrec"));
+        assert_eq!(cells[1].settings(), "augment.crop_ratio=0.2,augment.mask_ratio=0.5,ssl=false");
+    }
+
+    #[test]
+    fn cells_need_names_that_folders_can_have() {
+        let refused = |text: &str| cells(text).unwrap_err().to_string();
+        assert!(refused("[[variant]]\nname = 'w/o SSL'").contains("`w/o SSL`"));
+        assert!(refused("[[variant]]\nname = '..'").contains("`..`"));
+        assert!(refused("[[variant]]\nname = ''").contains("``"));
+        assert!(refused("[[variant]]\nname = 'a'\n[[variant]]\nname = 'A'").contains("two cells"));
+        assert!(refused("[grid]\ndim = [8, 8]").contains("two cells"));
+        assert!(refused("[grid]\ndim = 8").contains("`dim` of [grid]"));
+        assert!(refused("[grid]\ndim = []").contains("`dim` of [grid]"));
+        let long: Vec<String> = (0..101).map(|n| n.to_string()).collect();
+        let list = long.join(",");
+        assert!(refused(&format!("[grid]\ndim = [{list}]\nheads = [{list}]")).contains("10000"));
+    }
+}

@@ -1,0 +1,135 @@
+//! `gpurec sweep`: every variant and grid point of a file, each with its seeds, into one folder and one table.
+//!
+//! The folder holds `CELL/seedN` (runs), `CELL/seeds.json`, `table.md` and `table.csv`. The same command again goes on where
+//! the last one stopped.
+
+mod cells;
+mod table;
+
+use super::DeviceArgs;
+use super::console::{say, table as console_table};
+use super::run::RunArgs;
+use super::seeds::SeedRuns;
+use super::source::SourceArgs;
+use super::training::{read_data, resolve_config};
+use crate::error::{Error, Result};
+use cells::{Cell, SweepFile};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  gpurec sweep --config docs/sweeps/lma4rec-ablation.toml
+  gpurec sweep --config docs/sweeps/lma4rec-ablation.toml --dry-run
+  gpurec sweep --config docs/sweeps/lma4rec-lambda.toml --dataset kuairec --set epochs=2 --out runs/try
+
+The file, with `gpurec methods NAME` for its keys:
+  method = \"lma4rec\"
+  dataset = \"kuairec\"
+  seeds = 3                        # optional
+  [set]                            # optional: shared by all cells
+  mode = \"paper\"
+  [grid]                           # every combination
+  ssl_weight = [0.0, 0.1]
+  [[variant]]                      # with or without a grid
+  name = \"without_lma\"
+  set = { lma = false }
+
+The same command again continues: finished cells stay, the interrupted one goes on.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SweepArgs {
+    /// The TOML file of the sweep
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Name or path of a data set, in place of the file's
+    #[arg(long, value_name = "NAME|PATH")]
+    dataset: Option<String>,
+
+    /// Set one key in all cells, over the file; may be given more than once
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+
+    #[command(flatten)]
+    source: SourceArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
+
+    /// The folder of the sweep; runs/FILE when not given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// List the cells and how far they are, and stop
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print the final table only
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub fn sweep(args: &SweepArgs) -> Result<()> {
+    let file = SweepFile::read(&args.config)?;
+    let cells = file.cells()?;
+    let out =
+        args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.config.file_stem().unwrap_or_default()));
+    let runs: Vec<RunArgs> = cells.iter().map(|cell| run_args(args, &file, cell)).collect();
+    // Whatever is wrong with any cell is said before the first one trains.
+    for (cell, run) in cells.iter().zip(&runs) {
+        resolve_config(run, None).map_err(|error| in_cell(cell, error))?;
+    }
+    let data = read_data(&runs[0])?;
+    let set_up = |(cell, run): (&Cell, &RunArgs)| {
+        let runs = SeedRuns::set_up(run, u64::from(file.seeds), data.clone(), &out.join(&cell.name));
+        runs.map_err(|error| in_cell(cell, error))
+    };
+    let runs: Vec<SeedRuns> = cells.iter().zip(&runs).map(set_up).collect::<Result<_>>()?;
+    if args.dry_run {
+        return say(plan(&cells, &runs));
+    }
+    let mut rows = Vec::new();
+    for (number, (cell, runs)) in cells.iter().zip(&runs).enumerate() {
+        let results = runs.train(&format!("cell {} of {}: {}, ", number + 1, cells.len(), cell.name))?;
+        rows.push((cell, results));
+        table::write(&out, &rows)?;
+    }
+    if !args.quiet {
+        say(format!("\neverything is in {}", out.display()))?;
+    }
+    say(table::text(&rows))
+}
+
+/// The `gpurec run` that trains a cell.
+fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
+    RunArgs {
+        method: cell.method.clone(),
+        dataset: args.dataset.clone().unwrap_or_else(|| file.dataset.clone()),
+        config: None,
+        assignments: cell.assignments().into_iter().chain(args.assignments.iter().cloned()).collect(),
+        source: args.source.clone(),
+        device: args.device.clone(),
+        seed: 1,
+        seeds: None,
+        epochs: None,
+        out: None,
+        resume: false,
+        quiet: args.quiet,
+        plan: false,
+        profile: false,
+    }
+}
+
+fn in_cell(cell: &Cell, error: Error) -> Error {
+    Error::usage(format!("cell {}: {error}", cell.name), error.help().unwrap_or_default())
+}
+
+/// The cells, what they set, and how far they are.
+fn plan(cells: &[Cell], runs: &[SeedRuns]) -> String {
+    let rows = cells.iter().zip(runs).enumerate().map(|(number, (cell, runs))| {
+        let finished = format!("{} of {}", runs.finished(), runs.count());
+        [(number + 1).to_string(), cell.name.clone(), cell.method.clone(), cell.settings(), finished]
+    });
+    console_table(&["", "cell", "method", "settings", "seeds finished"], rows, 4).to_string()
+}
