@@ -38,6 +38,7 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
         })?,
     };
     same_items(&trained, &data)?;
+    same_users(&trained, &data, args.dataset.as_deref())?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;
     say(format!("method  {}\ndata    {}: {}", trained.method_name, data.name, data.statistics()))?;
@@ -45,6 +46,19 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let measured = Results::measure(&mut ranker, executor.as_mut(), &data)?;
     let published = published_row(&trained.method_name, &trained.config, &data.name);
     say(Results { published, ..measured }.text())
+}
+
+/// A model that learned about each user can rank for those users only.
+fn same_users(trained: &Trained, data: &Interactions, dataset: Option<&str>) -> Result<()> {
+    let other = dataset.is_some_and(|name| name != trained.dataset) || data.n_users() != trained.n_users;
+    if !(trained.method.needs_user() && other) {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} was trained on the {} users of {}, and knows no others",
+        trained.method_name, trained.n_users, trained.dataset
+    );
+    Err(Error::usage(problem, "evaluate it on that data set, unchanged, or train a method that reads histories"))
 }
 
 /// The item table of a model has a row for each item it was trained on, in the order of their ids.

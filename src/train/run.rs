@@ -10,7 +10,7 @@ use crate::data::Interactions;
 use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
-use crate::methods::{self, Method, MethodInfo};
+use crate::methods::{self, Method, MethodInfo, Sizes};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub struct Run {
 impl Run {
     pub fn new(options: RunOptions, data: Arc<Interactions>) -> Result<Run> {
         let info = methods::find(&options.method)?;
-        let method = (info.build)(&options.config, data.n_items())?;
+        let method = (info.build)(&options.config, Sizes::of(&data))?;
         Ok(Run { options, info, data, method })
     }
 
@@ -142,6 +142,7 @@ impl Run {
         let run = Table::from_iter([
             ("method".into(), Value::String(self.options.method.clone())),
             ("dataset".into(), Value::String(self.options.dataset.clone())),
+            ("users".into(), Value::Integer(self.data.n_users() as i64)),
             ("seed".into(), Value::Integer(self.options.seed as i64)),
         ]);
         let tables = [("run", run), ("method", self.options.config.clone())];
@@ -159,6 +160,9 @@ impl Run {
         let Ok(before) = std::fs::read_to_string(&path) else { return Ok(()) };
         let comparable = |text: &str| {
             let mut table: Table = text.parse().unwrap_or_default();
+            if let Some(Value::Table(run)) = table.get_mut("run") {
+                run.remove("users");
+            }
             if let Some(Value::Table(method)) = table.get_mut("method") {
                 method.remove("epochs");
                 method.remove("patience");
@@ -222,6 +226,8 @@ pub struct Trained {
     pub method_name: String,
     pub dataset: String,
     pub items: Vec<String>,
+    /// Users that it was trained on.
+    pub n_users: usize,
     /// Complete configuration of the method.
     pub config: Table,
     pub method: Box<dyn Method>,
@@ -249,8 +255,18 @@ impl Trained {
         let text = std::fs::read_to_string(&names).map_err(|e| Error::io("read the item names", &names, e))?;
         let items: Vec<String> = serde_json::from_str(&text)
             .map_err(|e| Error::Format { path: names.clone(), problem: format!("not a list of item names: {e}") })?;
-        let method = (methods::find(&method_name)?.build)(config, items.len())?;
-        Ok(Trained { method_name, dataset, items, config: config.clone(), method, folder: checkpoints })
+        let users = table.get("run").and_then(|run| run.get("users")).and_then(Value::as_integer).unwrap_or(0);
+        let sizes = Sizes { users: users as usize, items: items.len() };
+        let method = (methods::find(&method_name)?.build)(config, sizes)?;
+        Ok(Trained {
+            method_name,
+            n_users: sizes.users,
+            dataset,
+            items,
+            config: config.clone(),
+            method,
+            folder: checkpoints,
+        })
     }
 
     /// Loads the best parameters into the executor; the scorer's plans are compiled as they are needed.

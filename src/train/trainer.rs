@@ -200,6 +200,11 @@ impl<'a> Trainer<'a> {
         observer: &mut dyn Observer,
     ) -> Result<(Vec<f64>, usize, usize)> {
         let training = self.method.training();
+        self.sampler.start_epoch(epoch, &mut |name| {
+            let state = executor.state()?;
+            let values = state.parameter(&self.layout, "model", name);
+            Ok(values.ok_or_else(|| Error::graph(name, "the model has no such parameter"))?.to_vec())
+        })?;
         let order: Vec<u32> = epoch_order(self.seed, epoch as u32, self.users.len());
         let order: Vec<u32> = order.into_iter().map(|i| self.users[i as usize]).collect();
         let (first_step, batch_size, seed) = (self.progress.step, training.batch_size, self.seed);
