@@ -455,3 +455,7 @@ impl Sampler for Views {
         Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
     }
 }
+
+#[cfg(test)]
+#[path = "lma4rec_tests.rs"]
+mod tests;
