@@ -8,7 +8,7 @@ use gpurec::engine::params::ParamLayout;
 use gpurec::engine::rng::RngState;
 use gpurec::engine::{Feed, Graph, Tensor};
 use gpurec::methods::batch::feed_tokens;
-use gpurec::methods::{self, Method};
+use gpurec::methods::{self, Method, Sizes};
 use gpurec::nn::{FeedForwardNoise, Tokens, Transformer};
 use gpurec::train::Trainer;
 use gpurec::verify::{Checked, Failure, Outcome, Target};
@@ -72,10 +72,10 @@ fn packing() -> Checked {
     Ok(Outcome::default())
 }
 
-fn build(name: &str, settings: &[&str], n_items: usize) -> Result<Box<dyn Method>, Failure> {
+fn build(name: &str, settings: &[&str], data: &Interactions) -> Result<Box<dyn Method>, Failure> {
     let info = methods::find(name)?;
     let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
-    Ok((info.build)(&methods::config::resolve(info, None, None, &settings)?, n_items)?)
+    Ok((info.build)(&methods::config::resolve(info, None, None, &settings)?, Sizes::of(data))?)
 }
 
 /// Metrics of the first `steps` steps over the same users.
@@ -100,7 +100,7 @@ fn losses_at_initialisation() -> Checked {
         _ => 8.0f32.ln(),
     };
     for setting in ["loss=bce", "loss=ce", "loss=sampled_softmax"] {
-        let method = build("sasrec", &[setting, "negatives=7"], data.n_items())?;
+        let method = build("sasrec", &[setting, "negatives=7"], &data)?;
         let loss = losses(method.as_ref(), &data, &users, 1)?[0][0];
         let problem = format!("{setting}: the first loss is {loss}, chance is {}", chance(setting));
         expect((loss - chance(setting)).abs() < 0.06, &problem)?;
@@ -111,11 +111,15 @@ fn losses_at_initialisation() -> Checked {
 fn overfit() -> Checked {
     let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(20));
     let users: Vec<u32> = (0..20).filter(|&u| data.sequence(u as usize).len() >= 4).collect();
-    let settings = ["loss=ce", "hidden_dropout=0", "attention_dropout=0", "learning_rate=0.01", "dim=32"];
-    let method = build("sasrec", &settings, data.n_items())?;
-    let losses = losses(method.as_ref(), &data, &users, 150)?;
-    let (first, last) = (losses[0][0], losses[149][0]);
-    expect(last < 0.1 * first, &format!("the loss fell only from {first} to {last}"))
+    let sasrec = ["loss=ce", "hidden_dropout=0", "attention_dropout=0", "learning_rate=0.01", "dim=32"];
+    let bpr = ["l2=0", "learning_rate=0.01", "dim=32"];
+    for (name, settings) in [("sasrec", &sasrec[..]), ("bpr", &bpr)] {
+        let method = build(name, settings, &data)?;
+        let losses = losses(method.as_ref(), &data, &users, 150)?;
+        let (first, last) = (losses[0][0], losses[149][0]);
+        expect(last < 0.1 * first, &format!("the loss of {name} fell only from {first} to {last}"))?;
+    }
+    Ok(Outcome::default())
 }
 
 /// At keep logit 0 the two masks of ARM are complementary, so exactly one pass keeps each element.

@@ -40,7 +40,7 @@ fn on(target: &mut Target, check: fn(&dyn Method, &mut Trainer, &mut dyn Executo
     let info = methods::find("sasrec")?;
     let settings = ["loss=ce", "dim=8", "inner_dim=8", "max_len=10", "blocks=1", "batch_size=16"].map(String::from);
     let config = methods::config::resolve(info, None, None, &settings)?;
-    let method = (info.build)(&config, data.n_items())?;
+    let method = (info.build)(&config, methods::Sizes::of(&data))?;
     target.with(ExecOptions::default(), |executor| {
         let mut trainer = Trainer::new(method.as_ref(), data.clone(), 5, executor, None)?;
         check(method.as_ref(), &mut trainer, executor)

@@ -23,7 +23,9 @@ const MODELS: &[(&str, &[&str])] = &[
     ("sasrec", &["loss=sampled_softmax", "negatives=4"]),
     ("lma4rec", &["mode=quality"]),
     ("lma4rec", &["mode=paper", "max_len=6"]),
+    ("bpr", &["mode=quality", "l2=0.01"]),
 ];
+/// For the methods that have such a key.
 const SMALL: &[&str] = &["dim=8", "inner_dim=16", "max_len=10", "blocks=1", "learning_rate=0.003", "batch_size=24"];
 
 pub fn trials() -> Vec<Trial> {
@@ -41,9 +43,11 @@ pub fn trials() -> Vec<Trial> {
 fn follows(method: &str, assignments: &[&str], target: &mut Target) -> Checked {
     let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
     let info = methods::find(method)?;
-    let settings: Vec<String> = SMALL.iter().chain(assignments).map(|s| s.to_string()).collect();
+    let keys = (info.defaults)();
+    let small = SMALL.iter().filter(|text| text.split_once('=').is_some_and(|(key, _)| keys.contains_key(key)));
+    let settings: Vec<String> = small.chain(assignments).map(|s| s.to_string()).collect();
     let config = methods::config::resolve(info, None, None, &settings)?;
-    let method = (info.build)(&config, data.n_items())?;
+    let method = (info.build)(&config, methods::Sizes::of(&data))?;
     let expected = losses(method.as_ref(), &data, &mut Target::Reference)?;
     let got = losses(method.as_ref(), &data, target)?;
     let mut worst = 0.0f64;

@@ -18,7 +18,7 @@
 //! let info = methods::find("sasrec")?;
 //! let settings = ["dim=16", "epochs=2", "batch_size=3"].map(String::from);
 //! let config = methods::config::resolve(info, None, None, &settings)?;
-//! let method = (info.build)(&config, data.n_items())?;
+//! let method = (info.build)(&config, methods::Sizes::of(&data))?;
 //!
 //! let mut executor = DeviceChoice::Cpu.open(0)?;
 //! let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None)?;

@@ -266,6 +266,32 @@ fn a_trained_model_recommends_by_the_names_of_the_items() {
 }
 
 #[test]
+fn a_model_of_users_ranks_for_the_users_it_knows_and_for_no_others() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let run = ["run", "--method", "bpr", "--device", "cpu", "--set", "batch_size=64", "--set", "bias=true"];
+    let text = place.succeeds(&[&run[..], &["--dataset", &data, "--epochs", "2", "--out", "out"]].concat());
+    let eval = ["eval", "--checkpoint", "out", "--device", "cpu"];
+    let again = place.succeeds(&eval);
+    let row = |text: &str| text.lines().find(|line| line.contains("history excluded")).map(String::from);
+    assert_eq!(row(&again), row(&text), "an evaluation repeats the figures of the run");
+
+    let recommend = ["recommend", "--checkpoint", "out", "--device", "cpu", "--history"];
+    let item = data::read(Path::new(&data), &data::ReadOptions::default()).unwrap().items[0].clone();
+    place.is_refused(&[&recommend[..], &[&item]].concat(), &["from a history alone", "help: train a method that"]);
+    let same = place.file("same.txt", bytes(Path::new(&data)));
+    assert_eq!(
+        row(&place.succeeds(&[&eval[..], &["--dataset", &same]].concat())),
+        row(&text),
+        "the file's name is no matter"
+    );
+    let renamed = String::from_utf8(bytes(Path::new(&data))).unwrap();
+    let renamed: String = renamed.lines().map(|line| format!("u{line}\n")).collect();
+    let other = place.file("other.txt", renamed.into_bytes());
+    place.is_refused(&[&eval[..], &["--dataset", &other]].concat(), &["300 users", "no others", "help: "]);
+}
+
+#[test]
 fn the_plan_of_a_step_is_printed_and_nothing_is_written() {
     let place = Workplace::new();
     let data = place.small_data();
@@ -358,6 +384,24 @@ fn a_killed_run_continues_to_the_bytes_of_an_uninterrupted_one() {
     }
     let lines = |out: &str| bytes(&place.path(out).join("metrics.jsonl")).iter().filter(|&&b| b == b'\n').count();
     assert_eq!((lines("whole"), lines("killed")), (40, 40));
+}
+
+/// The similar items of an epoch follow from the embeddings at its start, which a resumed run has too.
+#[test]
+fn a_run_resumed_after_the_warm_up_of_its_similarities_gives_the_same_bytes() {
+    let place = Workplace::new();
+    let data = place.small_data();
+    let run = |out: &str, epochs: &str, similarity: &str, more: &[&str]| {
+        let mut options = vec!["run", "--method", "coserec", "--device", "cpu", "--quiet", "--dataset", &data];
+        let settings = ["dim=8", "inner_dim=16", "max_len=10", "blocks=1", "batch_size=64", "augment.warm_up=1"];
+        settings.iter().chain(&[similarity]).for_each(|setting| options.extend(["--set", setting]));
+        place.succeeds(&[&options[..], &["--epochs", epochs, "--out", out], more].concat());
+        bytes(&place.path(out).join("checkpoint/latest.safetensors"))
+    };
+    let whole = run("whole", "4", "augment.similarity=hybrid", &[]);
+    run("resumed", "2", "augment.similarity=hybrid", &[]);
+    assert!(whole == run("resumed", "4", "augment.similarity=hybrid", &["--resume"]), "the resumed run differs");
+    assert!(whole != run("offline", "4", "augment.similarity=offline", &[]), "the embeddings had no say");
 }
 
 #[test]

@@ -47,15 +47,29 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
         })?,
     };
     same_items(&trained, &data)?;
+    let identity = DataIdentity::new(&trained.identity.data.dataset, &trained.identity.data.source, &data);
+    same_users(&trained, &identity)?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;
     say(format!("method  {}\ndata    {}: {}", trained.identity.method, data.name, data.statistics()))?;
     say(format!("device  {}\n", executor.describe()))?;
-    let identity = DataIdentity::new(&trained.identity.data.dataset, &trained.identity.data.source, &data);
     let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data, identity)?;
     args.ranks.iter().try_for_each(|file| ranks.write(file))?;
     let published = published_row(&trained.identity.method, &trained.identity.config, &data.name);
     say(Results { published, ..measured }.text())
+}
+
+/// A model that learned about each user can rank for those users only.
+fn same_users(trained: &Trained, data: &DataIdentity) -> Result<()> {
+    let theirs = &trained.identity.data;
+    if !trained.method.needs_user() || data.user_names == theirs.user_names {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} was trained on the {} users of {}, and knows no others",
+        trained.identity.method, theirs.users, theirs.dataset
+    );
+    Err(Error::usage(problem, "evaluate it on that data set, unchanged, or train a method that reads histories"))
 }
 
 /// The item table of a model has a row for each item it was trained on, in the order of their ids.

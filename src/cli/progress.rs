@@ -87,15 +87,23 @@ impl Observer for Progress {
     }
 }
 
-/// `epoch   3  loss 7.1234  valid ndcg@20 0.0512  hr@10 0.0731  12.3 s  best`.
+/// `epoch   3  loss 7.1234  valid ndcg@20 0.0512  hr@10 0.0731  12.3 s  best`; learned keep probabilities after the loss.
 fn epoch_line(report: &EpochReport, best_epoch: usize, select_by: &str) -> String {
     let loss = report.losses.get("loss").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
     let mut keys = vec!["ndcg@20", "hr@10"];
     keys.extend((!keys.contains(&select_by)).then_some(select_by));
     let valid: Vec<String> =
         keys.into_iter().filter_map(|key| Some(format!("{key} {:.4}", report.valid.get(key)?))).collect();
+    let keeps = report.losses.iter().filter(|(name, _)| name.starts_with("keep_"));
+    let keeps: String = keeps.filter_map(|(_, keep)| Some(format!(" {:.3}", keep.as_f64()?))).collect();
+    let keeps = if keeps.is_empty() { keeps } else { format!("  keep{keeps}") };
     let best = if best_epoch == report.epoch { "  best" } else { "" };
-    format!("epoch {:>3}  loss {loss:.4}  valid {}  {:.1} s{best}", report.epoch, valid.join("  "), report.seconds)
+    format!(
+        "epoch {:>3}  loss {loss:.4}{keeps}  valid {}  {:.1} s{best}",
+        report.epoch,
+        valid.join("  "),
+        report.seconds
+    )
 }
 
 #[cfg(test)]
@@ -118,5 +126,8 @@ mod tests {
             "epoch   3  loss 2.5000  valid ndcg@20 0.5000  hr@10 0.5000  1.2 s  best"
         );
         assert!(epoch_line(&report, 2, "mrr").ends_with("mrr 0.5167  1.2 s"));
+        let losses = serde_json::from_str(r#"{"loss": 2.5, "keep_block0": 0.5, "keep_block1": 0.25}"#).unwrap();
+        let learned = EpochReport { losses, ..report };
+        assert!(epoch_line(&learned, 2, "mrr").starts_with("epoch   3  loss 2.5000  keep 0.500 0.250  valid "));
     }
 }

@@ -10,9 +10,9 @@
 //! Substitute   max(f(substitute), 1) distinct places: the most similar item goes there instead
 //! ```
 //!
-//! A sequence longer than `short_threshold` gets one of all five, a shorter one an operator of `short_set`. A start never
-//! reaches n - f itself, so the last item is in no crop and in no reordered part. A quirk of the public code of CoSeRec,
-//! kept because its numbers come with it: the Reorder of a short set works at the ratio of Mask, not of Reorder.
+//! A sequence longer than `short_threshold` gets an operator of `long_set`, a shorter one an operator of `short_set`. A start
+//! never reaches n - f itself, so the last item is in no crop and in no reordered part. A quirk of the public code of
+//! CoSeRec, kept because its numbers come with it: the Reorder of a short set works at the ratio of Mask, not of Reorder.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ impl TryFrom<String> for OperatorSet {
         match letters.chars().map(Operator::from_letter).collect::<Option<Vec<_>>>() {
             Some(operators) if !operators.is_empty() => Ok(OperatorSet(operators)),
             _ => Err(Error::usage(
-                format!("short_set `{letters}` is not a set of operators, such as \"SIM\""),
+                format!("`{letters}` is not a set of operators, such as \"SIM\""),
                 "letters: S substitute, I insert, M mask, R reorder, C crop",
             )),
         }
@@ -72,7 +72,18 @@ impl From<OperatorSet> for String {
     }
 }
 
-/// Ratios are shares of the sequence, 0 to 1. The defaults are those CoSeRec publishes for Amazon Sports.
+/// What makes two items similar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SimilarityKind {
+    /// Users in common (ItemCF-IUF), known before training.
+    Offline,
+    /// After `warm_up` epochs, users in common or the items' embeddings, whichever says it more strongly.
+    Hybrid,
+}
+
+/// Ratios are shares of the sequence, 0 to 1. The defaults are those CoSeRec publishes for Amazon Sports, but for the
+/// similarity, which is hybrid there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -84,6 +95,10 @@ pub struct AugmentConfig {
     /// Up to this length a sequence is short.
     pub short_threshold: usize,
     pub short_set: OperatorSet,
+    pub long_set: OperatorSet,
+    pub similarity: SimilarityKind,
+    /// Epochs before a hybrid similarity looks at the embeddings.
+    pub warm_up: usize,
 }
 
 impl Default for AugmentConfig {
@@ -96,6 +111,9 @@ impl Default for AugmentConfig {
             substitute_ratio: 0.1,
             short_threshold: 4,
             short_set: OperatorSet(vec![Operator::Substitute, Operator::Insert, Operator::Mask]),
+            long_set: OperatorSet(Operator::ALL.map(|(_, operator)| operator).into()),
+            similarity: SimilarityKind::Offline,
+            warm_up: 160,
         }
     }
 }
@@ -128,11 +146,8 @@ pub fn augment(
     mask_item: u32,
 ) -> Vec<u32> {
     let short = seq.len() <= cfg.short_threshold;
-    let operator = if short {
-        cfg.short_set.0[stream.below(cfg.short_set.0.len() as u32) as usize]
-    } else {
-        Operator::ALL[stream.below(5) as usize].1
-    };
+    let OperatorSet(operators) = if short { &cfg.short_set } else { &cfg.long_set };
+    let operator = operators[stream.below(operators.len() as u32) as usize];
     let reorder_ratio = if short { cfg.mask_ratio } else { cfg.reorder_ratio };
     match operator {
         Operator::Crop => crop(seq, cfg.crop_ratio, stream),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::similarity::Summary;
 use crate::engine::rng::{RngState, Site};
 
 const MASK: u32 = 1000;
@@ -6,7 +7,7 @@ const MASK: u32 = 1000;
 /// The most similar item of item i is 100 + i.
 fn plus_hundred() -> Similarity {
     let neighbours: Vec<Option<(u32, f64)>> = (0..60).map(|item| Some((100 + item, 0.5))).collect();
-    Similarity::from_neighbours(&neighbours)
+    Similarity::from_neighbours(&neighbours, Summary { pairs: 60, max: 0.5, min: 0.5 })
 }
 
 /// Every length up to 40, each with 30 streams of its own. Items are 0..n, so an item is its place.
@@ -139,6 +140,26 @@ fn a_sequence_just_above_the_threshold_draws_from_all_five() {
 }
 
 #[test]
+fn operators_outside_the_sets_are_never_drawn() {
+    let only = |letters: &str| OperatorSet::try_from(letters.to_owned()).unwrap();
+    let cl4srec = AugmentConfig { short_threshold: 0, long_set: only("CMR"), ..AugmentConfig::default() };
+    let mut seen = std::collections::BTreeSet::new();
+    for_each_draw(1..41, |seq, stream| {
+        let view = augment(&cl4srec, &plus_hundred(), stream, seq, MASK);
+        assert!(view.len() <= seq.len() && view.iter().all(|item| seq.contains(item) || *item == MASK));
+    });
+    let seq: Vec<u32> = (0..20).collect();
+    for step in 0..50 {
+        let view = augment(&cl4srec, &plus_hundred(), &mut RngState { seed: 1, step }.stream(Site(3), 0), &seq, MASK);
+        seen.insert((view.len(), view.contains(&MASK)));
+    }
+    assert!(
+        seen.into_iter().eq([(4, false), (20, false), (20, true)]),
+        "crop, reorder and mask, each at its own ratio"
+    );
+}
+
+#[test]
 fn the_same_stream_gives_the_same_view() {
     for_each_draw(1..20, |seq, stream| {
         let mut again = stream.clone();
@@ -155,7 +176,10 @@ fn a_config_is_read_from_toml_and_mistakes_are_named() {
     assert_eq!(String::from(cfg.short_set), "SIMRC");
     assert!(toml::from_str::<AugmentConfig>("croop_ratio = 0.5").is_err());
     assert!(
-        toml::from_str::<AugmentConfig>("short_set = \"SIX\"").unwrap_err().to_string().contains("short_set `SIX`")
+        toml::from_str::<AugmentConfig>("short_set = \"SIX\"")
+            .unwrap_err()
+            .to_string()
+            .contains("`SIX` is not a set of operators")
     );
     assert!(toml::from_str::<AugmentConfig>("short_set = \"\"").is_err());
     let wrong = AugmentConfig { mask_ratio: f64::NAN, ..AugmentConfig::default() };

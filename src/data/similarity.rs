@@ -55,10 +55,7 @@ impl Similarity {
     }
 
     /// From neighbours computed elsewhere, such as dot products of item embeddings: `(neighbour, value)` for each item.
-    pub fn from_neighbours(neighbours: &[Option<(u32, f64)>]) -> Self {
-        let values = || neighbours.iter().flatten().map(|&(_, value)| value);
-        let (max, min) = (values().fold(f64::NEG_INFINITY, f64::max), values().fold(f64::INFINITY, f64::min));
-        let summary = Summary { pairs: values().count(), max, min };
+    pub fn from_neighbours(neighbours: &[Option<(u32, f64)>], summary: Summary) -> Self {
         Self::from_rows(neighbours.iter().map(|n| n.unwrap_or((NONE, 0.0))), summary)
     }
 
@@ -72,6 +69,24 @@ impl Similarity {
     pub fn top1(&self, item: u32) -> Option<(u32, f64)> {
         let neighbour = *self.neighbour.get(item as usize)?;
         (neighbour != NONE).then(|| (neighbour, self.value[item as usize]))
+    }
+
+    /// Item by item the neighbour that is closer by its own measure, on a scale where the least similar pair of the
+    /// measure is 0 and the most similar is 1. Equally close: that of `self`.
+    pub fn or_closer(&self, other: &Similarity) -> Similarity {
+        let closer = |item: u32| match (self.top1_of_scale(item), other.top1_of_scale(item)) {
+            (Some(own), Some(other)) if other.1 > own.1 => Some(other),
+            (own, other) => own.or(other),
+        };
+        let neighbours: Vec<Option<(u32, f64)>> = (0..self.neighbour.len() as u32).map(closer).collect();
+        Self::from_neighbours(&neighbours, Summary { pairs: self.summary.pairs, max: 1.0, min: 0.0 })
+    }
+
+    /// `top1`, its value brought to 0 .. 1. Pairs that are all the same are not similar.
+    fn top1_of_scale(&self, item: u32) -> Option<(u32, f64)> {
+        let Summary { max, min, .. } = self.summary;
+        let scaled = |value: f64| if max > min { (value - min) / (max - min) } else { 0.0 };
+        self.top1(item).map(|(neighbour, value)| (neighbour, scaled(value)))
     }
 
     /// The most similar item; for an item without one, a random item that has one; the item itself if none has.
@@ -195,6 +210,22 @@ mod tests {
         let answers: Vec<u32> = (0..100).map(|_| similarity.similar(2, &mut stream)).collect();
         assert!(answers.contains(&0) && answers.contains(&1) && answers.iter().all(|&item| item < 2));
         assert_eq!(similarity_of(&[&[3]]).similar(2, &mut stream), 2, "nothing is known: the item stays");
+    }
+
+    #[test]
+    fn the_closer_neighbour_wins_on_the_scale_of_its_own_measure() {
+        // Offline similarities lie in 0.25 .. 0.75, dot products in -10 .. 30.
+        let offline = [Some((1, 0.75)), Some((0, 0.375)), Some((3, 0.5)), None, None];
+        let online = [Some((2, 29.0)), Some((3, 1.0)), Some((4, 10.0)), Some((2, -9.0)), None];
+        let offline = Similarity::from_neighbours(&offline, Summary { pairs: 8, max: 0.75, min: 0.25 });
+        let online = Similarity::from_neighbours(&online, Summary { pairs: 25, max: 30.0, min: -10.0 });
+        let hybrid = offline.or_closer(&online);
+        assert_eq!(hybrid.top1(0), Some((1, 1.0)), "1 against 0.975");
+        assert_eq!(hybrid.top1(1), Some((3, 0.275)), "0.25 against 0.275");
+        assert_eq!(hybrid.top1(2).unwrap().0, 3, "0.5 against 0.5: offline");
+        assert_eq!(hybrid.top1(3), Some((2, 0.025)), "no user links item 3 with another");
+        assert_eq!(hybrid.top1(4), None);
+        assert_eq!(hybrid.known(), [0, 1, 2, 3]);
     }
 
     /// Name, items with a neighbour, directed pairs, max, min, top-1 of items 1 to 4 by id.

@@ -163,7 +163,7 @@ fn coerce(key: &str, held: &Value, given: Value) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::methods::{METHODS, find};
+    use crate::methods::{METHODS, Sizes, find};
 
     #[test]
     fn every_preset_of_every_method_builds() {
@@ -171,7 +171,7 @@ mod tests {
             for mode in modes(info) {
                 for dataset in [None, Some("Sports"), Some("Toys"), Some("Beauty")] {
                     let config = resolve(info, dataset, None, &[format!("mode={mode}")]).unwrap();
-                    (info.build)(&config, 10).unwrap();
+                    (info.build)(&config, Sizes { users: 7, items: 10 }).unwrap();
                 }
             }
         }

@@ -14,13 +14,15 @@
 //! `f_B`, and the gradient is `sum (f_B - f_A)(u - 1/2)`. A row of the original sequence is credited with its own
 //! sequence's share of L_rs, a row of a view with its pair's share of L_ssl.
 //!
-//! Ablations of Table 3: `ssl`, `lma`, `da`. CoSeRec is `lma = false`; CL4SRec further restricts the operators.
+//! Ablations of Table 3: `ssl`, `lma`, `da`. CoSeRec is `lma = false`; CL4SRec further restricts the operators: both are
+//! presets of this code, `coserec.rs` and `cl4srec.rs`.
 
 use super::batch::{feed_ids, feed_tokens};
 use super::config::{table_of, typed};
+use super::embedding_similarity::by_embeddings;
 use super::next_item::{BatchRows, Loss, LossInputs, NextItem};
-use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
-use crate::data::augment::{AugmentConfig, augment};
+use super::{Batch, Method, MethodInfo, ReadParameter, Sampler, Shape, Sizes, Training};
+use crate::data::augment::{AugmentConfig, SimilarityKind, augment};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
 use crate::data::{Interactions, Packed, Similarity};
@@ -32,6 +34,7 @@ use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::transformer::feed_forward_site;
 use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
+use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::arm_gradient::ArmGradient;
 use crate::ops::attention::{KEY_VISIBLE, QUERY_UNMASKED};
@@ -44,7 +47,7 @@ use crate::ops::segments::segments_len;
 use crate::ops::sequence_sum::SequenceSum;
 use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 pub const INFO: MethodInfo = MethodInfo {
     name: "lma4rec",
@@ -52,7 +55,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Hao et al., Learnable Model Augmentation Self-Supervised Learning for Sequential Recommendation, arXiv 2204.10128",
     preset: include_str!("lma4rec.toml"),
     defaults: || table_of(&Lma4RecConfig::default()),
-    build: |config, n_items| Ok(Box::new(Lma4Rec { config: checked(typed(config)?)?, n_items })),
+    build: |config, Sizes { items, .. }| Ok(Box::new(Lma4Rec { config: checked(typed(config)?)?, n_items: items })),
 };
 
 /// What stands for a view in the contrastive loss.
@@ -284,6 +287,11 @@ impl Method for Lma4Rec {
         }
         let gradients = graph.backward(loss)?;
         if self.config.lma {
+            for block in 0..self.config.encoder.blocks {
+                let logit = self.config.encoder.keep_logit(&mut graph, block);
+                let keep = graph.add1(Activation::Sigmoid, &[logit])?;
+                graph.metric(&format!("keep_block{block}"), keep);
+            }
             let (b, _) = graph.in_scope("b", |graph| self.forward(graph, &inputs, Some(&loss_inputs), true))?;
             let arm = graph.in_scope("arm", |graph| self.arm(graph, &inputs, &a, &b, loss_inputs.weight))?;
             adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
@@ -298,10 +306,15 @@ impl Method for Lma4Rec {
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        let similar = if self.config.ssl && self.config.da { Some(Similarity::item_cf(&data)) } else { None };
-        let owned = UserItems::new(&data);
-        let (config, padding_item) = (self.config.clone(), self.padding_item());
-        Ok(Arc::new(Views { config, next_item: self.next_item(), padding_item, data, owned, similar }))
+        let augments = self.config.ssl && self.config.da;
+        Ok(Arc::new(Views {
+            config: self.config.clone(),
+            next_item: self.next_item(),
+            padding_item: self.padding_item(),
+            owned: UserItems::new(&data),
+            similar: augments.then(|| Neighbours::new(Similarity::item_cf(&data))),
+            data,
+        }))
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
@@ -319,7 +332,28 @@ struct Views {
     padding_item: u32,
     data: Arc<Interactions>,
     owned: UserItems,
-    similar: Option<Similarity>,
+    similar: Option<Neighbours>,
+}
+
+/// The similar items that Insert and Substitute put in.
+struct Neighbours {
+    offline: Similarity,
+    /// Those of this epoch.
+    current: RwLock<Arc<Similarity>>,
+}
+
+impl Neighbours {
+    fn new(offline: Similarity) -> Self {
+        Neighbours { current: RwLock::new(Arc::new(offline.clone())), offline }
+    }
+
+    fn current(&self) -> Arc<Similarity> {
+        self.current.read().expect("no holder of the lock panics").clone()
+    }
+
+    fn refresh(&self, online: &Similarity) {
+        *self.current.write().expect("no holder of the lock panics") = Arc::new(self.offline.or_closer(online));
+    }
 }
 
 /// Draws of the augmentation operators: one stream per user, view and step.
@@ -327,8 +361,8 @@ const AUGMENTATION: Site = Site(0xA06);
 
 impl Views {
     /// The augmented items of one view; under `flatten` padded on the left to `max_len`.
-    fn view(&self, history: &[u32], logical: u32, rng: RngState) -> Vec<u32> {
-        let mut items = match &self.similar {
+    fn view(&self, similar: Option<&Similarity>, history: &[u32], logical: u32, rng: RngState) -> Vec<u32> {
+        let mut items = match similar {
             Some(similar) => {
                 let mut stream = rng.stream(AUGMENTATION, logical);
                 augment(&self.config.augment, similar, &mut stream, history, self.padding_item)
@@ -377,7 +411,18 @@ impl Views {
 }
 
 impl Sampler for Views {
+    fn start_epoch(&self, epoch: usize, parameter: ReadParameter) -> Result<()> {
+        let AugmentConfig { similarity, warm_up, .. } = self.config.augment;
+        let Some(similar) = &self.similar else { return Ok(()) };
+        if similarity == SimilarityKind::Hybrid && epoch > warm_up {
+            let online = by_embeddings(&parameter("item_table")?, self.config.encoder.dim, self.data.n_items());
+            similar.refresh(&online);
+        }
+        Ok(())
+    }
+
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
+        let similar = self.similar.as_ref().map(Neighbours::current);
         let copies = if self.config.ssl { COPIES as u32 } else { 1 };
         let mut packed = Packed::new();
         for copy in 0..copies {
@@ -385,7 +430,10 @@ impl Sampler for Views {
                 let (history, logical) = (self.data.train_input(user as usize), user * COPIES as u32 + copy);
                 match copy {
                     0 => packed.push(logical, history, self.config.encoder.max_len),
-                    _ => packed.push(logical, &self.view(history, logical, rng), self.config.encoder.max_len),
+                    _ => {
+                        let view = self.view(similar.as_deref(), history, logical, rng);
+                        packed.push(logical, &view, self.config.encoder.max_len);
+                    }
                 }
             }
         }
@@ -406,3 +454,7 @@ impl Sampler for Views {
         Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
     }
 }
+
+#[cfg(test)]
+#[path = "lma4rec_tests.rs"]
+mod tests;

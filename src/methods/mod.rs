@@ -1,10 +1,14 @@
 //! The methods: one file each, reading like its paper, with its preset beside it.
 //!
 //! A method is its configuration, the graph of a training step, the batches that feed it, and a scorer. Ablations and
-//! variants are configuration switches.
+//! variants are configuration switches; a variant that has a name of its own is a preset of the code that it shares.
 
 pub mod batch;
+pub mod bpr;
+pub mod cl4srec;
 pub mod config;
+pub mod coserec;
+pub mod embedding_similarity;
 pub mod lma4rec;
 pub mod next_item;
 pub mod pop;
@@ -114,9 +118,17 @@ pub struct Batch {
     pub tokens: usize,
 }
 
+/// Reads a parameter of the set `model` by name, as training has left it.
+pub type ReadParameter<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<f32>>;
+
 /// Makes batches; shared with the background thread.
 pub trait Sampler: Send + Sync {
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch>;
+
+    /// Called before the batches of an epoch, counted from 1, are made.
+    fn start_epoch(&self, _epoch: usize, _parameter: ReadParameter) -> Result<()> {
+        Ok(())
+    }
 }
 
 pub trait Method: Send + Sync {
@@ -138,9 +150,27 @@ pub trait Method: Send + Sync {
     /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;
 
+    /// Whether the scorer asks who the user is (`Tokens::users`): it then knows the users it was trained on, and no other.
+    fn needs_user(&self) -> bool {
+        false
+    }
+
     /// Initial parameters; methods that count instead of learning set them from the data.
     fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
         layout.initial_state(seed)
+    }
+}
+
+/// What a data set asks of the tables of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub users: usize,
+    pub items: usize,
+}
+
+impl Sizes {
+    pub fn of(data: &Interactions) -> Self {
+        Sizes { users: data.n_users(), items: data.n_items() }
     }
 }
 
@@ -153,11 +183,11 @@ pub struct MethodInfo {
     pub preset: &'static str,
     /// The complete configuration with its defaults, whose keys are the valid ones.
     pub defaults: fn() -> toml::Table,
-    /// Makes the method for a catalogue of `n_items`.
-    pub build: fn(config: &toml::Table, n_items: usize) -> Result<Box<dyn Method>>,
+    /// Makes the method for a data set of these sizes.
+    pub build: fn(config: &toml::Table, sizes: Sizes) -> Result<Box<dyn Method>>,
 }
 
-pub const METHODS: &[MethodInfo] = &[lma4rec::INFO, sasrec::INFO, pop::INFO];
+pub const METHODS: &[MethodInfo] = &[lma4rec::INFO, coserec::INFO, cl4srec::INFO, sasrec::INFO, bpr::INFO, pop::INFO];
 
 /// The method of this name.
 pub fn find(name: &str) -> Result<&'static MethodInfo> {

@@ -123,13 +123,13 @@ impl NextItem {
 
 /// Item ids as a graph input, grouped for the gradient of the item table.
 #[derive(Clone, Copy, Debug)]
-struct Ids {
-    ids: ValueId,
-    segments: ValueId,
+pub(super) struct Ids {
+    pub ids: ValueId,
+    pub segments: ValueId,
 }
 
 impl Ids {
-    fn declare(graph: &mut Graph, name: &str, shape: &[usize]) -> Ids {
+    pub fn declare(graph: &mut Graph, name: &str, shape: &[usize]) -> Ids {
         let ids = graph.input(name, TensorType::u32(shape));
         let segments =
             graph.input(&format!("{name}_segments"), TensorType::u32(&[segments_len(shape.iter().product())]));

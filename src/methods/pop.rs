@@ -4,7 +4,7 @@
 //! Written as a scorer like any other: the query is 1 and the item table, `[V, 1]`, holds the counts.
 
 use super::config::{table_of, typed};
-use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
+use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::engine::Graph;
 use crate::engine::params::{Init, ParamLayout, State};
@@ -21,8 +21,9 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "the non-personal baseline of LMA4Rec, Table 2",
     preset: include_str!("pop.toml"),
     defaults: || table_of(&PopConfig::default()),
-    build: |config, n_items| {
-        Ok(Box::new(Pop { _config: typed(config)?, n_items, training: Training { epochs: 0, ..Training::default() } }))
+    build: |config, Sizes { items, .. }| {
+        let training = Training { epochs: 0, ..Training::default() };
+        Ok(Box::new(Pop { _config: typed(config)?, n_items: items, training }))
     },
 };
 

@@ -7,7 +7,7 @@
 use super::batch::feed_tokens;
 use super::config::{table_of, typed};
 use super::next_item::{BatchRows, Loss, NextItem};
-use super::{Batch, Method, MethodInfo, Sampler, Shape, Training};
+use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
 use crate::data::{Interactions, Packed};
@@ -26,7 +26,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; encoder as in S3-Rec and CoSeRec",
     preset: include_str!("sasrec.toml"),
     defaults: || table_of(&SasRecConfig::default()),
-    build: |config, n_items| Ok(Box::new(SasRec { config: checked(typed(config)?)?, n_items })),
+    build: |config, Sizes { items, .. }| Ok(Box::new(SasRec { config: checked(typed(config)?)?, n_items: items })),
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -63,4 +63,10 @@ impl Tokens {
         let rows = graph.input("last_rows", TensorType::u32(&[sequences]));
         graph.add1(Embedding { padding_idx: None }, &[hidden, rows])
     }
+
+    /// `[S]`: the user of each sequence, for models that have learned something about every user. Adds the input `users`.
+    pub fn users(&self, graph: &mut Graph) -> ValueId {
+        let sequences = graph.shape(self.cu_seqlens)[0] - 1;
+        graph.input("users", TensorType::u32(&[sequences]))
+    }
 }

@@ -219,3 +219,7 @@ pub fn cases() -> Vec<Case> {
         drawn(257, 7, 7),
     ]
 }
+
+#[cfg(test)]
+#[path = "arm_gradient/tests.rs"]
+mod tests;

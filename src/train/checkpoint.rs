@@ -3,7 +3,8 @@
 //! `latest.safetensors` holds everything that the next step depends on; `best.safetensors` the parameters of the best
 //! epoch, and is all that evaluation and recommendation need. Tensors are called `PART/SET/PARAMETER`, with the parts
 //! `params`, `m` and `v` (Adam's moments); `items` holds the user's own item names, in order of their indices, as UTF-8
-//! with a line feed between two. The metadata, JSON under the key `gpurec`, says whose checkpoint it is and where
+//! with a line feed between two; `epoch_start/PARAMETER` what the sampler read at the start of an epoch that was interrupted.
+//! The metadata, JSON under the key `gpurec`, says whose checkpoint it is and where
 //! training stands.
 
 use super::identity::{FORMAT, Identity};
@@ -13,7 +14,7 @@ use crate::files::write_atomically;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Where training stands, stored with the tensors.
@@ -42,6 +43,9 @@ pub struct PartialEpoch {
     pub sums: Vec<f64>,
     pub tokens: usize,
     pub seconds: f64,
+    /// Parameters that the sampler read before the first batch, by name.
+    #[serde(skip)]
+    pub read: BTreeMap<String, Vec<f32>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,6 +56,7 @@ struct Metadata {
 
 const PARTS: [&str; 3] = ["params", "m", "v"];
 const ITEMS: &str = "items";
+const EPOCH_START: &str = "epoch_start/";
 const METADATA_KEY: &str = "gpurec";
 
 pub fn latest(folder: &Path) -> PathBuf {
@@ -91,6 +96,11 @@ pub fn save(
             }
         }
     }
+    for (name, values) in &progress.partial.read {
+        let view =
+            TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values)).expect("four bytes each");
+        tensors.push((format!("{EPOCH_START}{name}"), view));
+    }
     let metadata = Metadata { identity: header.identity.clone(), progress: progress.clone() };
     let metadata = serde_json::to_string(&metadata).expect("plain values serialise");
     let metadata = HashMap::from([(METADATA_KEY.to_string(), metadata)]);
@@ -123,7 +133,12 @@ impl Checkpoint {
                 return Err(wrong(format!("its format is {theirs}, this version of gpurec reads format {FORMAT}")));
             }
         }
-        let Metadata { identity, progress } = serde_json::from_value(value).map_err(unreadable)?;
+        let Metadata { identity, mut progress } = serde_json::from_value(value).map_err(unreadable)?;
+        for (name, view) in file.tensors() {
+            if let (Some(name), Dtype::F32) = (name.strip_prefix(EPOCH_START), view.dtype()) {
+                progress.partial.read.insert(name.into(), numbers(view.data()).collect());
+            }
+        }
         let items = file.tensor(ITEMS).map_err(|_| wrong("its item names are missing".into()))?;
         let items = std::str::from_utf8(items.data()).map_err(|_| wrong("its item names are not UTF-8".into()))?;
         let items: Vec<String> = items.split('\n').map(String::from).collect();
@@ -153,8 +168,10 @@ impl Checkpoint {
                         let (held, wanted) = (view.shape(), &parameter.shape);
                         return Err(wrong(format!("{name} has shape {held:?}, the configuration wants {wanted:?}")));
                     }
-                    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                    flat[parameter.range.clone()].iter_mut().zip(values).for_each(|(x, value)| *x = value);
+                    flat[parameter.range.clone()]
+                        .iter_mut()
+                        .zip(numbers(view.data()))
+                        .for_each(|(x, value)| *x = value);
                     // A second moment may have overflowed: then its parameter stands still, which is no damage.
                     let refused = |x: &f32| if *part == "v" { x.is_nan() } else { !x.is_finite() };
                     if flat[parameter.range.clone()].iter().any(refused) {
@@ -167,6 +184,10 @@ impl Checkpoint {
         }
         Ok(state)
     }
+}
+
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 #[cfg(test)]
@@ -202,7 +223,8 @@ mod tests {
     fn a_checkpoint_brings_back_every_bit_and_is_the_same_file_twice() {
         let (layout, mut state) = layout_and_state();
         state.sets[0].m[2] = f32::MIN_POSITIVE;
-        let partial = PartialEpoch { batches: 3, sums: vec![0.1 + 0.2, 1.0 / 3.0], tokens: 7, seconds: 1.5 };
+        let read = BTreeMap::from([("item_table".to_string(), vec![0.1, -0.0])]);
+        let partial = PartialEpoch { batches: 3, sums: vec![0.1 + 0.2, 1.0 / 3.0], tokens: 7, seconds: 1.5, read };
         let progress = Progress { epoch: 3, step: 1 << 40, best_epoch: 2, best_value: 0.1 + 0.2, partial };
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("1"), folder.path().join("2"));

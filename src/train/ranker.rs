@@ -6,7 +6,7 @@ use crate::data::{HeldOut, Packed};
 use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Feed, Graph, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::rank::UNREACHABLE;
 use crate::methods::Method;
 use crate::methods::batch::feed_tokens;
@@ -57,6 +57,8 @@ impl<'m> Ranker<'m> {
             let (mut feed, key, seen) = self.scoring_feed(&owned, None);
             let targets: Vec<u32> = chunk.iter().map(|event| event.target).collect();
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
+            let users: Vec<u32> = chunk.iter().map(|event| event.user).collect();
+            feed.set("users", Tensor::u32(&[users.len()], &users));
             let plan = self.plan(executor, key)?;
             executor.run(plan, &feed)?;
             let fetched = ["better", "better_seen", "ties"].map(|name| executor.fetch(plan, name));
@@ -74,8 +76,14 @@ impl<'m> Ranker<'m> {
         Ok(ranks)
     }
 
-    /// The `k` best items that are not in the history, with scores, best first.
+    /// The `k` best items that are not in the history, with scores, best first. Refused where a history is not enough.
     pub fn top_k(&mut self, executor: &mut dyn Executor, history: &[u32], k: usize) -> Result<Vec<(u32, f32)>> {
+        if self.method.needs_user() {
+            let problem = "this model knows the users it was trained on, and cannot recommend from a history alone";
+            let help =
+                "train a method that reads histories, such as sasrec; `gpurec eval` ranks for the users it knows";
+            return Err(Error::usage(problem, help));
+        }
         let (feed, key, _) = self.scoring_feed(&[history], Some(k));
         let plan = self.plan(executor, key)?;
         executor.run(plan, &feed)?;

@@ -13,7 +13,7 @@ use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
 use crate::files::write_atomically;
-use crate::methods::{self, Method, MethodInfo};
+use crate::methods::{self, Method, MethodInfo, Sizes};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub struct Run {
 impl Run {
     pub fn new(options: RunOptions, data: Arc<Interactions>) -> Result<Run> {
         let info = methods::find(&options.method)?;
-        let method = (info.build)(&options.config, data.n_items())?;
+        let method = (info.build)(&options.config, Sizes::of(&data))?;
         Ok(Run { options, info, data, method })
     }
 
@@ -256,7 +256,8 @@ impl Trained {
         };
         let mut checkpoint = Checkpoint::read(file)?;
         let Header { identity, items } = checkpoint.header.clone();
-        let method = (methods::find(&identity.method)?.build)(&identity.config, items.len())?;
+        let sizes = Sizes { users: identity.data.users, items: items.len() };
+        let method = (methods::find(&identity.method)?.build)(&identity.config, sizes)?;
         checkpoint.header.items.clear();
         Ok(Trained { identity, items, method, checkpoint })
     }

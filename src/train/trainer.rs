@@ -176,7 +176,7 @@ impl<'a> Trainer<'a> {
         let epoch = self.progress.epoch + 1;
         observer.epoch_started(epoch, training.epochs, self.steps_per_epoch(), self.progress.partial.batches);
         self.steps(executor, epoch, observer)?;
-        let PartialEpoch { batches, sums, tokens, seconds } = std::mem::take(&mut self.progress.partial);
+        let PartialEpoch { batches, sums, tokens, seconds, .. } = std::mem::take(&mut self.progress.partial);
 
         let state = executor.state()?;
         if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
@@ -213,6 +213,19 @@ impl<'a> Trainer<'a> {
     /// The steps of one epoch that are not done yet.
     fn steps(&mut self, executor: &mut dyn Executor, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
         let training = self.method.training();
+        // What the sampler reads is kept, so that an epoch that goes on in another process has the same batches.
+        let (resumed, read) = (self.progress.partial.batches > 0, &mut self.progress.partial.read);
+        self.sampler.start_epoch(epoch, &mut |name| {
+            if !resumed {
+                let state = executor.state()?;
+                let values = state.parameter(&self.layout, "model", name);
+                let values = values.ok_or_else(|| Error::graph(name, "the model has no such parameter"))?;
+                read.insert(name.into(), values.to_vec());
+            }
+            read.get(name)
+                .cloned()
+                .ok_or_else(|| Error::graph(name, "the checkpoint does not hold what the sampler read"))
+        })?;
         let order: Vec<u32> = epoch_order(self.seed, epoch as u32, self.users.len());
         let order: Vec<u32> = order.into_iter().map(|i| self.users[i as usize]).collect();
         let (batch_size, seed, done) = (training.batch_size, self.seed, self.progress.partial.batches);

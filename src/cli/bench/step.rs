@@ -4,7 +4,7 @@ use super::measure::{Measured, Patience, sample};
 use crate::data;
 use crate::engine::Executor;
 use crate::error::{Error, Result};
-use crate::methods::{config, find};
+use crate::methods::{Sizes, config, find};
 use crate::train::Trainer;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl StepWork {
         let info = find(&self.method)?;
         let data = Arc::new(data::resolve(&self.dataset, &data::ReadOptions::default())?);
         let settings = config::resolve(info, data::paper_name(&data.name), None, &self.assignments)?;
-        let method = (info.build)(&settings, data.n_items())?;
+        let method = (info.build)(&settings, Sizes::of(&data))?;
         if method.training().epochs == 0 {
             let problem = format!("{} trains nothing here, so there is no step to measure", self.method);
             return Err(Error::usage(problem, "measure a method that trains, such as sasrec"));

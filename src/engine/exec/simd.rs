@@ -175,6 +175,23 @@ fn max_body<const FMA: bool>(row: &[f32]) -> f32 {
 }
 
 per_instruction_set! {
+    /// The smallest element; 1e30 when the row is empty.
+    min(row: &[f32]) -> f32, min_body
+}
+
+#[inline(always)]
+fn min_body<const FMA: bool>(row: &[f32]) -> f32 {
+    let smaller = |a: f32, b: f32| if b < a { b } else { a };
+    let mut lanes = [1e30; LANES];
+    let (groups, rest) = row.as_chunks::<LANES>();
+    for group in groups {
+        lanes.iter_mut().zip(group).for_each(|(lane, &x)| *lane = smaller(*lane, x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, &x)| *lane = smaller(*lane, x));
+    lanes.into_iter().fold(1e30, smaller)
+}
+
+per_instruction_set! {
     /// `sum_i row_i`.
     sum(row: &[f32]) -> f32, sum_body
 }

@@ -1,0 +1,12 @@
+//! CoSeRec (Liu et al., arXiv 2108.06479): LMA4Rec without its learnable masks. Two robustly augmented views of each
+//! sequence are contrasted beside the next-item loss; the code is `lma4rec.rs`.
+
+use super::{MethodInfo, lma4rec};
+
+pub const INFO: MethodInfo = MethodInfo {
+    name: "coserec",
+    title: "CoSeRec",
+    paper: "Liu et al., Contrastive Self-supervised Sequential Recommendation with Robust Augmentation, arXiv 2108.06479",
+    preset: include_str!("coserec.toml"),
+    ..lma4rec::INFO
+};
