@@ -1,8 +1,11 @@
 //! `gpurec data`: the data sets known by name, and a first look at one.
 
+mod fetch;
+
 use super::console::{bytes, say, table};
-use crate::data::catalog::DATA_DIR;
-use crate::data::{Interactions, LeaveOneOut, Source, list, resolve};
+use crate::data::catalog::{DATA_DIR, data_dir};
+use crate::data::manifest::Presence;
+use crate::data::{Interactions, LeaveOneOut, Source, list, manifest, manifests, resolve};
 use crate::error::Result;
 use std::collections::HashSet;
 
@@ -11,7 +14,7 @@ const SHOWN: (usize, usize) = (5, 12);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  gpurec data list\n  gpurec data show kuairec\n  gpurec data show my_sequences.txt.gz"
+    after_help = "Examples:\n  gpurec data list\n  gpurec data fetch amazon_beauty\n  gpurec data show kuairec\n  gpurec data show my_sequences.txt.gz"
 )]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -20,9 +23,11 @@ pub struct DataArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum DataCommand {
-    /// List the data sets known by name: the bundled one and those of the folder GPUREC_DATA_DIR
+    /// List the data sets known by name: the bundled one, those of the data folder, and those that can be fetched
     List,
-    /// Show statistics and the first sequences of a data set
+    /// Download a data set of the papers and verify it, or say how a person gets it
+    Fetch(fetch::FetchArgs),
+    /// Show statistics and the first sequences of a data set; of one that is not here, its source and terms
     Show {
         /// A name of `gpurec data list`, or the path of a file
         dataset: String,
@@ -32,20 +37,42 @@ enum DataCommand {
 pub fn data(args: &DataArgs) -> Result<()> {
     match &args.command {
         DataCommand::List => list_all(),
-        DataCommand::Show { dataset } => say(summary(&resolve(dataset)?)),
+        DataCommand::Fetch(args) => fetch::fetch(args),
+        DataCommand::Show { dataset } => show(dataset),
+    }
+}
+
+fn show(dataset: &str) -> Result<()> {
+    let dir = data_dir();
+    match manifest(dataset).filter(|manifest| manifest.presence(dir.as_deref()) != Presence::Ready) {
+        Some(manifest) => say(fetch::about(manifest, dir.as_deref())),
+        None => say(summary(&resolve(dataset)?)),
     }
 }
 
 fn list_all() -> Result<()> {
-    let rows = list()?.into_iter().map(|info| {
+    let dir = data_dir();
+    let here = list()?;
+    let absent: Vec<_> =
+        manifests().iter().filter(|manifest| here.iter().all(|info| info.name != manifest.name)).collect();
+    let rows = here.into_iter().map(|info| {
         let place = match info.source {
             Source::Bundled => "bundled".into(),
             Source::File(path) => path.display().to_string(),
         };
         [info.name, info.paper_name.unwrap_or("-").into(), place, bytes(info.bytes)]
     });
-    say(table(&["data set", "in papers", "where", "size"], rows, 3))?;
-    say(format!("{DATA_DIR} names a folder of further .txt and .txt.gz files; a path works wherever a name does."))
+    let absent = absent.into_iter().map(|manifest| {
+        let paper_name = manifest.paper_name.as_deref().unwrap_or("-");
+        let size = manifest.source.bytes.map_or("-".into(), bytes);
+        [manifest.name.clone(), paper_name.into(), fetch::where_to_get(manifest, dir.as_deref()), size]
+    });
+    say(table(&["data set", "in papers", "where", "size"], rows.chain(absent), 3))?;
+    let dir = dir.map_or("none".into(), |dir| dir.display().to_string());
+    say("`gpurec data show NAME` tells source and terms, `gpurec data fetch NAME` gets a set.")?;
+    say(format!(
+        "Data folder: {dir} ({DATA_DIR} names another), for .txt and .txt.gz files; a path works wherever a name does."
+    ))
 }
 
 fn summary(data: &Interactions) -> String {

@@ -14,6 +14,8 @@ use super::manifest::{Access, Manifest, Origin};
 use crate::error::{Error, Result};
 use checksum::{Mismatch, check};
 use download::Download;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,11 +67,7 @@ impl Fetch<'_> {
                     origin.instructions.clone().unwrap_or_default(),
                 ));
             }
-            Access::Manual if self.url.is_none() => return placed_by_hand(manifest, files),
-            Access::Manual => {
-                let problem = format!("--url cannot be used with `{}`, which is several files or none", manifest.name);
-                return Err(Error::usage(problem, by_hand(manifest, &files)));
-            }
+            Access::Manual => return placed_by_hand(manifest, files),
             Access::Download => {}
         }
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("make the folder", &folder, e))?;
@@ -94,8 +92,13 @@ impl Fetch<'_> {
                 download::finish(&part, &aside)?;
                 let kept = format!("it is kept as {} for you to look at and remove", aside.display());
                 let help = match mismatch.published {
-                    true => format!("it is not the published file, or was changed on the way: {kept}; try again, or another address with --url"),
-                    false => format!("it is not the file that was first fetched here: {kept}; if it is the right one, remove {} and try again", checksum::record(target).display()),
+                    true => format!(
+                        "it is not the published file, or was changed on the way: {kept}; try again, or another address with --url"
+                    ),
+                    false => format!(
+                        "it is not the file that was first fetched here: {kept}; if it is the right one, remove {} and try again",
+                        checksum::record(target).display()
+                    ),
                 };
                 Err(wrong(url, mismatch, help))
             }
@@ -108,7 +111,10 @@ fn present(file: &Path, origin: &Origin) -> Result<Checked> {
     check(file, file, origin)?.map_err(|mismatch| {
         let help = match mismatch.published {
             true => "move it away and run the command again to fetch the published one".into(),
-            false => format!("it has changed since it was first seen here; if that is right, remove {}", checksum::record(file).display()),
+            false => format!(
+                "it has changed since it was first seen here; if that is right, remove {}",
+                checksum::record(file).display()
+            ),
         };
         wrong(&file.display().to_string(), mismatch, help)
     })
@@ -130,7 +136,8 @@ fn placed_by_hand(manifest: &Manifest, files: Vec<PathBuf>) -> Result<Fetched> {
         );
         return Err(Error::usage(problem, by_hand(manifest, &files)));
     }
-    let verified = files.iter().map(|file| Ok((file.clone(), present(file, &manifest.source)?))).collect::<Result<_>>()?;
+    let verified =
+        files.iter().map(|file| Ok((file.clone(), present(file, &manifest.source)?))).collect::<Result<_>>()?;
     Ok(Fetched { verified, files, downloaded: false })
 }
 
@@ -148,4 +155,18 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
+}
+
+/// Writes beside `target` first, so that the name is given to the whole content or to none of it.
+fn write_whole(target: &Path, content: &mut dyn Read) -> Result<()> {
+    let part = with_ending(target, ".part");
+    let written = File::create(&part).and_then(|mut file| {
+        std::io::copy(content, &mut file)?;
+        file.sync_all()?;
+        std::fs::rename(&part, target)
+    });
+    written.map_err(|error| {
+        drop(std::fs::remove_file(&part));
+        Error::io("write", target, error)
+    })
 }

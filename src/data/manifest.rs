@@ -224,7 +224,9 @@ impl fmt::Display for Step {
             Step::KeepEvents { events } => write!(f, "keep the events {}", events.join(", ")),
             Step::Between { from, to } => write!(f, "keep {from} to {to}"),
             Step::MinPerUser { count, of: None } => write!(f, "drop users with fewer than {count} events"),
-            Step::MinPerUser { count, of: Some(kind) } => write!(f, "drop users with fewer than {count} events `{kind}`"),
+            Step::MinPerUser { count, of: Some(kind) } => {
+                write!(f, "drop users with fewer than {count} events `{kind}`")
+            }
             Step::MinPerItem { count } => write!(f, "drop items with fewer than {count} events"),
             Step::KCore { k } => write!(f, "{k}-core of users and items"),
             Step::SampleUsers { count } => write!(f, "draw {count} users"),

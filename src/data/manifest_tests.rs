@@ -9,7 +9,12 @@ fn every_manifest_is_named_after_its_file_and_no_two_are_alike() {
         assert_eq!(*file, manifest.name);
         assert!(names.insert(&manifest.name), "{} twice", manifest.name);
         assert!(!manifest.terms.contains('\n') && manifest.terms.len() > 10, "{}: terms are one line", manifest.name);
-        assert_eq!(manifest.papers.is_empty(), manifest.paper_name.is_none(), "{}: papers and their name", manifest.name);
+        assert_eq!(
+            manifest.papers.is_empty(),
+            manifest.paper_name.is_none(),
+            "{}: papers and their name",
+            manifest.name
+        );
     }
 }
 
@@ -26,7 +31,8 @@ fn what_a_manifest_says_of_its_source_suffices_to_get_it() {
             Access::Bundled => assert!(source.file.is_some(), "{name}: file"),
         }
         for (sum, digits) in [(&source.sha256, 64), (&source.md5, 32)] {
-            let valid = |sum: &String| sum.len() == digits && sum.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            let valid =
+                |sum: &String| sum.len() == digits && sum.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             assert!(sum.as_ref().is_none_or(valid), "{name}: {sum:?}");
         }
         let flat: HashSet<_> = source.members.iter().map(|member| file_name(member)).collect();

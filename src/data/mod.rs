@@ -5,7 +5,9 @@
 
 pub mod augment;
 pub mod catalog;
+pub mod fetch;
 pub mod interactions;
+pub mod manifest;
 pub mod pack;
 pub mod prefetch;
 pub mod read;
@@ -15,7 +17,9 @@ pub mod split;
 
 pub use augment::{AugmentConfig, augment};
 pub use catalog::{DatasetInfo, Source, list, paper_name, resolve};
+pub use fetch::{Fetch, Fetched, Watcher};
 pub use interactions::{Interactions, Statistics};
+pub use manifest::{Manifest, manifest, manifests};
 pub use pack::{Packed, row_bucket};
 pub use prefetch::Prefetch;
 pub use read::{read, read_bytes};

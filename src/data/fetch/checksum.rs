@@ -1,8 +1,8 @@
 //! Checksums of files: those that a manifest gives, and `FILE.sha256`, in the form of `sha256sum`, where nobody published one.
 
+use super::{with_ending, write_whole};
 use crate::data::manifest::Origin;
 use crate::error::{Error, Result};
-use crate::train::checkpoint::write_atomically;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -54,7 +54,7 @@ pub fn check(file: &Path, name: &Path, origin: &Origin) -> Result<Result<Checked
         Some(_) => Ok(Ok(Checked::Recorded { sha256: found, first: false })),
         None => {
             let line = format!("{found}  {}\n", name.file_name().unwrap_or_default().to_string_lossy());
-            write_atomically(&record, line.as_bytes())?;
+            write_whole(&record, &mut line.as_bytes())?;
             Ok(Ok(Checked::Recorded { sha256: found, first: true }))
         }
     }
@@ -62,9 +62,7 @@ pub fn check(file: &Path, name: &Path, origin: &Origin) -> Result<Result<Checked
 
 /// Where the checksum of a file is recorded.
 pub fn record(file: &Path) -> PathBuf {
-    let mut path = file.as_os_str().to_owned();
-    path.push(".sha256");
-    path.into()
+    with_ending(file, ".sha256")
 }
 
 fn digest<D: Digest>(path: &Path) -> Result<String> {

@@ -4,7 +4,7 @@
 //! answers with the whole file and the download starts over. Without an `ETag` or a date nothing proves that the file is
 //! still the same, and a part is not continued.
 
-use super::Watcher;
+use super::{Watcher, with_ending};
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -93,7 +93,9 @@ impl Download<'_> {
             }
             status => return Err(self.refused(status)),
         }
-        if let (Some(published), Some(offered)) = (self.bytes, part.total).filter_different() {
+        if let (Some(published), Some(offered)) = (self.bytes, part.total)
+            && published != offered
+        {
             part.discard();
             return Err(Trouble::Lasting(self.wrong_size(published, offered)));
         }
@@ -155,22 +157,18 @@ impl Download<'_> {
             408 | 429 | 500..=599 => return Trouble::Passing(format!("the server answers {status}")),
             _ => format!("the server answers {status} to {}", self.url),
         };
-        Trouble::Lasting(Error::usage(problem, format!("it may have moved: {}", elsewhere(self.part, "its new address"))))
+        Trouble::Lasting(Error::usage(
+            problem,
+            format!("it may have moved: {}", elsewhere(self.part, "its new address")),
+        ))
     }
 
     fn wrong_size(&self, published: u64, offered: u64) -> Error {
         let problem = format!("{} is {offered} bytes, not the {published} that the manifest gives", self.url);
-        Error::usage(problem, format!("it is another file; nothing was kept; {}", elsewhere(self.part, "the right one")))
-    }
-}
-
-trait Different {
-    fn filter_different(self) -> Self;
-}
-
-impl Different for (Option<u64>, Option<u64>) {
-    fn filter_different(self) -> Self {
-        if self.0 == self.1 { (None, None) } else { self }
+        Error::usage(
+            problem,
+            format!("it is another file; nothing was kept; {}", elsewhere(self.part, "the right one")),
+        )
     }
 }
 
@@ -231,20 +229,23 @@ impl Part {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
             Ok(()) => {}
         }
-        let mut part =
-            Part { path: path.into(), length: 0, url: url.into(), validator: String::new(), total: None, file: file.try_clone().map_err(failed)? };
-        let from = std::fs::read_to_string(part.from()).unwrap_or_default();
-        if let [of, validator, total] = from.lines().collect::<Vec<_>>()[..] && of == url {
+        let mut part = Part {
+            path: path.into(),
+            length: 0,
+            url: url.into(),
+            validator: String::new(),
+            total: None,
+            file: file.try_clone().map_err(failed)?,
+        };
+        let from = std::fs::read_to_string(from(path)).unwrap_or_default();
+        if let [of, validator, total] = from.lines().collect::<Vec<_>>()[..]
+            && of == url
+        {
             part.length = file.seek(SeekFrom::End(0)).map_err(failed)?;
             part.validator = validator.into();
             part.total = total.parse().ok();
         }
         Ok(part)
-    }
-
-    /// Where `FILE.part` comes from: its address, validator and size, a line each.
-    fn from(&self) -> PathBuf {
-        from(&self.path)
     }
 
     fn is_whole(&self) -> bool {
@@ -254,16 +255,16 @@ impl Part {
     fn restart(&mut self, validator: &str, total: Option<u64>) -> Result<(), Trouble> {
         (self.length, self.validator, self.total) = (0, validator.into(), total);
         let total = total.map_or(String::new(), |total| total.to_string());
-        let from = format!("{}\n{validator}\n{total}\n", self.url);
-        self.file.set_len(0).and_then(|()| std::fs::write(self.from(), from)).map_err(|e| self.unwritable(e))
+        let origin = format!("{}\n{validator}\n{total}\n", self.url);
+        self.file.set_len(0).and_then(|()| std::fs::write(from(&self.path), origin)).map_err(|e| self.unwritable(e))
     }
 
-    /// `bytes START-END/TOTAL` must go on where the part ends.
+    /// `bytes START-END/TOTAL` must go on where the part ends, in a file of the same size.
     fn check_range(&mut self, range: &str) -> Result<(), Trouble> {
-        let numbers = range.strip_prefix("bytes ").and_then(|range| range.split_once('-'));
-        if numbers.is_some_and(|(start, rest)| {
-            start.parse() == Ok(self.length) && rest.split('/').nth(1).and_then(|total| total.parse().ok()) == self.total
-        }) {
+        let (start, rest) = range.trim_start_matches("bytes ").split_once('-').unwrap_or_default();
+        let total = rest.split_once('/').and_then(|(_, total)| total.parse().ok());
+        if start.parse() == Ok(self.length) && (self.total.is_none() || self.total == total) {
+            self.total = total;
             return Ok(());
         }
         self.restart("", None)?;
@@ -294,10 +295,13 @@ impl Part {
     fn unwritable(&self, error: std::io::Error) -> Trouble {
         Trouble::Lasting(match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                let missing = self.total.map_or(String::new(), |total| format!("{} more bytes and ", total - self.length));
+                let missing =
+                    self.total.map_or(String::new(), |total| format!("{} more bytes and ", total - self.length));
                 Error::usage(
                     format!("there is no space left for {}: {error}", self.path.display()),
-                    format!("{missing}room to unpack are needed: free some and run the command again, which goes on where it stopped; or choose another place with --out"),
+                    format!(
+                        "{missing}room to unpack are needed: free some and run the command again, which goes on where it stopped; or choose another place with --out"
+                    ),
                 )
             }
             _ => Error::io("write", &self.path, error),
@@ -305,10 +309,9 @@ impl Part {
     }
 }
 
+/// What `FILE.part` is a part of: its address, validator and size, a line each.
 fn from(part: &Path) -> PathBuf {
-    let mut path = part.as_os_str().to_owned();
-    path.push(".from");
-    path.into()
+    with_ending(part, ".from")
 }
 
 /// Removes the part and what is known of it.
@@ -322,4 +325,29 @@ pub fn finish(part: &Path, target: &Path) -> Result<()> {
     std::fs::rename(part, target).map_err(|e| Error::io("write", target, e))?;
     remove(part);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_reported_with_what_is_missing() {
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let (path, url, validator) = (PathBuf::from("file.part"), String::new(), String::new());
+        let mut part = Part { path, file, length: 1000, url, validator, total: Some(5000) };
+        let Err(Trouble::Lasting(error)) = part.append(&[0; 10]) else { panic!("it wrote") };
+        assert!(error.to_string().contains("no space left for file.part"), "{error}");
+        assert!(error.help().unwrap().contains("4000 more bytes"), "{:?}", error.help());
+    }
+
+    #[test]
+    fn two_downloads_do_not_write_one_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.part");
+        let _first = Part::open(&path, "").unwrap();
+        let Err(error) = Part::open(&path, "") else { panic!("it opened") };
+        assert!(error.to_string().contains("another gpurec"), "{error}");
+    }
 }

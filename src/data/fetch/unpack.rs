@@ -1,5 +1,6 @@
 //! Takes single members out of archives: zip, 7z, tar.gz and gz, told apart by the ending of the name.
 
+use super::write_whole;
 use crate::data::manifest::file_name;
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
@@ -12,7 +13,8 @@ pub fn unpack(archive: &Path, members: &[String], folder: &Path) -> Result<()> {
     let mut left: Vec<&str> = members.iter().map(String::as_str).collect();
     let mut visit = |name: &str, content: &mut dyn Read| -> Result<bool> {
         if let Some(i) = left.iter().position(|member| *member == name) {
-            write(content, &folder.join(file_name(left.swap_remove(i))), archive)?;
+            write_whole(&folder.join(file_name(left.swap_remove(i))), content)
+                .map_err(|error| blame(error, archive))?;
         }
         Ok(!left.is_empty())
     };
@@ -69,15 +71,12 @@ fn open(archive: &Path) -> Result<File> {
     File::open(archive).map_err(|e| Error::io("read", archive, e))
 }
 
-fn write(content: &mut dyn Read, target: &Path, archive: &Path) -> Result<()> {
-    let failed = |e| Error::io("write", target, e);
-    let mut file = tempfile::NamedTempFile::new_in(target.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-    std::io::copy(content, &mut file).map_err(|e| match e.raw_os_error() {
-        Some(_) => failed(e), // of the operating system, hence of the disk; unpackers make up their own
-        None => damaged(archive, e),
-    })?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(target).map(drop).map_err(|e| failed(e.error))
+/// What an unpacker finds wrong with its archive comes as an error of reading, without a number of the operating system.
+fn blame(error: Error, archive: &Path) -> Error {
+    match error {
+        Error::Io { source, .. } if source.raw_os_error().is_none() => damaged(archive, source),
+        error => error,
+    }
 }
 
 fn damaged(archive: &Path, problem: impl std::fmt::Display) -> Error {
