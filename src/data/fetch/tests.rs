@@ -203,7 +203,7 @@ fn without_proof_that_the_file_is_the_same_nothing_is_continued() {
 
 #[test]
 fn a_file_that_changes_in_between_is_not_patched_together() {
-    let (dir, old, new) = (tempfile::tempdir().unwrap(), content(5000), vec![7; 4000]);
+    let (dir, old, new) = (tempfile::tempdir().unwrap(), content(5000), vec![7; 5000]);
     let served = new.clone();
     let server = Server::new(move |i, request| match i {
         0 => with_ranges(request, &old, "\"old\"").cut(1000),
