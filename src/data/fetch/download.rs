@@ -45,11 +45,19 @@ impl Download<'_> {
         if part.is_whole() {
             return Ok(());
         }
+        let result = self.insist(&mut part, watcher);
+        if result.is_err() && part.length == 0 {
+            part.discard();
+        }
+        result
+    }
+
+    fn insist(&self, part: &mut Part, watcher: &mut dyn Watcher) -> Result<()> {
         let agent = agent();
         let (mut connected, mut fruitless) = (false, 0);
         loop {
             let before = part.length;
-            let why = match self.attempt(&agent, &mut part, watcher) {
+            let why = match self.attempt(&agent, part, watcher) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Lasting(error)) => return Err(error),
                 Err(Trouble::Unreachable(why)) if !connected => return Err(self.unreachable(&why)),
@@ -96,7 +104,7 @@ impl Download<'_> {
         if let (Some(published), Some(offered)) = (self.bytes, part.total)
             && published != offered
         {
-            part.discard();
+            part.restart("", None)?;
             return Err(Trouble::Lasting(self.wrong_size(published, offered)));
         }
         watcher.started(part.length, part.total);

@@ -264,14 +264,11 @@ fn a_file_of_another_size_is_refused_before_it_is_downloaded() {
 fn what_is_not_there_is_not_asked_for_twice() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::new(|_, _| Reply::new("404 Not Found", "", b"no"));
-    let message = message(fetch(&dir, &toy(&server.url, "")));
-    assert!(message.contains("there is no file at") && message.contains("--url"), "{message}");
-    assert!(
-        message.contains(&format!("{} ", dir.path().join("toy.txt").display()).replace("toy.txt ", "toy.txt")),
-        "{message}"
-    );
-    assert_eq!(server.requests().len(), 1);
-    assert!(!files(&dir).contains(&"toy.txt".to_string()));
+    let (message, place) = (message(fetch(&dir, &toy(&server.url, ""))), dir.path().join("toy.txt"));
+    for part in ["there is no file at", "--url", &format!("put it to {}: it is verified", place.display())] {
+        assert!(message.contains(part), "`{part}` is not in:\n{message}");
+    }
+    assert_eq!((files(&dir).len(), server.requests().len()), (0, 1));
 }
 
 #[test]
