@@ -1,5 +1,5 @@
-//! Makes the list of ops from the files of `src/ops`, and the list of shaders from `shaders`. An op file without
-//! `KERNELS` or `cases()` does not compile; a shader that no op file names stops the build here.
+//! Makes the list of ops from the files of `src/ops`, the list of shaders from `shaders` and that of the data sets from
+//! `datasets`. An op file without `KERNELS` or `cases()` does not compile; a shader that no op file names stops the build here.
 
 use std::{env, fs, path::Path};
 
@@ -49,4 +49,17 @@ fn main() {
         assert!(named, "shaders/{shader}.wgsl is an orphan: nothing in src/ops says shader!(\"{shader}\")");
     }
     fs::write(Path::new(&out).join("ops.rs"), text).expect("OUT_DIR is writable");
+    let manifests = manifests(&Path::new(&root).join("datasets"));
+    fs::write(Path::new(&out).join("manifests.rs"), manifests).expect("OUT_DIR is writable");
+}
+
+/// Every manifest of a data set: its file's stem, and its text.
+fn manifests(folder: &Path) -> String {
+    let mut text = String::from("const MANIFESTS: &[(&str, &str)] = &[\n");
+    for name in stems(folder, ".toml") {
+        let file = folder.join(format!("{name}.toml"));
+        println!("cargo:rerun-if-changed={}", file.display());
+        text.push_str(&format!("    ({name:?}, include_str!({:?})),\n", file.display().to_string()));
+    }
+    text + "];\n"
 }

@@ -1,18 +1,21 @@
-//! Finds a data set by name or path: the bundled set, then a file, then the folder that GPUREC_DATA_DIR names.
+//! Finds a data set by name or path: the bundled set, then a file, then the data folder. That is the one that GPUREC_DATA_DIR
+//! names, or else one of the user's own, where `gpurec data fetch` puts what it gets.
 
+use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 use std::path::{Path, PathBuf};
 
 use super::interactions::Interactions;
+use super::manifest::{Access, manifest, manifests};
 use super::prepared;
 use super::read::{Format, ReadOptions, dataset_name, read, read_bytes};
 use crate::error::{Error, Result};
 
-/// The environment variable that names a folder of further data sets.
+/// The environment variable that names the data folder.
 pub const DATA_DIR: &str = "GPUREC_DATA_DIR";
 
 const BUNDLED: &str = "kuairec";
 const BUNDLED_FILE: &str = "kuairec_sequences.txt.gz";
-const BUNDLED_BYTES: &[u8] = include_bytes!("../../datasets/kuairec_sequences.txt.gz");
+pub(super) const BUNDLED_BYTES: &[u8] = include_bytes!("../../datasets/kuairec_sequences.txt.gz");
 
 /// Where a data set comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,27 +46,31 @@ pub fn resolve(name_or_path: &str, options: &ReadOptions) -> Result<Interactions
 
 /// Where the data set that a name or a path stands for is.
 pub fn locate(name_or_path: &str) -> Result<Source> {
-    locate_in(name_or_path, data_dir().as_deref())
+    locate_in(name_or_path, existing_data_dir().as_deref())
 }
 
-/// The data sets known by name: the bundled one, then those of GPUREC_DATA_DIR in alphabetical order.
+/// The data sets that are here by name: the bundled one, then those of the data folder in alphabetical order.
 pub fn list() -> Result<Vec<DatasetInfo>> {
-    list_in(data_dir().as_deref())
+    list_in(existing_data_dir().as_deref())
+}
+
+/// The data folder, whether or not it is there yet; `None` for a user without a home and without GPUREC_DATA_DIR.
+pub fn data_dir() -> Option<PathBuf> {
+    named_data_dir().or_else(|| Some(choose_native_strategy().ok()?.data_dir().join("gpurec")))
 }
 
 /// What the papers call a data set.
 pub fn paper_name(name: &str) -> Option<&'static str> {
-    match name {
-        "amazon_beauty" => Some("Beauty"),
-        "amazon_sports_and_outdoors" => Some("Sports"),
-        "amazon_toys_and_games" => Some("Toys"),
-        "yelp" => Some("Yelp"),
-        _ => None,
-    }
+    manifest(name)?.paper_name.as_deref()
 }
 
-fn data_dir() -> Option<PathBuf> {
+fn named_data_dir() -> Option<PathBuf> {
     std::env::var_os(DATA_DIR).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// A folder that the user names must be there; the own one may not be yet.
+fn existing_data_dir() -> Option<PathBuf> {
+    named_data_dir().or_else(|| data_dir().filter(|dir| dir.is_dir()))
 }
 
 fn locate_in(name_or_path: &str, data_dir: Option<&Path>) -> Result<Source> {
@@ -87,11 +94,23 @@ fn looks_like_a_path(given: &str) -> bool {
 }
 
 fn unknown(given: &str, known: &[DatasetInfo], data_dir: Option<&Path>) -> Error {
-    let names: Vec<&str> = known.iter().map(|info| info.name.as_str()).collect();
+    if let Some(manifest) = manifest(given) {
+        let help = match manifest.source.access {
+            Access::Private => manifest.terms.clone(),
+            _ => {
+                format!("`gpurec data fetch {given}` gets it, or says how; `gpurec data show {given}` tells what it is")
+            }
+        };
+        return Error::usage(format!("the data set `{given}` is not on this machine"), help);
+    }
+    let names = known.iter().map(|info| info.name.as_str());
+    let mut names: Vec<&str> = names.chain(manifests().iter().map(|manifest| manifest.name.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
     let error = Error::unknown("data set", given, &names);
     let more = match data_dir {
-        Some(dir) => format!("names come from {DATA_DIR}={}", dir.display()),
-        None => format!("set {DATA_DIR} to a folder of data files to use them by name"),
+        Some(dir) => format!("files of {} are known by name", dir.display()),
+        None => format!("set {DATA_DIR} to a folder of data files to use them by name too"),
     };
     let help = error.help().unwrap_or_default();
     Error::usage(error.to_string(), format!("{help}; a path to a file works too; {more}"))

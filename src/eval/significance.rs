@@ -72,7 +72,7 @@ pub fn paired_bootstrap<const M: usize>(differences: &[[f64; M]], seed: u64) -> 
         for block in 0..users.div_ceil(4) {
             let words = state.block(SITE, resample, 0, block as u32);
             for word in &words[..(users - 4 * block).min(4)] {
-                let user = (u64::from(*word) * users as u64 >> 32) as usize;
+                let user = ((u64::from(*word) * users as u64) >> 32) as usize;
                 if let Some(row) = differing.get(user) {
                     sums.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
                 }

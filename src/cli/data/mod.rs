@@ -1,12 +1,14 @@
 //! `gpurec data`: the data sets known by name, a look at one, its preparation and its check.
 
 mod check;
+mod fetch;
 mod prepare;
 
 use super::console::{bytes, say, table};
 use super::source::SourceArgs;
-use crate::data::catalog::DATA_DIR;
-use crate::data::{Interactions, Source, list, resolve};
+use crate::data::catalog::{DATA_DIR, data_dir};
+use crate::data::manifest::Presence;
+use crate::data::{Interactions, Source, list, manifest, manifests, resolve};
 use crate::error::Result;
 
 /// Sequences shown, and items of each.
@@ -15,6 +17,7 @@ const SHOWN: (usize, usize) = (5, 12);
 const FORMATS: &str = "\
 Examples:
   gpurec data list
+  gpurec data fetch amazon_beauty
   gpurec data show kuairec
   gpurec data check my_events.csv --user-col customer --item-col sku --time-col ordered_at
   gpurec data prepare my_events.csv --k-core 5 --out my_data
@@ -35,9 +38,11 @@ pub struct DataArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum DataCommand {
-    /// List the data sets known by name: the bundled one and those of the folder GPUREC_DATA_DIR
+    /// List the data sets known by name: the bundled one, those of the data folder, and those that can be fetched
     List,
-    /// Show statistics and the first sequences of a data set
+    /// Download a data set of the papers and verify it, or say how a person gets it
+    Fetch(fetch::FetchArgs),
+    /// Show statistics and the first sequences of a data set; of one that is not here, its source and terms
     Show(OneArgs),
     /// Report what can mislead: repeats, ties in time, targets that cannot be hit or learned, leakage
     Check(OneArgs),
@@ -63,22 +68,42 @@ impl OneArgs {
 pub fn data(args: &DataArgs) -> Result<()> {
     match &args.command {
         DataCommand::List => list_all(),
-        DataCommand::Show(args) => say(first_look(&args.read()?)),
+        DataCommand::Fetch(args) => fetch::fetch(args),
+        DataCommand::Show(args) => show(args),
         DataCommand::Check(args) => say(check::report(&args.read()?)),
         DataCommand::Prepare(args) => prepare::prepare(args),
     }
 }
 
+fn show(args: &OneArgs) -> Result<()> {
+    let dir = data_dir();
+    match manifest(&args.dataset).filter(|manifest| manifest.presence(dir.as_deref()) != Presence::Ready) {
+        Some(manifest) => say(fetch::about(manifest, dir.as_deref())),
+        None => say(first_look(&args.read()?)),
+    }
+}
+
 fn list_all() -> Result<()> {
-    let rows = list()?.into_iter().map(|info| {
+    let dir = data_dir();
+    let here = list()?;
+    let absent: Vec<_> =
+        manifests().iter().filter(|manifest| here.iter().all(|info| info.name != manifest.name)).collect();
+    let rows = here.into_iter().map(|info| {
         let place = match info.source {
             Source::Bundled => "bundled".into(),
             Source::File(path) => path.display().to_string(),
         };
         [info.name, info.paper_name.unwrap_or("-").into(), place, bytes(info.bytes)]
     });
-    say(table(&["data set", "in papers", "where", "size"], rows, 3))?;
-    say(format!("{DATA_DIR} names a folder of further data sets; a path works wherever a name does."))
+    let absent = absent.into_iter().map(|manifest| {
+        let paper_name = manifest.paper_name.as_deref().unwrap_or("-");
+        let size = manifest.source.bytes.map_or("-".into(), bytes);
+        [manifest.name.clone(), paper_name.into(), fetch::where_to_get(manifest, dir.as_deref()), size]
+    });
+    say(table(&["data set", "in papers", "where", "size"], rows.chain(absent), 3))?;
+    let dir = dir.map_or("none".into(), |dir| dir.display().to_string());
+    say("`gpurec data show NAME` tells source and terms, `gpurec data fetch NAME` gets a set.")?;
+    say(format!("Data folder: {dir} ({DATA_DIR} names another), for data files; a path works wherever a name does."))
 }
 
 fn first_look(data: &Interactions) -> String {

@@ -1,0 +1,239 @@
+//! Manifests: what is known of the data sets that papers use, one TOML file each in `datasets/`, all part of the binary.
+//!
+//! A manifest says where a set comes from and under which terms, how its file is read (`columns`), what is done to it
+//! (`prepare`, in this order) and what comes out (`expected`). `datasets/README.md` describes the keys.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+include!(concat!(env!("OUT_DIR"), "/manifests.rs"));
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What `--dataset` and `gpurec data` call it.
+    pub name: String,
+    pub title: String,
+    /// What the papers call it.
+    pub paper_name: Option<String>,
+    /// Those of the five papers that use it.
+    pub papers: Vec<String>,
+    pub homepage: String,
+    pub citation: String,
+    /// The licence or its absence, and whether the data may be passed on, in one line.
+    pub terms: String,
+    pub note: Option<String>,
+    pub source: Origin,
+    /// Absent where there is no file to read.
+    pub columns: Option<Columns>,
+    #[serde(default)]
+    pub prepare: Vec<Step>,
+    pub expected: Option<Expected>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Part of gpurec.
+    Bundled,
+    /// `gpurec data fetch` downloads it.
+    Download,
+    /// A person must accept terms or log in; `instructions` say how.
+    Manual,
+    /// Not published.
+    Private,
+}
+
+/// Where the files of a set come from. Checksums are hexadecimal and those of `file`; where there is none, nobody published one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    pub access: Access,
+    pub url: Option<String>,
+    /// The name of the downloaded file on this machine; its ending says how it is packed.
+    pub file: Option<String>,
+    pub sha256: Option<String>,
+    pub md5: Option<String>,
+    pub bytes: Option<u64>,
+    /// The parts that are read: members of the archive `file`, or files that a person puts in place.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// What a person has to do.
+    pub instructions: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// `user item item ...`, in time order: what `gpurec run` reads.
+    Text,
+    Csv,
+    Tsv,
+    /// Columns with the `separator` between them, without quotes.
+    Separated,
+    /// One JSON object a line; a column is a key, or `list.key` for a list of objects.
+    Jsonl,
+}
+
+/// A column by its number, from 1, or by its name in the header.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Column {
+    Number(usize),
+    Name(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    Seconds,
+    Milliseconds,
+    /// A date, with or without a time of day.
+    Date,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    pub format: Format,
+    pub separator: Option<String>,
+    /// Whether the first line names the columns.
+    #[serde(default)]
+    pub header: bool,
+    pub user: Option<Column>,
+    pub item: Option<Column>,
+    pub time: Option<Column>,
+    pub time_unit: Option<TimeUnit>,
+    /// What the user did.
+    pub event: Option<Column>,
+    /// The event of all rows of a file, where no column says it.
+    #[serde(default)]
+    pub event_of_file: BTreeMap<String, String>,
+}
+
+/// One step of making sequences of events. Order and ties: by time, then file order.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    KeepEvents {
+        events: Vec<String>,
+    },
+    /// Days as `YYYY-MM-DD`, both included.
+    Between {
+        from: String,
+        to: String,
+    },
+    /// Drops users with fewer than `count` events (`of` one kind), once.
+    MinPerUser {
+        count: usize,
+        of: Option<String>,
+    },
+    /// Drops items with fewer than `count` events, once.
+    MinPerItem {
+        count: usize,
+    },
+    /// Drops users and items with fewer than `k` events until none is left.
+    KCore {
+        k: usize,
+    },
+    /// Keeps users drawn without replacement.
+    SampleUsers {
+        count: usize,
+    },
+}
+
+/// What `prepare` makes of the files; for `Text`, what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    pub users: usize,
+    pub items: usize,
+    pub interactions: usize,
+    /// Where the published recipe draws without a seed.
+    #[serde(default)]
+    pub approximate: bool,
+}
+
+/// What there is of a data set on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// `--dataset NAME` works.
+    Ready,
+    /// Its files are in this folder and wait for `gpurec data prepare`.
+    Fetched(PathBuf),
+    Absent,
+}
+
+/// All manifests, in alphabetical order of their names.
+pub fn manifests() -> &'static [Manifest] {
+    static ALL: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
+        let parse = |&(name, text): &(&str, &str)| toml::from_str(text).unwrap_or_else(|e| panic!("{name}.toml: {e}"));
+        MANIFESTS.iter().map(parse).collect()
+    });
+    &ALL
+}
+
+pub fn manifest(name: &str) -> Option<&'static Manifest> {
+    manifests().iter().find(|manifest| manifest.name == name)
+}
+
+impl Manifest {
+    /// Whether its file is one that `gpurec run` reads as it is.
+    pub fn is_sequences(&self) -> bool {
+        self.columns.as_ref().is_some_and(|columns| columns.format == Format::Text)
+    }
+
+    /// Where `gpurec data fetch` puts its files: sequences into the data folder itself, raw data into a folder of its own.
+    pub fn folder(&self, data_dir: &Path) -> PathBuf {
+        if self.is_sequences() { data_dir.to_owned() } else { data_dir.join(&self.name) }
+    }
+
+    /// The files that are read, where `gpurec data fetch` leaves them.
+    pub fn files(&self, data_dir: &Path) -> Vec<PathBuf> {
+        let folder = self.folder(data_dir);
+        let names = if self.source.members.is_empty() { self.source.file.as_slice() } else { &self.source.members };
+        names.iter().map(|name| folder.join(file_name(name))).collect()
+    }
+
+    pub fn presence(&self, data_dir: Option<&Path>) -> Presence {
+        if self.source.access == Access::Bundled {
+            return Presence::Ready;
+        }
+        let Some(dir) = data_dir else { return Presence::Absent };
+        let ready = [".txt", ".txt.gz"].iter().any(|ending| dir.join(format!("{}{ending}", self.name)).is_file());
+        let files = self.files(dir);
+        match (ready, !files.is_empty() && files.iter().all(|file| file.is_file())) {
+            (true, _) => Presence::Ready,
+            (false, true) => Presence::Fetched(self.folder(dir)),
+            (false, false) => Presence::Absent,
+        }
+    }
+}
+
+/// The last part of a member's path: archives are unpacked flat.
+pub(super) fn file_name(member: &str) -> &str {
+    member.rsplit('/').next().unwrap_or(member)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Step::KeepEvents { events } => write!(f, "keep the events {}", events.join(", ")),
+            Step::Between { from, to } => write!(f, "keep {from} to {to}"),
+            Step::MinPerUser { count, of: None } => write!(f, "drop users with fewer than {count} events"),
+            Step::MinPerUser { count, of: Some(kind) } => {
+                write!(f, "drop users with fewer than {count} events `{kind}`")
+            }
+            Step::MinPerItem { count } => write!(f, "drop items with fewer than {count} events"),
+            Step::KCore { k } => write!(f, "{k}-core of users and items"),
+            Step::SampleUsers { count } => write!(f, "draw {count} users"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;
