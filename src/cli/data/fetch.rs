@@ -146,9 +146,10 @@ impl Watcher for Progress {
         let (Some(bar), Some(started)) = (&self.bar, self.started) else { return };
         let speed = (done - self.resumed_at) as f64 / started.elapsed().as_secs_f64().max(1e-3);
         let left = bar.length().unwrap_or(0).saturating_sub(done) as f64 / speed.max(1.0);
-        let left = HumanDuration(Duration::from_secs(left.ceil() as u64));
+        let left = Duration::from_secs(left.ceil() as u64);
+        let left = if left.is_zero() { String::new() } else { format!("  {:#} left", HumanDuration(left)) };
         bar.set_position(done);
-        bar.set_message(format!("{}/s  {left:#} left", HumanBytes(speed as u64)));
+        bar.set_message(format!("{}/s{left}", HumanBytes(speed as u64)));
     }
 
     fn note(&mut self, message: &str) {
