@@ -6,12 +6,12 @@ use crate::data::fetch::Checked;
 use crate::data::manifest::{Access, Presence};
 use crate::data::{Fetch, Fetched, Manifest, Watcher, manifest, manifests};
 use crate::error::{Error, Result};
-use indicatif::ProgressBar;
+use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const TEMPLATE: &str = "{bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
-const TEMPLATE_WITHOUT_TOTAL: &str = "{spinner} {bytes}  {bytes_per_sec}";
+const TEMPLATE: &str = "{bar:30} {bytes} of {total_bytes}  {msg}";
+const TEMPLATE_WITHOUT_TOTAL: &str = "{spinner} {bytes}  {msg}";
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -41,7 +41,7 @@ pub fn fetch(args: &FetchArgs) -> Result<()> {
     })?;
     note(format!("{}, {}", manifest.title, manifest.homepage));
     note(format!("terms: {}", manifest.terms));
-    let mut progress = Progress(None);
+    let mut progress = Progress::default();
     let fetched = Fetch { data_dir: &dir, url: args.url.as_deref(), pause: Duration::from_secs(2) };
     let fetched = fetched.run(manifest, &mut progress);
     progress.finish();
@@ -120,12 +120,17 @@ pub fn about(manifest: &Manifest, data_dir: Option<&Path>) -> String {
     format!("{}: {}\n{}{command}", manifest.name, manifest.title, lines.join("\n"))
 }
 
-/// A bar for the bytes of one file.
-struct Progress(Option<ProgressBar>);
+/// A bar for the bytes of one file. Speed and time left are those of this connection: what was here before took no time.
+#[derive(Default)]
+struct Progress {
+    bar: Option<ProgressBar>,
+    started: Option<Instant>,
+    resumed_at: u64,
+}
 
 impl Progress {
     fn finish(&self) {
-        self.0.iter().for_each(ProgressBar::finish_and_clear);
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
     }
 }
 
@@ -133,17 +138,22 @@ impl Watcher for Progress {
     fn started(&mut self, done: u64, total: Option<u64>) {
         self.finish();
         let template = if total.is_some() { TEMPLATE } else { TEMPLATE_WITHOUT_TOTAL };
-        let bar = bar(total.unwrap_or(0) as usize, template, false).with_position(done);
-        bar.reset_eta();
-        self.0 = Some(bar);
+        self.bar = Some(bar(total.unwrap_or(0) as usize, template, false).with_position(done));
+        (self.started, self.resumed_at) = (Some(Instant::now()), done);
     }
 
     fn advanced(&mut self, done: u64) {
-        self.0.iter().for_each(|bar| bar.set_position(done));
+        let (Some(bar), Some(started)) = (&self.bar, self.started) else { return };
+        let speed = (done - self.resumed_at) as f64 / started.elapsed().as_secs_f64().max(1e-3);
+        let left = bar.length().unwrap_or(0).saturating_sub(done) as f64 / speed.max(1.0);
+        let left = Duration::from_secs(left.ceil() as u64);
+        let left = if left.is_zero() { String::new() } else { format!("  {:#} left", HumanDuration(left)) };
+        bar.set_position(done);
+        bar.set_message(format!("{}/s{left}", HumanBytes(speed as u64)));
     }
 
     fn note(&mut self, message: &str) {
-        match &self.0 {
+        match &self.bar {
             Some(bar) => bar.suspend(|| note(message)),
             None => note(message),
         }
