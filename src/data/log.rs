@@ -49,6 +49,19 @@ impl EventLog {
         self.kind.extend(event.kind.map(|kind| index_of(&mut self.kinds, kind)));
     }
 
+    /// Appends the events of another log with the same columns; `kind` is that of all of them where they have none.
+    pub fn append(&mut self, other: &EventLog, kind: Option<&str>) {
+        for row in 0..other.len() {
+            let own_kind = other.kind.get(row).map(|kind| &*other.kinds[*kind as usize]);
+            self.push(Event {
+                user: &other.users[other.user[row] as usize],
+                item: &other.items[other.item[row] as usize],
+                time: other.time.get(row).copied(),
+                kind: own_kind.or(kind),
+            });
+        }
+    }
+
     /// Keeps the rows for which `keep` holds, in their order. Names stay, also those that no row has any more.
     pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
         let keep: Vec<bool> = (0..self.len()).map(keep).collect();

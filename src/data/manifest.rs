@@ -3,9 +3,10 @@
 //! A manifest says where a set comes from and under which terms, how its file is read (`columns`), what is done to it
 //! (`prepare`, in this order) and what comes out (`expected`). `datasets/README.md` describes the keys.
 
+use super::prepare::Step;
+use super::{prepared, read};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -114,37 +115,6 @@ pub struct Columns {
     pub event_of_file: BTreeMap<String, String>,
 }
 
-/// One step of making sequences of events. Order and ties: by time, then file order.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Step {
-    KeepEvents {
-        events: Vec<String>,
-    },
-    /// Days as `YYYY-MM-DD`, both included.
-    Between {
-        from: String,
-        to: String,
-    },
-    /// Drops users with fewer than `count` events (`of` one kind), once.
-    MinPerUser {
-        count: usize,
-        of: Option<String>,
-    },
-    /// Drops items with fewer than `count` events, once.
-    MinPerItem {
-        count: usize,
-    },
-    /// Drops users and items with fewer than `k` events until none is left.
-    KCore {
-        k: usize,
-    },
-    /// Keeps users drawn without replacement.
-    SampleUsers {
-        count: usize,
-    },
-}
-
 /// What `prepare` makes of the files; for `Text`, what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,7 +173,8 @@ impl Manifest {
             return Presence::Ready;
         }
         let Some(dir) = data_dir else { return Presence::Absent };
-        let ready = [".txt", ".txt.gz"].iter().any(|ending| dir.join(format!("{}{ending}", self.name)).is_file());
+        let text = [".txt", ".txt.gz"].iter().any(|ending| dir.join(format!("{}{ending}", self.name)).is_file());
+        let ready = text || prepared::is_prepared(&dir.join(&self.name));
         let files = self.files(dir);
         match (ready, !files.is_empty() && files.iter().all(|file| file.is_file())) {
             (true, _) => Presence::Ready,
@@ -213,25 +184,37 @@ impl Manifest {
     }
 }
 
+impl Columns {
+    /// How to read a file of the set.
+    pub fn read_options(&self) -> read::ReadOptions {
+        let separator = self.separator.as_deref().unwrap_or_default();
+        // A separator of several equal characters is one, with empty columns between.
+        let column = |column: &Option<Column>| {
+            column.as_ref().map(|column| match column {
+                Column::Number(number) => ((number - 1) * separator.len().max(1) + 1).to_string(),
+                Column::Name(name) => name.clone(),
+            })
+        };
+        let columns = read::Columns {
+            user: column(&self.user),
+            item: column(&self.item),
+            time: column(&self.time),
+            event: column(&self.event),
+            no_header: !self.header,
+        };
+        let format = match self.format {
+            Format::Text => read::Format::Sequences,
+            Format::Csv | Format::Separated => read::Format::Csv,
+            Format::Tsv => read::Format::Tsv,
+            Format::Jsonl => read::Format::Jsonl,
+        };
+        read::ReadOptions { format: Some(format), columns, separator: separator.bytes().next(), split: None }
+    }
+}
+
 /// The last part of a member's path: archives are unpacked flat.
 pub(super) fn file_name(member: &str) -> &str {
     member.rsplit('/').next().unwrap_or(member)
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Step::KeepEvents { events } => write!(f, "keep the events {}", events.join(", ")),
-            Step::Between { from, to } => write!(f, "keep {from} to {to}"),
-            Step::MinPerUser { count, of: None } => write!(f, "drop users with fewer than {count} events"),
-            Step::MinPerUser { count, of: Some(kind) } => {
-                write!(f, "drop users with fewer than {count} events `{kind}`")
-            }
-            Step::MinPerItem { count } => write!(f, "drop items with fewer than {count} events"),
-            Step::KCore { k } => write!(f, "{k}-core of users and items"),
-            Step::SampleUsers { count } => write!(f, "draw {count} users"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub use log::{Event, EventLog};
 pub use manifest::{Manifest, manifest, manifests};
 pub use pack::{Packed, row_bucket};
 pub use prefetch::Prefetch;
-pub use prepare::Preparation;
+pub use prepare::{Step, prepare};
 pub use read::{Columns, Format, ReadOptions, read, read_bytes, read_log};
 pub use sample::{UserItems, epoch_order, negative};
 pub use similarity::Similarity;

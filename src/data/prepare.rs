@@ -1,123 +1,169 @@
-//! Filters a log on the way to a data set: kinds of events, a span of time, exact repeats, k-core.
+//! Steps that filter a log on the way to a data set: kinds of events, a span of time, repeats, k-core.
 
 use std::collections::HashSet;
+use std::fmt;
 
-use super::log::EventLog;
+use super::log::{EventLog, Names, parse_time};
+use crate::engine::rng::{RngState, Site};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What to keep, applied in the order of the fields.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Preparation {
-    /// Kinds of events; all when empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<String>,
-    /// From this time on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<f64>,
-    /// Before this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<f64>,
-    /// Leave out rows that repeat an earlier one in user, item, time and kind.
-    pub drop_repeats: bool,
-    /// Users and items with fewer events are removed, again and again until none is left.
-    pub min_user_events: usize,
-    pub min_item_events: usize,
+/// One step, as manifests and prepared data sets write it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    KeepEvents {
+        events: Vec<String>,
+    },
+    /// From `since` on and before `until`: numbers as in the data, or dates.
+    Span {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<String>,
+    },
+    /// Drops rows that repeat an earlier one in user, item, time and kind.
+    DropRepeats,
+    /// Drops users with fewer than `count` events (`of` one kind), once.
+    MinPerUser {
+        count: usize,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
+    },
+    /// Drops items with fewer than `count` events, once.
+    MinPerItem {
+        count: usize,
+    },
+    /// Drops users and items with fewer than `k` events until none is left.
+    KCore {
+        k: usize,
+    },
+    /// Keeps users drawn without replacement, always the same ones.
+    SampleUsers {
+        count: usize,
+    },
 }
 
-impl Preparation {
-    /// Applies all steps; returns a line for each, in words.
-    pub fn apply(&self, log: &mut EventLog) -> Result<Vec<String>> {
-        let mut steps = Vec::new();
-        let mut step = |what: String, log: &mut EventLog, keep: &dyn Fn(&mut EventLog) -> Result<()>| -> Result<()> {
-            let before = log.len();
-            keep(log)?;
-            steps.push(format!("{what}: {} of {before} events kept", log.len()));
-            Ok(())
-        };
-        if !self.events.is_empty() {
-            step(format!("events {}", self.events.join(", ")), log, &|log| self.keep_kinds(log))?;
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Step::KeepEvents { events } => write!(f, "keep the events {}", events.join(", ")),
+            Step::Span { since: Some(since), until: Some(until) } => write!(f, "keep {since} to before {until}"),
+            Step::Span { since: Some(since), until: None } => write!(f, "keep what is from {since} on"),
+            Step::Span { since: None, until: Some(until) } => write!(f, "keep what is before {until}"),
+            Step::Span { since: None, until: None } => write!(f, "keep all times"),
+            Step::DropRepeats => write!(f, "drop repeated rows"),
+            Step::MinPerUser { count, of: None } => write!(f, "drop users with fewer than {count} events"),
+            Step::MinPerUser { count, of: Some(kind) } => {
+                write!(f, "drop users with fewer than {count} events `{kind}`")
+            }
+            Step::MinPerItem { count } => write!(f, "drop items with fewer than {count} events"),
+            Step::KCore { k } => write!(f, "{k}-core of users and items"),
+            Step::SampleUsers { count } => write!(f, "draw {count} users"),
         }
-        if self.since.is_some() || self.until.is_some() {
-            step("span of time".into(), log, &|log| self.keep_span(log))?;
-        }
-        if self.drop_repeats {
-            step("repeated rows dropped".into(), log, &|log| {
-                drop_repeats(log);
-                Ok(())
-            })?;
-        }
-        if self.min_user_events > 1 || self.min_item_events > 1 {
-            let what =
-                format!("users with {} events or more, items with {}", self.min_user_events, self.min_item_events);
-            step(what, log, &|log| {
-                core(log, self.min_user_events, self.min_item_events);
-                Ok(())
-            })?;
-        }
-        if log.is_empty() {
-            let help = "lower --k-core, --min-user-events or --min-item-events, or widen --since and --until";
-            return Err(Error::usage(format!("nothing is left: {}", steps.join("; ")), help));
-        }
-        Ok(steps)
-    }
-
-    fn keep_kinds(&self, log: &mut EventLog) -> Result<()> {
-        if log.kind.is_empty() {
-            return Err(Error::usage("the data has no kinds of events", "name their column with --event-col"));
-        }
-        let known: Vec<&str> = log.kinds.iter().map(AsRef::as_ref).collect();
-        if let Some(wrong) = self.events.iter().find(|event| !known.contains(&event.as_str())) {
-            return Err(Error::unknown("kind of event", wrong, &known));
-        }
-        let kept: Vec<bool> = known.iter().map(|kind| self.events.iter().any(|event| event == kind)).collect();
-        let kind = log.kind.clone();
-        log.retain(|row| kept[kind[row] as usize]);
-        Ok(())
-    }
-
-    fn keep_span(&self, log: &mut EventLog) -> Result<()> {
-        if log.time.is_empty() {
-            return Err(Error::usage("the data has no times", "name their column with --time-col"));
-        }
-        let (since, until) = (self.since.unwrap_or(f64::NEG_INFINITY), self.until.unwrap_or(f64::INFINITY));
-        let time = log.time.clone();
-        log.retain(|row| (since..until).contains(&time[row]));
-        Ok(())
     }
 }
 
-/// Drops rows that repeat an earlier one in every column.
-fn drop_repeats(log: &mut EventLog) {
-    let mut seen = HashSet::with_capacity(log.len());
-    let first: Vec<bool> = (0..log.len()).map(|row| seen.insert(row_key(log, row))).collect();
-    drop(seen);
-    log.retain(|row| first[row]);
+/// Applies the steps in their order; returns a line for each, in words.
+pub fn prepare(log: &mut EventLog, steps: &[Step]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for step in steps {
+        let before = log.len();
+        step.apply(log)?;
+        lines.push(format!("{step}: {} of {before} events kept", log.len()));
+    }
+    if log.is_empty() {
+        let problem = format!("nothing is left: {}", lines.join("; "));
+        return Err(Error::usage(problem, "ask for fewer events per user and item, or for a longer span of time"));
+    }
+    Ok(lines)
+}
+
+impl Step {
+    fn apply(&self, log: &mut EventLog) -> Result<()> {
+        match self {
+            Step::KeepEvents { events } => {
+                let kept: HashSet<u32> = events.iter().map(|event| kind_of(log, event)).collect::<Result<_>>()?;
+                let kind = log.kind.clone();
+                log.retain(|row| kept.contains(&kind[row]));
+            }
+            Step::Span { since, until } => {
+                if log.time.is_empty() {
+                    return Err(Error::usage("the data has no times", "name their column with --time-col"));
+                }
+                let (since, until) = (bound(since, f64::NEG_INFINITY)?, bound(until, f64::INFINITY)?);
+                let time = log.time.clone();
+                log.retain(|row| (since..until).contains(&time[row]));
+            }
+            Step::DropRepeats => {
+                let mut seen = HashSet::with_capacity(log.len());
+                let first: Vec<bool> = (0..log.len()).map(|row| seen.insert(row_key(log, row))).collect();
+                drop(seen);
+                log.retain(|row| first[row]);
+            }
+            Step::MinPerUser { count, of } => {
+                let kind = of.as_ref().map(|kind| kind_of(log, kind)).transpose()?;
+                let counted = |row: usize| kind.is_none_or(|kind| log.kind[row] == kind);
+                let counts = counts(&log.user, &log.users, counted);
+                let user = log.user.clone();
+                log.retain(|row| counts[user[row] as usize] >= *count);
+            }
+            Step::MinPerItem { count } => {
+                let counts = counts(&log.item, &log.items, |_| true);
+                let item = log.item.clone();
+                log.retain(|row| counts[item[row] as usize] >= *count);
+            }
+            Step::KCore { k } => loop {
+                let before = log.len();
+                let (users, items) = (counts(&log.user, &log.users, |_| true), counts(&log.item, &log.items, |_| true));
+                let (user, item) = (log.user.clone(), log.item.clone());
+                log.retain(|row| users[user[row] as usize] >= *k && items[item[row] as usize] >= *k);
+                if log.len() == before {
+                    break;
+                }
+            },
+            Step::SampleUsers { count } => {
+                let present = counts(&log.user, &log.users, |_| true);
+                let mut users: Vec<u32> = (0..log.users.len() as u32).filter(|u| present[*u as usize] > 0).collect();
+                RngState { seed: 1, step: 0 }.stream(SAMPLE, 0).shuffle(&mut users);
+                let drawn: HashSet<u32> = users.into_iter().take(*count).collect();
+                let user = log.user.clone();
+                log.retain(|row| drawn.contains(&user[row]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Draws of `SampleUsers`.
+const SAMPLE: Site = Site(0x5A4D);
+
+fn kind_of(log: &EventLog, kind: &str) -> Result<u32> {
+    if log.kind.is_empty() {
+        return Err(Error::usage("the data has no kinds of events", "name their column with --event-col"));
+    }
+    let known = || log.kinds.iter().map(AsRef::as_ref).collect::<Vec<&str>>();
+    let place = log.kinds.get_index_of(kind);
+    place.map(|place| place as u32).ok_or_else(|| Error::unknown("kind of event", kind, &known()))
+}
+
+fn bound(text: &Option<String>, open: f64) -> Result<f64> {
+    let Some(text) = text else { return Ok(open) };
+    let help = "a number as in the data, or a date such as 2019-10-01";
+    parse_time(text).ok_or_else(|| Error::usage(format!("`{text}` is no time"), help))
+}
+
+/// How often each name occurs in the rows that are counted.
+fn counts(column: &[u32], names: &Names, counted: impl Fn(usize) -> bool) -> Vec<usize> {
+    let mut counts = vec![0; names.len()];
+    column.iter().enumerate().filter(|(row, _)| counted(*row)).for_each(|(_, &name)| counts[name as usize] += 1);
+    counts
 }
 
 /// Everything that a row holds.
-pub(super) fn row_key(log: &EventLog, row: usize) -> (u32, u32, u64, u32) {
+fn row_key(log: &EventLog, row: usize) -> (u32, u32, u64, u32) {
     let time = log.time.get(row).map_or(0, |time| time.to_bits());
     (log.user[row], log.item[row], time, log.kind.get(row).copied().unwrap_or(0))
-}
-
-/// Iterated core: removes users and items below their numbers of events until nothing changes.
-fn core(log: &mut EventLog, min_user: usize, min_item: usize) {
-    loop {
-        let count = |column: &[u32], names: usize| {
-            let mut counts = vec![0usize; names];
-            column.iter().for_each(|&name| counts[name as usize] += 1);
-            counts
-        };
-        let (users, items) = (count(&log.user, log.users.len()), count(&log.item, log.items.len()));
-        let (user, item) = (log.user.clone(), log.item.clone());
-        let before = log.len();
-        log.retain(|row| users[user[row] as usize] >= min_user && items[item[row] as usize] >= min_item);
-        if log.len() == before {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -136,45 +182,55 @@ mod tests {
     #[test]
     fn a_core_is_iterated_until_every_user_and_item_has_enough() {
         // Without `z`, user c has one event left; without c, item y has one; without y, nobody has two.
-        let rows = [
-            ("a", "x", 0.0, ""),
-            ("a", "y", 0.0, ""),
-            ("b", "x", 0.0, ""),
-            ("b", "w", 0.0, ""),
-            ("c", "y", 0.0, ""),
-            ("c", "z", 0.0, ""),
-        ];
-        let all_of = |min_user_events, min_item_events| {
+        let rows = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "w"), ("c", "y"), ("c", "z")];
+        let rows = rows.map(|(user, item)| (user, item, 0.0, ""));
+        let left = |step: Step| {
             let mut log = log(&rows);
-            let preparation = Preparation { min_user_events, min_item_events, ..Preparation::default() };
-            preparation.apply(&mut log).map(|_| log.len())
+            prepare(&mut log, &[step]).map(|_| log.len())
         };
-        assert_eq!(all_of(2, 0).unwrap(), 6);
-        assert_eq!(all_of(1, 2).unwrap(), 4);
-        assert!(all_of(2, 2).unwrap_err().to_string().contains("0 of 6 events kept"));
+        assert_eq!(left(Step::MinPerUser { count: 2, of: None }).unwrap(), 6);
+        assert_eq!(left(Step::MinPerItem { count: 2 }).unwrap(), 4);
+        assert!(left(Step::KCore { k: 2 }).unwrap_err().to_string().contains("0 of 6 events kept"));
     }
 
     #[test]
-    fn kinds_times_and_repeats_are_filtered_in_that_order() {
+    fn steps_are_applied_in_their_order() {
         let rows = [
             ("a", "x", 1.0, "view"),
             ("a", "x", 1.0, "buy"),
             ("a", "x", 1.0, "view"),
             ("a", "x", 2.0, "view"),
-            ("a", "y", 3.0, "view"),
+            ("b", "y", 3.0, "view"),
         ];
         let mut all = log(&rows);
-        let preparation =
-            Preparation { events: vec!["view".into()], until: Some(3.0), drop_repeats: true, ..Preparation::default() };
-        let steps = preparation.apply(&mut all).unwrap();
-        let expected = [
-            "events view: 4 of 5 events kept",
-            "span of time: 3 of 4 events kept",
-            "repeated rows dropped: 2 of 3 events kept",
+        let keep = |kind: &str| Step::KeepEvents { events: vec![kind.into()] };
+        let steps = [
+            Step::MinPerUser { count: 1, of: Some("buy".into()) },
+            keep("view"),
+            Step::Span { since: None, until: Some("3".into()) },
+            Step::DropRepeats,
         ];
-        assert_eq!(steps, expected);
-        assert_eq!(all.time, [1.0, 2.0]);
-        let wrong = Preparation { events: vec!["veiw".into()], ..Preparation::default() };
-        assert!(wrong.apply(&mut log(&rows)).unwrap_err().help().unwrap().contains("`view`"));
+        let lines = prepare(&mut all, &steps).unwrap();
+        let expected = [
+            "drop users with fewer than 1 events `buy`: 4 of 5 events kept",
+            "keep the events view: 3 of 4 events kept",
+            "keep what is before 3: 3 of 3 events kept",
+            "drop repeated rows: 2 of 3 events kept",
+        ];
+        assert_eq!((lines, &all.time[..]), (expected.map(String::from).into(), &[1.0, 2.0][..]));
+        assert!(prepare(&mut log(&rows), &[keep("veiw")]).unwrap_err().help().unwrap().contains("`view`"));
+    }
+
+    #[test]
+    fn users_are_drawn_without_replacement_and_always_the_same() {
+        let names: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+        let rows: Vec<(&str, &str, f64, &str)> =
+            names.iter().flat_map(|name| [(name.as_str(), "x", 0.0, ""); 2]).collect();
+        let drawn = || {
+            let mut log = log(&rows);
+            prepare(&mut log, &[Step::SampleUsers { count: 7 }]).unwrap();
+            log.user
+        };
+        assert_eq!((drawn().len(), drawn()), (14, drawn()));
     }
 }

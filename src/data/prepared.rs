@@ -7,7 +7,8 @@
 //! | `users.tsv`, `items.tsv` | number and original name |
 //! | `dataset.toml` | where it comes from, what was done, how it is split, what came out |
 
-use std::io::{BufRead, BufReader, Write};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use flate2::Compression;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::interactions::{Interactions, Statistics};
 use super::log::parse_time;
-use super::prepare::Preparation;
+use super::prepare::Step;
 use super::read::{self, ReadOptions};
 use super::split::SplitRule;
 use crate::error::{Error, Result};
@@ -30,14 +31,15 @@ const TIMES: &str = "times.txt.gz";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     pub name: String,
-    /// The file it was made from.
-    pub source: String,
-    pub source_sha256: String,
+    /// The files it was made from, with the SHA-256 of each.
+    pub sources: BTreeMap<String, String>,
     pub split: SplitRule,
     pub users: usize,
     pub items: usize,
     pub interactions: usize,
-    pub preparation: Preparation,
+    /// What was done, in this order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
 }
 
 pub fn is_prepared(folder: &Path) -> bool {
@@ -56,13 +58,14 @@ pub fn write(folder: &Path, data: &Interactions, description: &Description) -> R
     names("items.tsv", &data.items)?;
     let lines = |file: &str, line: &dyn Fn(usize, &mut dyn Write) -> std::io::Result<()>| {
         write_with(&folder.join(file), |out| {
-            let mut out = GzEncoder::new(out, Compression::fast());
+            // Small writes would cost the encoder more than the compression.
+            let mut out = BufWriter::with_capacity(1 << 16, GzEncoder::new(out, Compression::fast()));
             for u in 0..data.n_users() {
                 write!(out, "{}", u + 1)?;
                 line(u, &mut out)?;
                 writeln!(out)?;
             }
-            out.finish().map(drop)
+            out.into_inner()?.finish().map(drop)
         })
     };
     lines(SEQUENCES, &|u, out| data.sequence(u).iter().try_for_each(|item| write!(out, " {}", item + 1)))?;
@@ -133,13 +136,12 @@ mod tests {
         let data = data.with_split("time:1,2".parse().unwrap()).unwrap();
         let description = Description {
             name: "shop".into(),
-            source: "shop.csv".into(),
-            source_sha256: "0".into(),
+            sources: BTreeMap::from([("shop.csv".into(), "0".into())]),
             split: data.rule().clone(),
             users: 2,
             items: 3,
             interactions: 7,
-            preparation: Preparation::default(),
+            steps: vec![Step::KCore { k: 2 }, Step::DropRepeats],
         };
         write(folder.path(), &data, &description).unwrap();
         let back = read(folder.path(), &ReadOptions::default()).unwrap();

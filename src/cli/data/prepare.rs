@@ -2,122 +2,200 @@
 
 use crate::cli::console::{grouped, note, say};
 use crate::cli::source::SourceArgs;
-use crate::data::log::parse_time;
+use crate::data::catalog::data_dir;
+use crate::data::manifest::Presence;
 use crate::data::prepared::{self, Description};
-use crate::data::{Interactions, Preparation, Source, locate, read_log};
+use crate::data::{EventLog, Interactions, Manifest, ReadOptions, Source, Step, locate, manifest, read_log};
 use crate::error::{Error, Result};
 use crate::files::sha256_of;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   gpurec data prepare ratings.csv --k-core 5
   gpurec data prepare events.csv --user-col visitorid --item-col itemid --event-col event --events view,addtocart
   gpurec data prepare reviews.parquet --since 2019-01-01 --until 2020-01-01 --k-core 5 --split time:0.8,0.1,0.1 --out yelp
+  gpurec data prepare ml-1m                 a fetched data set, as its manifest says
 
 The folder holds sequences.txt.gz (numbered from 1, in time order), users.tsv and items.tsv with the original names,
-times.txt.gz where there are times, and dataset.toml. Equal times keep the order of the file.";
+times.txt.gz where there are times, and dataset.toml. Equal times keep the order of the file. Steps are applied in the order
+of the options below.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PrepareArgs {
-    /// A name of `gpurec data list`, or the path of a file
+    /// The path of a file, or the name of a data set that was fetched
     source: String,
 
     /// The folder to write; named after the source when not given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Keep users and items with this many events or more, iterated
-    #[arg(long, value_name = "N", conflicts_with_all = ["min_user_events", "min_item_events"])]
-    k_core: Option<usize>,
-
-    /// Keep users with this many events or more; iterated with --min-item-events
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    min_user_events: usize,
-
-    /// Keep items with this many events or more; iterated with --min-user-events
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    min_item_events: usize,
-
     /// Keep these kinds of events
     #[arg(long, value_name = "KIND,KIND,...", value_delimiter = ',')]
     events: Vec<String>,
 
     /// Keep events from this time on: a number as in the data, or a date
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<f64>,
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
 
     /// Keep events before this time
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<f64>,
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
 
     /// Leave out rows that repeat an earlier one in user, item, time and kind
     #[arg(long)]
     drop_repeats: bool,
 
+    /// Drop users with fewer events, once
+    #[arg(long, value_name = "N")]
+    min_user_events: Option<usize>,
+
+    /// Drop items with fewer events, once
+    #[arg(long, value_name = "N")]
+    min_item_events: Option<usize>,
+
+    /// Drop users and items with fewer events until none is left
+    #[arg(long, value_name = "K")]
+    k_core: Option<usize>,
+
     #[command(flatten)]
     reading: SourceArgs,
 }
 
-fn time(text: &str) -> Result<f64, String> {
-    parse_time(text).ok_or_else(|| "neither a number nor a date such as 2019-10-01".into())
+/// What to read, how, and what to do with it.
+struct Plan {
+    name: String,
+    out: PathBuf,
+    files: Vec<PathBuf>,
+    options: ReadOptions,
+    /// The kind of all events of a file, by the file's name.
+    kinds: BTreeMap<String, String>,
+    steps: Vec<Step>,
 }
 
 pub fn prepare(args: &PrepareArgs) -> Result<()> {
-    let Source::File(path) = locate(&args.source)? else {
-        return Err(Error::usage(
-            format!("{} is bundled and prepared already", args.source),
-            "prepare a file of your own",
-        ));
+    let dir = data_dir();
+    let known = manifest(&args.source).filter(|m| matches!(m.presence(dir.as_deref()), Presence::Fetched(_)));
+    let plan = match (known, &dir) {
+        (Some(manifest), Some(dir)) => {
+            args.plan_of_manifest(manifest, manifest.files(dir), dir.join(&manifest.name))?
+        }
+        _ => args.plan_of_file()?,
     };
-    if prepared::is_prepared(&path) {
-        let problem = format!("{} is a prepared data set already", path.display());
-        return Err(Error::usage(problem, "prepare the file that it was made from"));
-    }
-    let name = match &args.out {
-        Some(out) => out.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        None => crate::data::read::dataset_name(&path),
-    };
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(&name));
-    if out.exists() && (!out.is_dir() || std::fs::read_dir(&out).is_ok_and(|mut files| files.next().is_some())) {
-        let problem = format!("{} exists already", out.display());
+    if prepared::is_prepared(&plan.out) || plan.out.is_file() {
+        let problem = format!("{} exists already", plan.out.display());
         return Err(Error::usage(problem, "choose another --out, or remove it"));
     }
-    let options = args.reading.options()?;
-    let mut log = read_log(&path, &options)?;
-    note(format!("{}: {} events read", path.display(), grouped(log.len())));
-    let preparation = args.preparation();
-    preparation.apply(&mut log)?.iter().for_each(|step| note(format!("  {step}")));
-    let data = Interactions::from_log(&name, log).with_split(options.split.unwrap_or_default())?;
-    prepared::write(&out, &data, &description(&path, &data, preparation)?)?;
-    say(format!("{}\nsplit {}; written to {}", data.statistics(), data.rule(), out.display()))?;
-    say(format!("next: gpurec data check {0}, gpurec run --dataset {0}", out.display()))
+    let mut log = plan.read()?;
+    for line in crate::data::prepare(&mut log, &plan.steps)? {
+        note(format!("  {line}"));
+    }
+    let split = plan.options.split.clone().unwrap_or_default();
+    let data = Interactions::from_log(&plan.name, log).with_split(split)?;
+    prepared::write(&plan.out, &data, &plan.description(&data)?)?;
+    say(format!("{}\nsplit {}; written to {}", data.statistics(), data.rule(), plan.out.display()))?;
+    if let Some(manifest) = known {
+        say(against_expected(manifest, &data))?;
+    }
+    let name = known.map_or(plan.out.display().to_string(), |manifest| manifest.name.clone());
+    say(format!("next: gpurec data check {name}, gpurec run --dataset {name}"))
 }
 
-fn description(path: &Path, data: &Interactions, preparation: Preparation) -> Result<Description> {
-    let statistics = data.statistics();
-    Ok(Description {
-        name: data.name.clone(),
-        source: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        source_sha256: sha256_of(path)?,
-        split: data.rule().clone(),
-        users: statistics.users,
-        items: statistics.items,
-        interactions: statistics.interactions,
-        preparation,
-    })
+/// Whether what came out is what the papers have.
+fn against_expected(manifest: &Manifest, data: &Interactions) -> String {
+    let Some(expected) = manifest.expected else { return "the papers give no counts to compare with".into() };
+    let [users, items, events] = [expected.users, expected.items, expected.interactions].map(grouped);
+    let theirs = format!("{users} users, {items} items, {events} interactions");
+    let same =
+        (expected.users, expected.items, expected.interactions) == (data.n_users(), data.n_items(), data.n_events());
+    match (same, expected.approximate) {
+        (true, _) => "as expected".into(),
+        (false, true) => format!("expected about {theirs}: the published recipe draws without a seed"),
+        (false, false) => {
+            format!("warning: expected {theirs}; figures measured on this data do not stand beside published ones")
+        }
+    }
 }
 
 impl PrepareArgs {
-    fn preparation(&self) -> Preparation {
-        Preparation {
-            events: self.events.clone(),
-            since: self.since,
-            until: self.until,
-            drop_repeats: self.drop_repeats,
-            min_user_events: self.k_core.unwrap_or(self.min_user_events),
-            min_item_events: self.k_core.unwrap_or(self.min_item_events),
+    fn steps(&self) -> Vec<Step> {
+        let span = (self.since.is_some() || self.until.is_some())
+            .then(|| Step::Span { since: self.since.clone(), until: self.until.clone() });
+        let events = (!self.events.is_empty()).then(|| Step::KeepEvents { events: self.events.clone() });
+        let steps = [
+            events,
+            span,
+            self.drop_repeats.then_some(Step::DropRepeats),
+            self.min_user_events.map(|count| Step::MinPerUser { count, of: None }),
+            self.min_item_events.map(|count| Step::MinPerItem { count }),
+            self.k_core.map(|k| Step::KCore { k }),
+        ];
+        steps.into_iter().flatten().collect()
+    }
+
+    fn plan_of_file(&self) -> Result<Plan> {
+        let path = match locate(&self.source)? {
+            Source::File(path) if !prepared::is_prepared(&path) => path,
+            _ => {
+                let problem = format!("{} is a prepared data set already", self.source);
+                return Err(Error::usage(problem, "prepare the file that it was made from, or a file of your own"));
+            }
+        };
+        let name = match &self.out {
+            Some(out) => out.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            None => crate::data::read::dataset_name(&path),
+        };
+        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(&name));
+        let (options, steps) = (self.reading.options()?, self.steps());
+        Ok(Plan { name, out, files: vec![path], options, kinds: BTreeMap::new(), steps })
+    }
+
+    /// The steps of the manifest, then those of the command line.
+    fn plan_of_manifest(&self, manifest: &Manifest, files: Vec<PathBuf>, out: PathBuf) -> Result<Plan> {
+        let columns = manifest.columns.as_ref().ok_or_else(|| {
+            Error::usage(format!("the manifest of {} names no columns", manifest.name), "prepare the file by its path")
+        })?;
+        let options = ReadOptions { split: self.reading.options()?.split, ..columns.read_options() };
+        Ok(Plan {
+            name: manifest.name.clone(),
+            out: self.out.clone().unwrap_or(out),
+            files,
+            options,
+            kinds: columns.event_of_file.clone(),
+            steps: [manifest.prepare.clone(), self.steps()].concat(),
+        })
+    }
+}
+
+impl Plan {
+    fn read(&self) -> Result<EventLog> {
+        let mut all = EventLog::default();
+        for file in &self.files {
+            let log = read_log(file, &self.options)?;
+            note(format!("{}: {} events read", file.display(), grouped(log.len())));
+            let kind = file.file_name().and_then(|name| self.kinds.get(&*name.to_string_lossy()));
+            match (self.files.len(), kind) {
+                (1, None) => return Ok(log),
+                _ => all.append(&log, kind.map(String::as_str)),
+            }
         }
+        Ok(all)
+    }
+
+    fn description(&self, data: &Interactions) -> Result<Description> {
+        let source = |file: &PathBuf| {
+            Ok((file.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256_of(file)?))
+        };
+        Ok(Description {
+            name: data.name.clone(),
+            sources: self.files.iter().map(source).collect::<Result<_>>()?,
+            split: data.rule().clone(),
+            users: data.n_users(),
+            items: data.n_items(),
+            interactions: data.n_events(),
+            steps: self.steps.clone(),
+        })
     }
 }

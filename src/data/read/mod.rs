@@ -6,12 +6,14 @@
 //! | `pairs` | .txt | `user item`, one event a line, in time order |
 //! | `csv`, `tsv` | .csv, .tsv | a header and one event a line; columns by name or number |
 //! | `inter` | .inter | RecBole's atomic file: a tsv whose header gives types, `user_id:token` |
+//! | `jsonl` | .jsonl | one JSON object a line: an event, or a user with a list of events (`events.aid`) |
 //! | `parquet` | .parquet | the same columns |
 //!
 //! Text may be gzipped (.gz). Whatever is wrong with a file is one error that names the line and, where there is one, the
 //! column (both from 1, the column in bytes), and says what to do about it.
 
 mod columns;
+mod jsonl;
 mod parquet;
 mod sequences;
 mod table;
@@ -55,21 +57,23 @@ pub enum Format {
     Csv,
     Tsv,
     Inter,
+    Jsonl,
     Parquet,
 }
 
 impl Format {
-    const ALL: [(&'static str, Format); 6] = [
+    const ALL: [(&'static str, Format); 7] = [
         ("sequences", Format::Sequences),
         ("pairs", Format::Pairs),
         ("csv", Format::Csv),
         ("tsv", Format::Tsv),
         ("inter", Format::Inter),
+        ("jsonl", Format::Jsonl),
         ("parquet", Format::Parquet),
     ];
 
     /// Extensions of files that hold data, without `.gz`.
-    pub const EXTENSIONS: [&'static str; 5] = [".txt", ".csv", ".tsv", ".inter", ".parquet"];
+    pub const EXTENSIONS: [&'static str; 6] = [".txt", ".csv", ".tsv", ".inter", ".jsonl", ".parquet"];
 
     fn of_file(path: &Path) -> Option<Format> {
         let file = path.to_string_lossy().to_lowercase();
@@ -123,6 +127,7 @@ fn read_text<'a>(mut source: Box<dyn BufRead + 'a>, origin: &Path, options: &Rea
     let log = match options.format.or(Format::of_file(origin)) {
         Some(Format::Csv) => table::read(source, origin, options, b','),
         Some(Format::Tsv | Format::Inter) => table::read(source, origin, options, b'\t'),
+        Some(Format::Jsonl) => jsonl::read(source, origin, options),
         Some(Format::Pairs) => sequences::read_pairs(source, origin),
         Some(Format::Sequences) => sequences::read_sequences(source, origin),
         _ => sequences::read(source, origin),

@@ -109,6 +109,37 @@ fn tables_are_read_by_their_columns_with_or_without_header() {
 }
 
 #[test]
+fn json_lines_are_events_or_users_with_a_list_of_events() {
+    let plain = b"{\"user_id\": \"u\", \"item\": 7, \"date\": \"1970-01-02\"}\n\n{\"user_id\": \"v\", \"item\": \"7\", \"date\": 5}\n";
+    let log = table("reviews.jsonl", plain, &ReadOptions::default()).unwrap();
+    assert_eq!(
+        (names(&log.users), names(&log.items), &log.time[..]),
+        (vec!["u", "v"], vec!["7"], &[86_400.0, 5.0][..])
+    );
+
+    let sessions = b"{\"session\": 3, \"events\": [{\"aid\": 1, \"ts\": 10, \"type\": \"clicks\"}, {\"aid\": 2, \"ts\": 11, \"type\": \"orders\"}]}\n";
+    let name = |name: &str| Some(name.to_string());
+    let columns =
+        Columns { item: name("events.aid"), time: name("events.ts"), event: name("events.type"), ..Columns::default() };
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    let log = table("otto.jsonl", sessions, &options).unwrap();
+    assert_eq!(
+        (names(&log.items), names(&log.kinds), &log.user[..]),
+        (vec!["1", "2"], vec!["clicks", "orders"], &[0, 0][..])
+    );
+    let complaint = |text: &[u8]| table("t.jsonl", text, &options).unwrap_err().to_string();
+    assert!(
+        complaint(b"{\"session\": 3").contains("t.jsonl:1:13: not a JSON object"),
+        "{}",
+        complaint(b"{\"session\": 3")
+    );
+    assert_eq!(complaint(&[&sessions[..], b"{\"session\": 3}\n"].concat()), "t.jsonl:2:1: `events` is no list");
+    let nameless =
+        [&sessions[..], b"{\"session\": null, \"events\": [{\"aid\": 1, \"ts\": 10, \"type\": \"x\"}]}\n"].concat();
+    assert_eq!(complaint(&nameless), "t.jsonl:2:1: `session` is neither text nor number");
+}
+
+#[test]
 fn each_mistake_in_a_table_names_its_line_and_column() {
     let complaint = |text: &[u8]| {
         let error = table("t.csv", text, &ReadOptions::default()).expect_err("this table must be refused");
@@ -241,8 +272,8 @@ fn data_sets_are_named_after_their_files() {
 proptest! {
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        for file in ["t.txt", "t.csv", "t.tsv", "t.inter"] {
-            for start in [&b""[..], &GZIP_MAGIC, b"user,item,time\n", b"user\titem\ttime\n", b"1 2\n", b"1 2 3 4\n"] {
+        for file in ["t.txt", "t.csv", "t.tsv", "t.inter", "t.jsonl"] {
+            for start in [&b""[..], &GZIP_MAGIC, b"user,item,time\n", b"user\titem\ttime\n", b"1 2\n", b"1 2 3 4\n", b"{\"user\":1,\"item\":[{"] {
                 let _ = read_bytes("t", &[start, &bytes].concat(), Path::new(file), &ReadOptions::default());
             }
         }
