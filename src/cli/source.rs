@@ -2,13 +2,14 @@
 
 use crate::data::{Columns, Format, ReadOptions, SplitRule};
 use crate::error::{Error, Result};
+use std::str::FromStr;
 
 /// How to read a data set. Files of text, prepared folders and known names need none of this.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Reading tables")]
 pub struct SourceArgs {
     /// sequences, pairs, csv, tsv, inter or parquet; by the file's name when not given
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = parsed::<Format>)]
     format: Option<Format>,
 
     /// Column of users, by name or number from 1
@@ -36,7 +37,7 @@ pub struct SourceArgs {
     separator: Option<String>,
 
     /// leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1 or time:2019-10-01,2019-12-01
-    #[arg(long, value_name = "RULE")]
+    #[arg(long, value_name = "RULE", value_parser = parsed::<SplitRule>)]
     split: Option<SplitRule>,
 }
 
@@ -52,6 +53,11 @@ impl SourceArgs {
         let separator = self.separator.as_deref().map(separator).transpose()?;
         Ok(ReadOptions { format: self.format, columns, separator, split: self.split.clone() })
     }
+}
+
+/// With the help in the message, for clap.
+fn parsed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| format!("{error}\nhelp: {}", error.help().unwrap_or_default()))
 }
 
 fn separator(text: &str) -> Result<u8> {

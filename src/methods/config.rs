@@ -154,7 +154,7 @@ fn coerce(key: &str, held: &Value, given: Value) -> Result<Value> {
         (Value::Float(_), Value::Integer(n)) => Ok(Value::Float(n as f64)),
         (held, given) if held.same_type(&given) => Ok(given),
         (held, given) => Err(Error::usage(
-            format!("`{key}` = {given} is a {}, a {} is wanted", given.type_str(), held.type_str()),
+            format!("`{key}` = {given} is of type {}, {} is wanted", given.type_str(), held.type_str()),
             format!("for example {key}={held}"),
         )),
     }

@@ -129,8 +129,10 @@ impl Checkpoint {
         match value.pointer("/identity/format").and_then(serde_json::Value::as_u64) {
             Some(format) if format == u64::from(FORMAT) => {}
             other => {
-                let theirs = other.map_or("an early one".into(), |format| format.to_string());
-                return Err(wrong(format!("its format is {theirs}, this version of gpurec reads format {FORMAT}")));
+                let theirs = other.map_or("unknown".into(), |format| format.to_string());
+                let problem =
+                    format!("as a checkpoint its format is {theirs}, this version of gpurec reads format {FORMAT}");
+                return Err(wrong(problem));
             }
         }
         let Metadata { identity, mut progress } = serde_json::from_value(value).map_err(unreadable)?;
@@ -250,7 +252,10 @@ mod tests {
         assert!(complaint(&header(), &state).ends_with("params/model/a holds a number that is not finite"));
         let mut newer = header();
         newer.identity.format = FORMAT + 1;
-        assert!(complaint(&newer, &state).ends_with("its format is 3, this version of gpurec reads format 2"));
+        assert!(
+            complaint(&newer, &state)
+                .ends_with("as a checkpoint its format is 3, this version of gpurec reads format 2")
+        );
         let fewer = Header { items: vec!["1".into()], ..header() };
         assert!(complaint(&fewer, &state).ends_with("it names 1 items, its data had 3"));
         let whole = std::fs::read(&path).unwrap();

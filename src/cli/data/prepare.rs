@@ -84,7 +84,9 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
         }
         _ => args.plan_of_file()?,
     };
-    if prepared::is_prepared(&plan.out) || plan.out.is_file() {
+    // A fetched set is prepared beside its raw files; any other folder must be new or empty.
+    let filled = known.is_none() && std::fs::read_dir(&plan.out).is_ok_and(|mut files| files.next().is_some());
+    if filled || prepared::is_prepared(&plan.out) || plan.out.is_file() {
         let problem = format!("{} exists already", plan.out.display());
         return Err(Error::usage(problem, "choose another --out, or remove it"));
     }
