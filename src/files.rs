@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
+/// How names of temporary files begin.
+const TEMPORARY: &str = ".gpurec-";
+
 /// Writes a file by way of a temporary one beside it: complete and on disk before it takes the name.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     write_with(path, |out| out.write_all(content))
@@ -27,9 +30,17 @@ pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::
 /// A temporary file that others may read once it has its name, as far as the umask allows.
 fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)
+}
+
+/// Removes the temporary files that a killed process has left in a folder.
+pub fn discard_temporary(folder: &Path) {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let temporary = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY));
+    temporary.for_each(|entry| drop(std::fs::remove_file(entry.path())));
 }
 
 /// The SHA-256 of a file's content, in hexadecimal digits.

@@ -12,7 +12,7 @@ use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
-use crate::files::write_atomically;
+use crate::files::{discard_temporary, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -99,6 +99,7 @@ impl Run {
             let problem = format!("{} already holds a run", self.options.out.display());
             return Err(Error::usage(problem, "add --resume to continue it, or choose another --out"));
         }
+        [&self.options.out, &folder].into_iter().for_each(|folder| discard_temporary(folder));
         let (data, seed) = (self.data.clone(), self.options.seed);
         let header = Header { identity: self.identity(), items: data.items.clone() };
         let mut trainer = Trainer::new(self.method(), data, seed, executor, Some(Checkpoints { folder, header }))?;

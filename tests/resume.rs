@@ -1,0 +1,144 @@
+//! Whatever ends a run, `--resume` leads to the bytes of a run that nothing ended.
+
+#![cfg(unix)]
+
+use gpurec::engine::rng::{RngState, Site};
+use gpurec::train::checkpoint::Checkpoint;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A run with everything that training keeps: two optimizers, masks, augmentation, similarities that change every epoch.
+const RUN: &str = "run --method lma4rec --dataset walks.txt --device cpu --quiet --epochs 12 --set patience=100 --set dim=16 \
+                   --set inner_dim=16 --set max_len=8 --set batch_size=8 --set augment.similarity=hybrid --set augment.warm_up=1";
+
+struct Workplace(tempfile::TempDir);
+
+impl Workplace {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let walk = |user: usize| -> String {
+            let items = (0..9).map(|place| format!(" {}", 1 + (5 * user + place * (1 + user % 3)) % 40));
+            format!("{user}{}\n", items.collect::<String>())
+        };
+        fs::write(folder.path().join("walks.txt"), (0..300).map(walk).collect::<String>()).unwrap();
+        Workplace(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, out: &str) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
+        command.current_dir(self.0.path()).args(RUN.split_whitespace()).args(["--out", out]);
+        if self.path(out).join("checkpoint/latest.safetensors").exists() {
+            command.arg("--resume");
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end; the two checkpoints.
+    fn finish(&self, out: &str) -> [Vec<u8>; 2] {
+        let output = self.command(out).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ["latest", "best"].map(|file| fs::read(self.path(out).join(format!("checkpoint/{file}.safetensors"))).unwrap())
+    }
+
+    fn spawn(&self, out: &str) -> Child {
+        self.command(out).spawn().unwrap()
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Lets it run for a while; whether it ended by itself.
+fn ends_within(child: &mut Child, time: Duration) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+#[test]
+fn ten_kills_at_random_moments_change_no_byte() {
+    let place = Workplace::new();
+    let whole = place.finish("whole");
+    let started = Instant::now();
+    place.finish("timed");
+    let (length, mut moments) = (started.elapsed(), RngState { seed: 7, step: 0 }.stream(Site(1), 0));
+    let mut kills = 0;
+    while kills < 10 {
+        let mut child = place.spawn("killed");
+        // Moments over the first half, so that later attempts have something left to do.
+        if ends_within(&mut child, length.mul_f32(0.5 * moments.uniform())) {
+            fs::remove_dir_all(place.path("killed")).unwrap();
+        } else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+    }
+    assert!(place.finish("killed") == whole, "the checkpoints differ");
+    let files = fs::read_dir(place.path("killed/checkpoint")).unwrap().count();
+    assert_eq!(files, 2, "what a kill left half-written is gone");
+}
+
+#[test]
+fn ctrl_c_ends_with_a_checkpoint_within_the_epoch() {
+    let place = Workplace::new();
+    let whole = place.finish("whole");
+    let started = Instant::now();
+    place.finish("timed");
+    let length = started.elapsed();
+    let mut within_an_epoch = 0;
+    for attempt in 1..=6 {
+        let mut child = place.spawn("stopped");
+        if !ends_within(&mut child, length.mul_f32(0.12 * attempt as f32)) {
+            signal(&child, "INT");
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            break;
+        }
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        let latest = place.path("stopped/checkpoint/latest.safetensors");
+        if latest.exists() {
+            assert!(said.contains("stopped as asked") && said.contains("--resume"), "{said}");
+            let partial = Checkpoint::read(&latest).unwrap().progress.partial;
+            within_an_epoch += usize::from(partial.batches > 0);
+        }
+    }
+    assert!(within_an_epoch > 0, "no signal came within an epoch");
+    assert!(place.finish("stopped") == whole, "the checkpoints differ");
+}
+
+#[test]
+fn a_full_disk_is_reported_and_loses_nothing() {
+    let place = Workplace::new();
+    let whole = place.finish("whole");
+    // Files cannot grow beyond 8 KiB: the first checkpoint fails as on a full disk.
+    let program = place.command("full");
+    let arguments: Vec<String> = program.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let limited = format!("trap '' XFSZ; ulimit -f 8; exec \"$0\" {}", arguments.join(" "));
+    let output = Command::new("bash")
+        .current_dir(place.0.path())
+        .args(["-c", &limited])
+        .arg(program.get_program())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write full/checkpoint/") && said.contains("help: "), "{said}");
+    assert!(!place.path("full").exists(), "nothing half-written is left");
+    assert!(place.finish("full") == whole);
+}
