@@ -16,6 +16,20 @@ use crate::error::{Error, Result};
 
 /// Reads the columns of interest, a row group at a time.
 pub fn read(file: File, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
+    // The library takes some kinds of damage for a broken invariant of its own.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_groups(file, origin, options)));
+    std::panic::set_hook(hook);
+    read.unwrap_or_else(|_| {
+        Err(Error::Format {
+            path: origin.into(),
+            problem: "this parquet file cannot be read: its pages are damaged".into(),
+        })
+    })
+}
+
+fn read_groups(file: File, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
     let table = Table { origin };
     let reader = SerializedFileReader::new(file).map_err(|error| table.failed(error))?;
     let schema = reader.metadata().file_metadata().schema_descr_ptr();
@@ -122,7 +136,7 @@ impl Table<'_> {
             let problem = format!("{}: column {} holds lists", self.origin.display(), described.name());
             return Err(Error::usage(problem, "a table has one event a row: explode the lists first"));
         }
-        let (mut levels, mut values) = (Vec::new(), Vec::with_capacity(rows));
+        let (mut levels, mut values) = (Vec::new(), Vec::new());
         let mut read = 0;
         while read < rows {
             let (records, ..) = reader

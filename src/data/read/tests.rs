@@ -211,6 +211,20 @@ mod parquet_files {
         }
     }
 
+    proptest! {
+        #[test]
+        fn no_damage_to_a_file_makes_the_reader_panic(places in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..6)) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("log.parquet");
+            write(&path, ::parquet::basic::Compression::SNAPPY, &["b", "a", "b"], &[Some(9), Some(1), Some(1)], &[3.0, 2.0, 1.0]);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let length = bytes.len();
+            places.into_iter().for_each(|(place, byte)| bytes[place as usize % length] = byte);
+            std::fs::write(&path, bytes).unwrap();
+            let _ = read_log(&path, &ReadOptions::default());
+        }
+    }
+
     #[test]
     fn nulls_and_damage_are_refused() {
         let folder = tempfile::tempdir().unwrap();
