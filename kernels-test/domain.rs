@@ -7,6 +7,7 @@ use gpurec::engine::exec::ExecOptions;
 use gpurec::engine::params::ParamLayout;
 use gpurec::engine::rng::RngState;
 use gpurec::engine::{Feed, Graph, Tensor};
+use gpurec::eval::Metrics;
 use gpurec::methods::batch::feed_tokens;
 use gpurec::methods::{self, Method, Sizes};
 use gpurec::nn::{FeedForwardNoise, Tokens, Transformer};
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         trial("domain::packing_changes_no_hidden_state".into(), packing),
         trial("domain::initial_losses_are_those_of_chance".into(), losses_at_initialisation),
         trial("domain::twenty_users_can_be_learned_by_heart".into(), overfit),
+        trial("domain::bpr_beats_popularity".into(), bpr_beats_popularity),
         trial("domain::masks_follow_the_keep_logit_and_are_antithetic".into(), antithetic_masks),
     ]
 }
@@ -120,6 +122,21 @@ fn overfit() -> Checked {
         expect(last < 0.1 * first, &format!("the loss of {name} fell only from {first} to {last}"))?;
     }
     Ok(Outcome::default())
+}
+
+fn bpr_beats_popularity() -> Checked {
+    let data = Arc::new(data::resolve("kuairec")?);
+    let ndcg = |name: &str, settings: &[&str]| -> Result<f64, Failure> {
+        let method = build(name, settings, &data)?;
+        let ranks = Target::Cpu { threads: 2 }.with(ExecOptions::default(), |executor| {
+            let mut trainer = Trainer::new(method.as_ref(), data.clone(), 5, executor, None)?;
+            trainer.fit(executor, &mut ())?;
+            trainer.rank_split(executor, true)
+        })?;
+        Ok(Metrics::from_ranks(&ranks.history_excluded).get("ndcg@20").expect("a known metric"))
+    };
+    let (pop, bpr) = (ndcg("pop", &[])?, ndcg("bpr", &["epochs=15", "learning_rate=0.005"])?);
+    expect(bpr > pop, &format!("NDCG@20 of popularity is {pop}, of BPR {bpr}"))
 }
 
 /// At keep logit 0 the two masks of ARM are complementary, so exactly one pass keeps each element.
