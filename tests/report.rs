@@ -176,27 +176,27 @@ fn several_runs_share_a_table_for_each_data_set() {
     let place = Workplace::new();
     for (folder, users) in [("a", 40), ("b", 30)] {
         fs::create_dir(place.path(folder)).unwrap();
-        place.walks(&format!("{folder}/amazon_toys.txt"), users);
+        place.walks(&format!("{folder}/amazon_toys_and_games.txt"), users);
     }
-    place.run("pop", "a/amazon_toys.txt", "pop|<i>", &[]);
-    place.run("sasrec", "a/amazon_toys.txt", "seeds", &["--seeds", "2"]);
-    place.run("pop", "b/amazon_toys.txt", "other", &[]);
-    place.run("pop", "a/amazon_toys.txt", "ratio", &["--split", "ratio:0.6,0.2,0.2"]);
+    place.run("pop", "a/amazon_toys_and_games.txt", "pop|<i>", &[]);
+    place.run("sasrec", "a/amazon_toys_and_games.txt", "seeds", &["--seeds", "2"]);
+    place.run("pop", "b/amazon_toys_and_games.txt", "other", &[]);
+    place.run("pop", "a/amazon_toys_and_games.txt", "ratio", &["--split", "ratio:0.6,0.2,0.2"]);
     let folders = ["report", "pop|<i>", "other", "seeds", "ratio"];
 
     let markdown = place.succeeds(&folders);
     let titles: Vec<&str> = markdown.lines().filter(|line| line.starts_with("## ")).collect();
     assert_eq!(titles.len(), 3, "{markdown}");
-    assert!(titles[0].starts_with("## amazon_toys: 40 users, 40 items, split leave-one-out"), "{markdown}");
+    assert!(titles[0].starts_with("## amazon_toys_and_games: 40 users, 40 items, split leave-one-out"), "{markdown}");
     assert!(titles[2].ends_with("split ratio:0.6,0.2,0.2"), "{markdown}");
     let lines: Vec<&str> = markdown.lines().filter(|line| line.starts_with('|')).collect();
-    assert!(lines[2].starts_with("| pop\\|\\<i\\> | popularity | 1 | 0 | "), "{markdown}");
+    assert!(lines[2].starts_with("| pop\\|\\<i\\> | Popularity | 1 | 0 | "), "{markdown}");
     let seeds = place.json("seeds/seeds.json");
     let figure = |key: &str| (seeds["test"][key]["mean"].as_f64().unwrap(), seeds["test"][key]["sd"].as_f64().unwrap());
     let (mean, sd) = figure("ndcg@10");
     assert!(lines[3].starts_with("| seeds | SASRec | 1, 2 | 2 | "), "{markdown}");
     assert!(lines[3].contains(&format!("{mean:.4} ± {sd:.4}")), "{markdown}");
-    assert!(lines[4].starts_with("| published (1) | popularity |") && lines[4].contains(" 0.0052 "), "{markdown}");
+    assert!(lines[4].starts_with("| published (1) | Popularity |") && lines[4].contains(" 0.0052 "), "{markdown}");
     assert!(lines[5].starts_with("| published (2) | SASRec |"), "{markdown}");
     assert_eq!(
         markdown.matches("| published").count(),
@@ -219,7 +219,7 @@ fn several_runs_share_a_table_for_each_data_set() {
     let of_seeds = records.iter().find(|record| &record[4] == "seeds").unwrap();
     let cell = |name: &str| &of_seeds[header.iter().position(|column| column == name).unwrap()];
     assert_eq!((cell("ndcg@10").parse(), cell("ndcg@10_sd").parse()), (Ok(mean), Ok(sd)));
-    assert_eq!((cell("dataset"), cell("users"), cell("seeds")), ("amazon_toys", "40", "1, 2"));
+    assert_eq!((cell("dataset"), cell("users"), cell("seeds")), ("amazon_toys_and_games", "40", "1, 2"));
 }
 
 #[test]
