@@ -245,9 +245,7 @@ fn a_trained_model_recommends_by_the_names_of_the_items() {
     let data = place.small_data();
     let text = place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--out", "out"]));
     assert!(text.contains("epoch   2  loss "), "{text}");
-    for file in
-        ["config.toml", "metrics.jsonl", "result.json", "report.html", "checkpoint/best.safetensors"]
-    {
+    for file in ["config.toml", "metrics.jsonl", "result.json", "report.html", "checkpoint/best.safetensors"] {
         assert!(place.path("out").join(file).exists(), "{file} is missing");
     }
     let held = data::read(Path::new(&data), &data::ReadOptions::default()).unwrap();
