@@ -1,23 +1,14 @@
 //! Every kernel once through a browser's WGSL compiler, which knows rules that naga does not check: it rejects barriers
-//! in non-uniform control flow. Skipped where no Chromium is installed; `GPUREC_CHROMIUM` names another binary.
+//! in non-uniform control flow. Skipped where no Chromium is installed.
 
+use crate::chromium::chromium;
 use gpurec::ops::OP_FILES;
 use gpurec::verify::{Checked, Failure, Outcome, portability};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// The browser, where there is one.
-pub fn chromium() -> Option<PathBuf> {
-    let named = std::env::var_os("GPUREC_CHROMIUM").map(PathBuf::from);
-    let usual = ["chromium", "chromium-browser", "google-chrome"].iter();
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&on_path).collect();
-    named.or_else(|| usual.flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|path| path.is_file()))
-}
 
 /// Compiles all kernels in one page and reads what the compiler said.
 pub fn check() -> Checked {

@@ -9,6 +9,7 @@
 
 mod adapter_class;
 mod browser;
+mod chromium;
 mod domain;
 mod memory;
 mod mixed;
@@ -36,7 +37,7 @@ fn main() {
     trials.extend(small_bindings::trials());
     trials.extend(adapter_class::trials());
     trials.extend(mixed::trials());
-    let no_browser = browser::chromium().is_none();
+    let no_browser = chromium::chromium().is_none();
     trials.push(trial("portability::browser".into(), browser::check).with_ignored_flag(no_browser));
     let name = "portability::browser_rejects_a_barrier_under_a_branch";
     trials.push(trial(name.into(), browser::rejects_a_barrier_under_a_branch).with_ignored_flag(no_browser));

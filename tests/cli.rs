@@ -116,6 +116,7 @@ fn help_of_every_command_has_examples() {
         vec!["eval"],
         vec!["compare"],
         vec!["sweep"],
+        vec!["report"],
         vec!["recommend"],
         vec!["verify"],
         vec!["methods"],
@@ -218,7 +219,7 @@ fn popularity_runs_from_end_to_end() {
             );
         }
     }
-    assert!(String::from_utf8(bytes(&folder.join("report.md"))).unwrap().contains("| HR@5 |"));
+    assert!(String::from_utf8(bytes(&folder.join("report.html"))).unwrap().contains("<th>HR@5</th>"));
 
     // The same command again takes another folder, and leaves the first one alone.
     place.succeeds(&["run", "--method", "pop", "--device", "cpu", "--quiet"]);
@@ -244,9 +245,7 @@ fn a_trained_model_recommends_by_the_names_of_the_items() {
     let data = place.small_data();
     let text = place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--out", "out"]));
     assert!(text.contains("epoch   2  loss "), "{text}");
-    for file in
-        ["config.toml", "metrics.jsonl", "result.json", "report.md", "report.svg", "checkpoint/best.safetensors"]
-    {
+    for file in ["config.toml", "metrics.jsonl", "result.json", "report.html", "checkpoint/best.safetensors"] {
         assert!(place.path("out").join(file).exists(), "{file} is missing");
     }
     let held = data::read(Path::new(&data), &data::ReadOptions::default()).unwrap();

@@ -104,7 +104,8 @@ impl Side {
     }
 }
 
-fn read_ranks(run: &Path) -> Result<UserRanks> {
+/// Of one run; refuses a folder that has none, with the way to make them.
+pub fn read_ranks(run: &Path) -> Result<UserRanks> {
     let path = UserRanks::path(run);
     if path.exists() {
         return UserRanks::read(&path);

@@ -55,7 +55,7 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     say(format!("device  {}\n", executor.describe()))?;
     let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data, identity)?;
     args.ranks.iter().try_for_each(|file| ranks.write(file))?;
-    let published = published_row(&trained.identity.method, &trained.identity.config, &data.name);
+    let published = published_row(&trained.identity.method, &trained.identity.config, &data.name, data.rule());
     say(Results { published, ..measured }.text())
 }
 

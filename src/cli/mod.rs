@@ -56,6 +56,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Train every variant and grid point of a TOML file, and print one table
     Sweep(sweep::SweepArgs),
+    /// Put finished runs into one table, beside the papers' figures
+    Report(report::ReportArgs),
     /// Recommend items for a history, with a trained model
     Recommend(recommend::RecommendArgs),
     /// Prove the kernels right on a device: every case of every op against f64
@@ -78,6 +80,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::eval(&args).map(done),
         Command::Compare(args) => compare::compare(&args).map(done),
         Command::Sweep(args) => sweep::sweep(&args).map(done),
+        Command::Report(args) => report::report(&args).map(done),
         Command::Recommend(args) => recommend::recommend(&args).map(done),
         Command::Verify(args) => verify::verify(&args),
         Command::Devices => devices::devices().map(done),

@@ -1,14 +1,15 @@
 //! The table that ends a run or an evaluation: our figures under each protocol, and the paper's beside them.
 
-use crate::data::{HeldOut, Interactions, paper_name};
+use crate::data::{HeldOut, Interactions, SplitRule, paper_name};
 use crate::engine::Executor;
 use crate::error::Result;
-use crate::eval::{Metrics, Published, comparison_markdown, comparison_table, published, tie_warning};
-use crate::train::{DataIdentity, Ranker, RunResult, UserRanks};
+use crate::eval::{Metrics, Published, comparison_table, published, tie_warning};
+use crate::train::{DataIdentity, Ranker, Run, RunResult, UserRanks};
 use toml::Table;
 
 /// Figures of one model on one data set.
 pub struct Results {
+    pub split: SplitRule,
     pub valid: Metrics,
     pub test: Metrics,
     pub test_history_kept: Metrics,
@@ -18,13 +19,15 @@ pub struct Results {
 }
 
 impl Results {
-    pub fn of_run(result: &RunResult, config: &Table) -> Results {
+    pub fn of_run(run: &Run, result: &RunResult) -> Results {
+        let split = run.data.rule().clone();
         Results {
             valid: result.valid.clone(),
             test: result.test.clone(),
             test_history_kept: result.test_history_kept.clone(),
-            published: published_row(&result.method, config, &result.dataset),
+            published: published_row(&result.method, &run.options.config, &result.dataset, &split),
             tie_warning: None,
+            split,
         }
     }
 
@@ -40,6 +43,7 @@ impl Results {
         let tie_warning = tie_warning(test.tie_share);
         let ranks = UserRanks::new(identity, data, valid, test);
         let results = Results {
+            split: data.rule().clone(),
             valid: Metrics::from_ranks(&ranks.valid),
             test: Metrics::from_ranks(&ranks.test),
             test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
@@ -63,7 +67,7 @@ impl Results {
 
     fn caption(&self) -> String {
         let warning = self.tie_warning.iter().map(|warning| format!("\nwarning: {warning}"));
-        warning.fold(protocol(self.published.as_ref()), |text, warning| text + &warning)
+        warning.fold(protocol(&self.split, self.published.as_ref()), |text, warning| text + &warning)
     }
 
     /// For the terminal.
@@ -72,32 +76,27 @@ impl Results {
         let rows: Vec<(&str, &Metrics)> = rows.iter().map(|(label, metrics)| (*label, metrics)).collect();
         format!("{}\n{}", comparison_table(&rows), self.caption())
     }
-
-    pub fn markdown(&self) -> String {
-        let rows = self.rows();
-        let rows: Vec<(&str, &Metrics)> = rows.iter().map(|(label, metrics)| (*label, metrics)).collect();
-        format!("{}\n{}\n", comparison_markdown(&rows), self.caption())
-    }
 }
 
 /// What must be known to read a table of figures.
-pub fn protocol(published: Option<&Published>) -> String {
-    let mut text = String::from(
-        "Leave-one-out; every item of the catalogue is a candidate, but for those of the user's history where it is excluded.",
-    );
-    if let Some(row) = published {
-        text += &format!("\nPublished: {}.", row.source);
-        if row.doubtful {
-            text += " Doubtful: no ranking can have these figures together.";
-        }
-    }
-    text
+pub fn protocol(split: &SplitRule, published: Option<&Published>) -> String {
+    let candidates =
+        "every item of the catalogue is a candidate, but for those of the user's history where it is excluded.";
+    let published = published.map(|row| format!("\nPublished: {}", published_note(row)));
+    format!("{}; {candidates}{}", split.in_words(), published.unwrap_or_default())
 }
 
-/// The published figures that a method's configuration is to be held against.
-pub fn published_row(method: &str, config: &Table, dataset: &str) -> Option<Published> {
+/// Where published figures come from, and what speaks against them.
+pub fn published_note(row: &Published) -> String {
+    let doubt = if row.doubtful { " Doubtful: no ranking can have these figures together." } else { "" };
+    format!("{}.{doubt}", row.source)
+}
+
+/// The published figures that a method's configuration is to be held against; there are none but for leave-one-out.
+pub fn published_row(method: &str, config: &Table, dataset: &str, split: &SplitRule) -> Option<Published> {
     let loss = config.get("loss").and_then(toml::Value::as_str);
     let row = match (method, loss) {
+        _ if *split != SplitRule::LeaveOneOut => return None,
         ("sasrec", Some("ce")) => "sasrec-ce",
         ("sasrec", Some("sampled_softmax")) => return None,
         _ => method,
@@ -112,16 +111,19 @@ mod tests {
     #[test]
     fn the_published_row_follows_the_loss() {
         let config = |loss: &str| Table::from_iter([("loss".to_string(), loss.into())]);
-        let row = |loss| published_row("sasrec", &config(loss), "amazon_beauty");
+        let row = |loss| published_row("sasrec", &config(loss), "amazon_beauty", &SplitRule::LeaveOneOut);
         assert_ne!(row("ce"), row("bce"));
         assert!(row("ce").is_some() && row("sampled_softmax").is_none());
-        assert_eq!(published_row("lma4rec", &config("ce"), "kuairec"), None);
+        assert_eq!(published_row("lma4rec", &config("ce"), "kuairec", &SplitRule::LeaveOneOut), None);
+        let other = "ratio:0.8,0.1,0.1".parse().unwrap();
+        assert_eq!(published_row("sasrec", &config("ce"), "amazon_beauty", &other), None);
     }
 
     #[test]
     fn a_published_row_comes_with_its_source() {
         let ours = Metrics::from_ranks(&[1, 2, 3]);
         let results = Results {
+            split: SplitRule::LeaveOneOut,
             valid: ours.clone(),
             test: ours.clone(),
             test_history_kept: ours,
@@ -129,6 +131,5 @@ mod tests {
             tie_warning: None,
         };
         assert!(results.text().contains("0.1188") && results.text().contains("2204.10128"), "{}", results.text());
-        assert!(results.markdown().starts_with("| method |"), "{}", results.markdown());
     }
 }

@@ -23,7 +23,7 @@ Examples:
 const MAX_SEED: u64 = i64::MAX as u64 - 1000;
 
 /// Files of a run. A folder that holds one of them holds a run.
-const FILES: [&str; 5] = ["config.toml", "metrics.jsonl", "result.json", "report.md", "checkpoint"];
+const FILES: [&str; 5] = ["config.toml", "metrics.jsonl", "result.json", "report.html", "checkpoint"];
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

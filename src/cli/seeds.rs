@@ -4,7 +4,7 @@ use super::console::{say, table};
 use super::results::{protocol, published_row};
 use super::run::RunArgs;
 use super::training;
-use crate::data::Interactions;
+use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
 use crate::eval::metrics::FIGURES;
 use crate::eval::{Metrics, Published, Summary};
@@ -18,9 +18,10 @@ use std::sync::Arc;
 pub fn run(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -> Result<()> {
     let runs = SeedRuns::set_up(args, count, data, folder)?;
     let results = runs.train("")?;
-    let published = published_row(&args.method, &runs.first().options.config, &runs.first().data.name);
+    let Run { options, data, .. } = runs.first();
+    let published = published_row(&args.method, &options.config, &data.name, data.rule());
     say(format!("{}everything is in {}", if args.quiet { "" } else { "\n" }, folder.display()))?;
-    say(results.text(published.as_ref()))
+    say(results.text(data.rule(), published.as_ref()))
 }
 
 /// The folders `seedN` in a folder, by N.
@@ -130,7 +131,7 @@ impl SeedResults {
     }
 
     /// `mean ± sd [low, high]` of each metric, with the published row beside it.
-    pub fn text(&self, published: Option<&Published>) -> String {
+    pub fn text(&self, split: &SplitRule, published: Option<&Published>) -> String {
         let titles = SPLITS.map(|(_, title, _)| title);
         let header = ["metric"].into_iter().chain(titles).chain(published.map(|_| "published (history excluded)"));
         let rows = FIGURES.iter().enumerate().map(|(place, key)| {
@@ -142,7 +143,7 @@ impl SeedResults {
             1 => "One seed: its spread is not known.".into(),
             n => format!("mean ± standard deviation over {n} seeds [Student's 95 % interval of the mean over seeds]"),
         };
-        format!("{}\n{spread}\n{}", table(&header.collect::<Vec<_>>(), rows, 1), protocol(published))
+        format!("{}\n{spread}\n{}", table(&header.collect::<Vec<_>>(), rows, 1), protocol(split, published))
     }
 }
 
@@ -182,13 +183,22 @@ mod tests {
     fn two_seeds_are_told_with_their_spread_and_one_without() {
         let two = SeedResults { runs: vec![result(4, &[1, 30]), result(5, &[1, 2])] };
         // Means .5 and 1: mean .75, sd .5 / sqrt(2), interval .75 +- 12.706 x .25.
-        assert!(two.text(None).contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"), "{}", two.text(None));
+        assert!(
+            two.text(&SplitRule::LeaveOneOut, None).contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"),
+            "{}",
+            two.text(&SplitRule::LeaveOneOut, None)
+        );
         let json = two.json();
         assert_eq!(json["seeds"], json!([4, 5]));
         assert_eq!(json["test"]["hr@5"]["values"], json!([0.5, 1.0]));
         assert_eq!(json["valid"]["hr@20"]["mean"], json!(0.75));
         let one = SeedResults { runs: vec![result(4, &[1, 30])] };
-        assert!(one.text(None).contains(" 0.5000 ┆") && one.text(None).contains("One seed"), "{}", one.text(None));
+        assert!(
+            one.text(&SplitRule::LeaveOneOut, None).contains(" 0.5000 ┆")
+                && one.text(&SplitRule::LeaveOneOut, None).contains("One seed"),
+            "{}",
+            one.text(&SplitRule::LeaveOneOut, None)
+        );
         assert_eq!(one.json()["test"]["hr@5"]["interval"], Value::Null);
     }
 }

@@ -53,6 +53,25 @@ impl SourceArgs {
         let separator = self.separator.as_deref().map(separator).transpose()?;
         Ok(ReadOptions { format: self.format, columns, separator, split: self.split.clone() })
     }
+
+    /// The options that were given, by their names without dashes.
+    pub fn given(&self) -> Vec<(&'static str, String)> {
+        let options = [
+            ("format", self.format.map(|format| format!("{format:?}").to_lowercase())),
+            ("user-col", self.user_col.clone()),
+            ("item-col", self.item_col.clone()),
+            ("time-col", self.time_col.clone()),
+            ("event-col", self.event_col.clone()),
+            ("separator", self.separator.clone()),
+            ("split", self.split.as_ref().map(|rule| rule.to_string())),
+        ];
+        options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// Whether the first line is data.
+    pub fn no_header(&self) -> bool {
+        self.no_header
+    }
 }
 
 /// With the help in the message, for clap.

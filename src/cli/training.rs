@@ -1,9 +1,10 @@
 //! What every command that trains does with one run: set it up, say what was understood, train, evaluate, report.
 
+use super::PrecisionArg;
 use super::console::{grouped, say};
 use super::interrupt;
 use super::progress::Progress;
-use super::report::{self, Report};
+use super::report::run::{self as report, Report};
 use super::results::Results;
 use super::run::RunArgs;
 use crate::data::{self, Interactions, ReadOptions};
@@ -60,16 +61,16 @@ pub fn train_and_report(args: &RunArgs, run: &Run, executor: &mut dyn Executor) 
     Ok((result, results))
 }
 
-/// `report.md` with its picture. It is the last file of a run.
+/// `report.html`, the last file of a run.
 fn write_report(args: &RunArgs, run: &Run, result: &RunResult) -> Result<Results> {
-    let results = Results::of_run(result, &run.options.config);
+    let results = Results::of_run(run, result);
     report::write(&Report { run, result, results: &results, command: command(args) })?;
     Ok(results)
 }
 
 /// The report of a run that was killed between its result and its report.
 pub fn complete_report(args: &RunArgs, run: &Run, result: &RunResult) -> Result<()> {
-    match run.options.out.join("report.md").exists() {
+    match run.options.out.join(report::FILE).exists() {
         true => Ok(()),
         false => write_report(args, run, result).map(drop),
     }
@@ -129,15 +130,21 @@ fn discard_unless_begun(out: &Path) {
 
 /// The command line that gives this run again, but for its place.
 fn command(args: &RunArgs) -> String {
-    let quoted = |text: &str| {
-        let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./,@".contains(c));
-        if plain { text.to_string() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-    };
-    let mut words =
-        vec![format!("gpurec run --method {} --dataset {} --seed {}", args.method, quoted(&args.dataset), args.seed)];
-    words.extend(args.config.iter().map(|file| format!("--config {}", quoted(&file.display().to_string()))));
-    words.extend(args.assignments.iter().map(|text| format!("--set {}", quoted(text))));
-    words.extend(args.epochs.map(|n| format!("--epochs {n}")));
-    words.push(format!("--device {}", quoted(&args.device.device)));
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./,@:".contains(c));
+    let quoted = |text: String| if plain(&text) { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
+    let option = |name: &str, value: String| [format!("--{name}"), quoted(value)];
+    let mut words = vec!["gpurec run".to_string()];
+    words.extend(option("method", args.method.clone()));
+    words.extend(option("dataset", args.dataset.clone()));
+    words.extend(args.source.given().into_iter().flat_map(|(name, value)| option(name, value)));
+    words.extend(args.source.no_header().then(|| "--no-header".into()));
+    words.extend(option("seed", args.seed.to_string()));
+    words.extend(args.config.iter().flat_map(|file| option("config", file.display().to_string())));
+    words.extend(args.assignments.iter().flat_map(|text| option("set", text.clone())));
+    words.extend(args.epochs.iter().flat_map(|n| option("epochs", n.to_string())));
+    words.extend(option("device", args.device.device.clone()));
+    if args.device.precision == PrecisionArg::Mixed {
+        words.extend(option("precision", "mixed".into()));
+    }
     words.join(" ")
 }

@@ -1,6 +1,7 @@
 //! Ranks -> metrics -> tables, and the published figures to hold them against.
 
 pub mod compare;
+pub mod interval;
 pub mod metrics;
 pub mod published;
 pub mod rank;
@@ -8,6 +9,7 @@ pub mod significance;
 pub mod table;
 
 pub use compare::{MetricComparison, compare};
+pub use interval::intervals;
 pub use metrics::{FIGURES, KS, Metrics, gains};
 pub use published::{Published, published};
 pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_share, tie_warning};

@@ -1,7 +1,7 @@
 //! A run: one method on one data set with one seed, from configuration to `result.json`.
 //!
 //! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `ranks.safetensors`,
-//! `result.json`, `report.md`. A run is finished when `result.json` is there. Every file is written whole or not at all.
+//! `result.json`, `report.html`. A run is finished when `result.json` is there. Every file is written whole or not at all.
 
 use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};

@@ -1,0 +1,201 @@
+//! `report.html` of a run: figures with their uncertainty, curves, what is to be known of the data, and how to do it again.
+
+use super::curves::{Curve, curves};
+use super::{METRICS, finished_at, page};
+use crate::cli::console::grouped;
+use crate::cli::results::{Results, protocol};
+use crate::data::Findings;
+use crate::data::check::Targets;
+use crate::error::{Error, Result};
+use crate::eval::{KS, Metrics, intervals};
+use crate::files::write_atomically;
+use crate::methods::config::flattened;
+use crate::train::{EpochReport, Run, RunResult, UserRanks};
+use serde::Serialize;
+use std::path::Path;
+
+/// The file in the folder of a run. It is the last one to be written.
+pub const FILE: &str = "report.html";
+
+pub struct Report<'a> {
+    pub run: &'a Run,
+    pub result: &'a RunResult,
+    pub results: &'a Results,
+    /// The command line that gives this run again.
+    pub command: String,
+}
+
+/// What `run.html` asks for.
+#[derive(Serialize)]
+struct Page {
+    title: String,
+    subtitle: String,
+    metrics: [&'static str; 6],
+    results: Vec<Row>,
+    notes: Vec<String>,
+    curves: Vec<Curve>,
+    sections: Vec<Section>,
+    commands: String,
+    config: Vec<Fact>,
+}
+
+/// HR and NDCG under one protocol.
+#[derive(Serialize)]
+struct Row {
+    label: &'static str,
+    figures: [String; 6],
+    /// Absent for published figures.
+    intervals: Option<[String; 6]>,
+}
+
+type Fact = (String, String);
+
+#[derive(Serialize)]
+struct Section {
+    title: &'static str,
+    facts: Vec<Fact>,
+}
+
+/// Writes the report of a run whose other files are there.
+pub fn write(report: &Report) -> Result<()> {
+    let out = &report.run.options.out;
+    let epochs = read_epochs(&out.join("metrics.jsonl"))?;
+    let ranks = UserRanks::read(&UserRanks::path(out))?;
+    let finished = finished_at(out)?;
+    let page = report.page(&epochs, &ranks, finished);
+    write_atomically(&out.join(FILE), page::render("run.html", page).as_bytes())
+}
+
+fn read_epochs(path: &Path) -> Result<Vec<EpochReport>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let parse = |line| serde_json::from_str(line);
+    text.lines()
+        .map(parse)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::Format { path: path.into(), problem: format!("not a line of an epoch: {e}") })
+}
+
+impl Report<'_> {
+    fn page(&self, epochs: &[EpochReport], ranks: &UserRanks, finished: String) -> Page {
+        let Report { run, result, results, command } = self;
+        let method = run.info.title;
+        let trained = match result.epochs {
+            0 => "nothing to train".into(),
+            n => format!("{n} epochs, the best is {}", result.best_epoch),
+        };
+        let mut sections = vec![self.data()];
+        sections.extend(keep_probabilities(epochs, result.best_epoch));
+        sections.push(self.origin(finished));
+        Page {
+            title: format!("{method} on {}", result.dataset),
+            subtitle: format!("Seed {}; {trained}; {:.1} s", result.seed, result.seconds),
+            metrics: METRICS,
+            results: rows(results, ranks),
+            notes: notes(results),
+            curves: curves(epochs),
+            sections,
+            commands: format!("{command}\ngpurec eval --checkpoint {}", run.options.out.display()),
+            config: flattened(&run.options.config).into_iter().map(|(key, value)| (key, value.to_string())).collect(),
+        }
+    }
+
+    fn data(&self) -> Section {
+        let data = &self.run.data;
+        let Findings { statistics, repeated_items, valid, test, .. } = Findings::of(data);
+        let targets = |targets: Targets| {
+            format!(
+                "{}; {} in the history of their user, so HR cannot exceed {:.4} where it is excluded; {} cold, of items \
+                 that no training event has",
+                grouped(targets.count),
+                share(targets.in_history, targets.count),
+                targets.ceiling(),
+                share(targets.cold, targets.count),
+            )
+        };
+        let facts = [
+            ("name", data.name.clone()),
+            ("size", statistics.to_string()),
+            ("repeated items", share(repeated_items, statistics.interactions) + " of the interactions"),
+            ("split", data.rule().in_words()),
+            ("validation targets", targets(valid)),
+            ("test targets", targets(test)),
+        ];
+        section("Data", facts)
+    }
+
+    /// Who made these figures, on what and when.
+    fn origin(&self, finished: String) -> Section {
+        let Report { run, result, .. } = self;
+        let training = run.method().training();
+        let selection = match result.epochs {
+            0 => "none".into(),
+            n => format!(
+                "epoch {} of {n}, the best in validation {}; stops {} epochs after the best",
+                result.best_epoch,
+                training.select_by.to_uppercase(),
+                training.patience
+            ),
+        };
+        let facts = [
+            ("method", format!("{}: {}", run.info.title, run.info.paper)),
+            ("seed", result.seed.to_string()),
+            ("parameters kept", selection),
+            ("device", result.device.clone()),
+            ("time", format!("{:.1} s of training and evaluation", result.seconds)),
+            ("finished", finished),
+            ("written by", format!("gpurec {}", env!("CARGO_PKG_VERSION"))),
+        ];
+        section("Run", facts)
+    }
+}
+
+fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
+    let figures = |metrics: &Metrics| metrics.figures().map(|figure| format!("{figure:.4}"));
+    let ours = |label, metrics: &Metrics, users: &[u32], ranks: &[u32]| {
+        let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
+        Row { label, figures: figures(metrics), intervals: Some(intervals(users, ranks).map(interval)) }
+    };
+    let mut rows = vec![
+        ours("Validation", &results.valid, &ranks.valid_users, &ranks.valid),
+        ours("Test, history excluded", &results.test, &ranks.test_users, &ranks.test),
+        ours("Test, history kept", &results.test_history_kept, &ranks.test_users, &ranks.test_history_kept),
+    ];
+    let published = results.published.iter().map(|row| Metrics::from_figures(row.figures));
+    rows.extend(published.map(|row| Row {
+        label: "Published, history excluded",
+        figures: figures(&row),
+        intervals: None,
+    }));
+    rows
+}
+
+fn notes(results: &Results) -> Vec<String> {
+    let uncertainty = "Below each figure is its 95 % bootstrap interval over users: how the figure would vary with other users \
+                       of the same kind. How it would vary with another seed is not covered.";
+    let last = KS[KS.len() - 1];
+    let meaning = format!(
+        "HR@k is the share of targets among the first k items, NDCG@k the mean of 1 / log2(rank + 1) over them; k up to {last}."
+    );
+    let protocol = protocol(&results.split, results.published.as_ref());
+    protocol.lines().map(String::from).chain([meaning, uncertainty.into()]).collect()
+}
+
+/// What the best epoch learned; `None` for methods that learn no such thing.
+fn keep_probabilities(epochs: &[EpochReport], best: usize) -> Option<Section> {
+    let losses = &epochs.iter().find(|epoch| epoch.epoch == best)?.losses;
+    let block = |(name, keep): (&String, &serde_json::Value)| {
+        let block = name.strip_prefix("keep_block")?;
+        Some((format!("block {block}"), format!("{:.4}", keep.as_f64()?)))
+    };
+    let facts: Vec<Fact> = losses.iter().filter_map(block).collect();
+    let title = "Learned keep probabilities, mean over the best epoch";
+    (!facts.is_empty()).then_some(Section { title, facts })
+}
+
+fn section<const N: usize>(title: &'static str, facts: [(&str, String); N]) -> Section {
+    Section { title, facts: facts.into_iter().map(|(name, value)| (name.into(), value)).collect() }
+}
+
+fn share(count: usize, whole: usize) -> String {
+    format!("{} ({:.2} %)", grouped(count), 100.0 * count as f64 / whole.max(1) as f64)
+}

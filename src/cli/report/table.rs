@@ -1,0 +1,162 @@
+//! The table of `gpurec report`: a group for each data set, in the order in which the runs name them.
+
+use super::runs::Entry;
+use super::{METRICS, page};
+use crate::cli::console::grouped as thousands;
+use crate::cli::results::published_note;
+use crate::cli::seeds::with_deviation;
+use crate::eval::{FIGURES, Published, Summary};
+use serde::Serialize;
+
+const CAPTION: &str = "Test, history excluded; mean over seeds, ± standard deviation where there are several. Seconds are those of \
+                       one seed, in the mean.";
+
+/// Runs on the same events under the same split.
+pub struct Group {
+    entries: Vec<Entry>,
+    /// The published rows of their methods, each once.
+    published: Vec<(&'static str, Published)>,
+}
+
+pub fn grouped(entries: Vec<Entry>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for entry in entries {
+        let of_same_data = |group: &&mut Group| group.entries[0].data.difference(&entry.data).is_none();
+        let place = match groups.iter_mut().find(of_same_data) {
+            Some(group) => group,
+            None => groups.push_mut(Group { entries: Vec::new(), published: Vec::new() }),
+        };
+        let published = entry.published.clone().map(|row| (entry.info.title, row));
+        place.published.extend(published.filter(|row| !place.published.contains(row)));
+        place.entries.push(entry);
+    }
+    groups
+}
+
+/// Cells as the formats share them.
+#[derive(Serialize)]
+struct Row {
+    published: bool,
+    cells: Vec<String>,
+}
+
+fn header() -> Vec<&'static str> {
+    ["run", "method", "seeds", "epochs", "seconds"].into_iter().chain(METRICS).collect()
+}
+
+impl Group {
+    /// Data set, size and split.
+    fn title(&self) -> String {
+        let data = &self.entries[0].data;
+        let (users, items) = (thousands(data.users), thousands(data.items));
+        format!("{}: {users} users, {items} items, split {}", self.dataset(), data.split)
+    }
+
+    fn dataset(&self) -> &str {
+        &self.entries[0].results.runs[0].dataset
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let ours = self.entries.iter().map(|entry| {
+            let figures = entry.results.test().map(|summary| with_deviation(&summary));
+            Row { published: false, cells: entry.names().into_iter().chain(figures).collect() }
+        });
+        let published = self.published.iter().enumerate().map(|(number, (title, row))| {
+            let figures = row.figures.map(|figure| format!("{figure:.4}"));
+            let names = [format!("published ({})", number + 1), title.to_string()].into_iter();
+            Row { published: true, cells: names.chain([const { String::new() }; 3]).chain(figures).collect() }
+        });
+        ours.chain(published).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let note = |(number, (_, row)): (usize, &(_, Published))| format!("({}) {}", number + 1, published_note(row));
+        self.published.iter().enumerate().map(note).collect()
+    }
+}
+
+impl Entry {
+    /// Run, method, seeds, epochs and seconds.
+    fn names(&self) -> [String; 5] {
+        let runs = &self.results.runs;
+        let seeds: Vec<String> = runs.iter().map(|run| run.seed.to_string()).collect();
+        let epochs = runs.iter().map(|run| run.epochs);
+        let (least, most) = (epochs.clone().min().unwrap_or(0), epochs.max().unwrap_or(0));
+        let epochs = if least == most { most.to_string() } else { format!("{least} to {most}") };
+        let seconds = runs.iter().map(|run| run.seconds).sum::<f64>() / runs.len() as f64;
+        [self.folder.clone(), self.info.title.into(), seeds.join(", "), epochs, format!("{seconds:.1}")]
+    }
+}
+
+pub fn markdown(groups: &[Group]) -> String {
+    let line = |cells: Vec<String>| {
+        let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let rule = format!("|---|---|---|{}\n", "---:|".repeat(2 + METRICS.len()));
+    let group = |group: &Group| {
+        let header = line(header().into_iter().map(String::from).collect());
+        let rows: String = group.rows().into_iter().map(|row| line(row.cells)).collect();
+        let notes: String = group.notes().into_iter().map(|note| format!("\n{note}\n")).collect();
+        format!("## {}\n\n{header}{rule}{rows}{notes}\n", escaped(&group.title()))
+    };
+    groups.iter().map(group).collect::<String>() + CAPTION + "\n"
+}
+
+/// What Markdown would take for its own, and what would end a line.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => escaped.push(' '),
+            '|' | '<' | '>' | '&' | '*' | '`' | '[' | ']' | '\\' => escaped.extend(['\\', c]),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+pub fn html(groups: &[Group]) -> String {
+    #[derive(Serialize)]
+    struct Shown {
+        title: String,
+        rows: Vec<Row>,
+        notes: Vec<String>,
+    }
+    #[derive(Serialize)]
+    struct Page {
+        title: &'static str,
+        caption: &'static str,
+        header: Vec<&'static str>,
+        groups: Vec<Shown>,
+    }
+    let shown = |group: &Group| Shown { title: group.title(), rows: group.rows(), notes: group.notes() };
+    let groups = groups.iter().map(shown).collect();
+    page::render("runs.html", Page { title: "Runs of gpurec", caption: CAPTION, header: header(), groups })
+}
+
+/// One table, with the data set in its first columns; mean and standard deviation in full precision.
+pub fn csv(groups: &[Group]) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut write = |record: Vec<String>| writer.write_record(record).expect("memory takes rows of one length");
+    let figures = FIGURES.iter().flat_map(|key| [key.to_string(), format!("{key}_sd")]);
+    let names = ["dataset", "users", "items", "split", "run", "method", "seeds", "epochs", "seconds"];
+    write(names.map(String::from).into_iter().chain(figures).collect());
+    for group in groups {
+        let data = &group.entries[0].data;
+        let data = [group.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
+        let mut row = |names: [String; 5], figures: [Summary; 6]| {
+            let figures = figures.into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
+            let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
+            write(data.iter().cloned().chain(names).chain(figures).collect());
+        };
+        group.entries.iter().for_each(|entry| row(entry.names(), entry.results.test()));
+        for (title, published) in &group.published {
+            let none = String::new;
+            let names = [format!("published: {}", published.source), title.to_string(), none(), none(), none()];
+            row(names, published.figures.map(|figure| Summary::of(vec![figure])));
+        }
+    }
+    let bytes = writer.into_inner().expect("memory takes all bytes");
+    String::from_utf8(bytes).expect("rows of text")
+}
