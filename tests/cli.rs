@@ -117,6 +117,7 @@ fn help_of_every_command_has_examples() {
         vec!["compare"],
         vec!["sweep"],
         vec!["recommend"],
+        vec!["export"],
         vec!["verify"],
         vec!["methods"],
         vec!["data"],
