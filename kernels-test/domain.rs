@@ -125,7 +125,7 @@ fn overfit() -> Checked {
 }
 
 fn bpr_beats_popularity() -> Checked {
-    let data = Arc::new(data::resolve("kuairec")?);
+    let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?);
     let ndcg = |name: &str, settings: &[&str]| -> Result<f64, Failure> {
         let method = build(name, settings, &data)?;
         let ranks = Target::Cpu { threads: 2 }.with(ExecOptions::default(), |executor| {

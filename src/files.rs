@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// How names of temporary files begin.
 const TEMPORARY: &str = ".gpurec-";
@@ -15,20 +16,48 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 
 /// `write_atomically` for content that is made while it is written.
 pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let failed = |e| Error::io("write", path, e);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let mut file = temporary(folder).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(1 << 18, file.as_file_mut());
-    content(&mut out).and_then(|()| out.flush()).map_err(failed)?;
-    drop(out);
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    let mut file = WholeFile::create(path)?;
+    content(&mut file).map_err(|e| Error::io("write", path, e))?;
+    file.finish()
+}
+
+/// A file that takes its name when it is complete, and that a drop before `finish` leaves no trace of.
+pub struct WholeFile<'p> {
+    path: &'p Path,
+    out: BufWriter<NamedTempFile>,
+}
+
+impl<'p> WholeFile<'p> {
+    pub fn create(path: &'p Path) -> Result<Self> {
+        let failed = |e| Error::io("write", path, e);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let file = temporary(folder).map_err(failed)?;
+        Ok(WholeFile { path, out: BufWriter::with_capacity(1 << 18, file) })
+    }
+
+    /// On disk, then under its name.
+    pub fn finish(self) -> Result<()> {
+        let failed = |e| Error::io("write", self.path, e);
+        let file = self.out.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(self.path).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+}
+
+impl Write for WholeFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// A temporary file that others may read once it has its name, as far as the umask allows.
-fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     #[cfg(unix)]

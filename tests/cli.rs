@@ -118,6 +118,7 @@ fn help_of_every_command_has_examples() {
         vec!["sweep"],
         vec!["report"],
         vec!["recommend"],
+        vec!["export"],
         vec!["verify"],
         vec!["methods"],
         vec!["data"],

@@ -7,6 +7,8 @@ mod data;
 mod devices;
 mod eval;
 mod excerpt;
+mod export;
+mod histories;
 mod interrupt;
 mod methods;
 mod profile;
@@ -58,8 +60,10 @@ enum Command {
     Sweep(sweep::SweepArgs),
     /// Put finished runs into one table, beside the papers' figures
     Report(report::ReportArgs),
-    /// Recommend items for a history, with a trained model
+    /// Recommend items for a history or for a file of them, with a trained model
     Recommend(recommend::RecommendArgs),
+    /// Write a trained model as plain tables that other programs can score with
+    Export(export::ExportArgs),
     /// Prove the kernels right on a device: every case of every op against f64
     Verify(verify::VerifyArgs),
     /// List the adapters of this machine and the executor that `auto` chooses
@@ -82,6 +86,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sweep(args) => sweep::sweep(&args).map(done),
         Command::Report(args) => report::report(&args).map(done),
         Command::Recommend(args) => recommend::recommend(&args).map(done),
+        Command::Export(args) => export::export(&args).map(done),
         Command::Verify(args) => verify::verify(&args),
         Command::Devices => devices::devices().map(done),
         Command::Methods(args) => methods::methods(&args).map(done),

@@ -36,7 +36,8 @@ impl Scorer {
         Ok(())
     }
 
-    /// Adds the inputs `seen_offsets`, `seen_items` and the outputs `values[B, k]`, `indices[B, k]`.
+    /// Adds the inputs `seen_offsets`, `seen_items` and the outputs `values[B, k]`, `indices[B, k]`, beside them what they
+    /// are made of: `query`, `table` and, where there is one, `bias`.
     pub fn top_k(&self, graph: &mut Graph, k: usize, seen_capacity: usize) -> Result<()> {
         let batch = graph.shape(self.query)[0];
         let offsets = graph.input("seen_offsets", TensorType::u32(&[batch + 1]));
@@ -45,6 +46,9 @@ impl Scorer {
         let outputs = graph.add(op, &self.inputs(&[offsets, seen]))?;
         graph.output("values", outputs[0]);
         graph.output("indices", outputs[1]);
+        graph.output("query", self.query);
+        graph.output("table", self.table);
+        self.bias.iter().for_each(|bias| graph.output("bias", *bias));
         Ok(())
     }
 }

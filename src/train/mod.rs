@@ -8,7 +8,7 @@ pub mod run;
 pub mod trainer;
 
 pub use identity::{DataIdentity, Identity};
-pub use ranker::{Ranker, Ranks};
+pub use ranker::{ItemTable, Ranker, Ranks, Request, USERS_PER_RUN};
 pub use ranks::UserRanks;
 pub use run::{Run, RunOptions, RunResult, Trained};
 pub use trainer::{EpochReport, Observer, OpTime, Trainer};

@@ -13,8 +13,33 @@ use crate::methods::batch::feed_tokens;
 use crate::nn::Tokens;
 use std::collections::HashMap;
 
-/// Users ranked by one run of the scoring graph. Results do not depend on it.
-const USERS_PER_RUN: usize = 256;
+/// Users scored by one run of the scoring graph. Results do not depend on it.
+pub const USERS_PER_RUN: usize = 256;
+
+/// Whom to list items for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The items met so far, oldest first.
+    pub history: &'a [u32],
+    /// The place among the users that the model was trained on: only models that know their users read it.
+    pub user: Option<u32>,
+}
+
+impl<'a> Request<'a> {
+    /// From a history alone.
+    pub fn new(history: &'a [u32]) -> Self {
+        Request { history, user: None }
+    }
+}
+
+/// What a model ends in, as services need it: scores are `query . table[v] (+ bias[v])`.
+#[derive(Clone, Debug)]
+pub struct ItemTable {
+    /// `[V, D]`, without the rows that no item has.
+    pub table: Tensor,
+    /// `[V]`
+    pub bias: Option<Tensor>,
+}
 
 /// 1-based ranks by held-out event, under both protocols.
 #[derive(Clone, Debug, Default)]
@@ -53,12 +78,11 @@ impl<'m> Ranker<'m> {
         let mut ranks = Ranks::default();
         let mut tied = 0usize;
         for chunk in held_out.chunks(USERS_PER_RUN) {
-            let owned: Vec<&[u32]> = chunk.iter().map(|event| event.history).collect();
-            let (mut feed, key, seen) = self.scoring_feed(&owned, None);
+            let requests: Vec<Request> =
+                chunk.iter().map(|event| Request { history: event.history, user: Some(event.user) }).collect();
+            let (mut feed, key, seen) = self.scoring_feed(&requests, None, false);
             let targets: Vec<u32> = chunk.iter().map(|event| event.target).collect();
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
-            let users: Vec<u32> = chunk.iter().map(|event| event.user).collect();
-            feed.set("users", Tensor::u32(&[users.len()], &users));
             let plan = self.plan(executor, key)?;
             executor.run(plan, &feed)?;
             let fetched = ["better", "better_seen", "ties"].map(|name| executor.fetch(plan, name));
@@ -76,34 +100,90 @@ impl<'m> Ranker<'m> {
         Ok(ranks)
     }
 
-    /// The `k` best items that are not in the history, with scores, best first. Refused where a history is not enough.
-    pub fn top_k(&mut self, executor: &mut dyn Executor, history: &[u32], k: usize) -> Result<Vec<(u32, f32)>> {
-        if self.method.needs_user() {
+    /// The `k` best items of each request with scores, best first; those of the history only with `keep_history`. A list
+    /// is shorter where candidates run out. Refused where the model must know the user and does not.
+    pub fn top_k(
+        &mut self,
+        executor: &mut dyn Executor,
+        requests: &[Request],
+        k: usize,
+        keep_history: bool,
+    ) -> Result<Vec<Vec<(u32, f32)>>> {
+        let mut lists = Vec::with_capacity(requests.len());
+        for chunk in requests.chunks(USERS_PER_RUN) {
+            let plan = self.run_list(executor, chunk, k, keep_history)?;
+            let (values, indices) = (executor.fetch(plan, "values")?, executor.fetch(plan, "indices")?);
+            for (items, scores) in indices.as_u32().chunks(k).zip(values.words.chunks(k)) {
+                let pairs = items.iter().copied().zip(scores.iter().copied());
+                lists.push(pairs.filter(|(item, _)| *item != INERT).collect());
+            }
+        }
+        Ok(lists)
+    }
+
+    /// The query vectors `[B, D]` that the items are scored against.
+    pub fn queries(&mut self, executor: &mut dyn Executor, requests: &[Request]) -> Result<Tensor> {
+        let (mut words, mut width) = (Vec::new(), 0);
+        for chunk in requests.chunks(USERS_PER_RUN) {
+            let plan = self.run_list(executor, chunk, 1, true)?;
+            let query = executor.fetch(plan, "query")?;
+            width = query.ty.width();
+            words.extend(query.words);
+        }
+        Ok(Tensor::f32(&[requests.len(), width], words))
+    }
+
+    /// The vectors and biases of the `items` items.
+    pub fn item_table(&mut self, executor: &mut dyn Executor, items: usize) -> Result<ItemTable> {
+        let plan = self.run_list(executor, &[Request { history: &[0], user: Some(0) }], 1, true)?;
+        let first =
+            |tensor: Tensor, width: usize, shape: &[usize]| Tensor::f32(shape, tensor.words[..items * width].to_vec());
+        let table = executor.fetch(plan, "table")?;
+        let width = table.ty.width();
+        let bias =
+            executor.graph(plan).outputs.contains_key("bias").then(|| executor.fetch(plan, "bias")).transpose()?;
+        Ok(ItemTable { table: first(table, width, &[items, width]), bias: bias.map(|bias| first(bias, 1, &[items])) })
+    }
+
+    fn run_list(
+        &mut self,
+        executor: &mut dyn Executor,
+        requests: &[Request],
+        k: usize,
+        keep_history: bool,
+    ) -> Result<PlanId> {
+        if self.method.needs_user() && requests.iter().any(|request| request.user.is_none()) {
             let problem = "this model knows the users it was trained on, and cannot recommend from a history alone";
             let help =
                 "train a method that reads histories, such as sasrec; `gpurec eval` ranks for the users it knows";
             return Err(Error::usage(problem, help));
         }
-        let (feed, key, _) = self.scoring_feed(&[history], Some(k));
+        let (feed, key, _) = self.scoring_feed(requests, Some(k), keep_history);
         let plan = self.plan(executor, key)?;
         executor.run(plan, &feed)?;
-        let (values, indices) = (executor.fetch(plan, "values")?, executor.fetch(plan, "indices")?);
-        let pairs = indices.as_u32().iter().copied().zip(values.words.iter().copied());
-        Ok(pairs.filter(|(item, _)| *item != INERT).collect())
+        Ok(plan)
     }
 
-    fn scoring_feed(&self, histories: &[&[u32]], top_k: Option<usize>) -> (Feed, PlanKey, UserItems) {
+    /// The inputs of a scoring graph, and the items of each request that are no candidates: with `keep_history` none.
+    fn scoring_feed(
+        &self,
+        requests: &[Request],
+        top_k: Option<usize>,
+        keep_history: bool,
+    ) -> (Feed, PlanKey, UserItems) {
         let mut packed = Packed::new();
-        (0..).zip(histories).for_each(|(i, history)| packed.push(i, history, self.method.max_len()));
+        (0..).zip(requests).for_each(|(i, request)| packed.push(i, request.history, self.method.max_len()));
         packed.pad_to(row_bucket(packed.n_rows()), INERT);
-        let seen = UserItems::from_slices(histories.iter().copied());
+        let seen = UserItems::from_slices(requests.iter().map(|r| if keep_history { &[] } else { r.history }));
         let mut seen_items = seen.items.clone();
         seen_items.resize(seen_items.len().max(64).next_power_of_two(), INERT);
+        let users: Vec<u32> = requests.iter().map(|request| request.user.unwrap_or(INERT)).collect();
         let mut feed = Feed::default();
         feed_tokens(&mut feed, &packed, None, None);
+        feed.set("users", Tensor::u32(&[users.len()], &users));
         feed.set("seen_offsets", Tensor::u32(&[seen.offsets.len()], &seen.offsets));
         feed.set("seen_items", Tensor::u32(&[seen_items.len()], &seen_items));
-        let key = PlanKey { sequences: histories.len(), rows: packed.n_rows(), seen: seen_items.len(), top_k };
+        let key = PlanKey { sequences: requests.len(), rows: packed.n_rows(), seen: seen_items.len(), top_k };
         (feed, key, seen)
     }
 

@@ -10,6 +10,7 @@ use super::ranks::UserRanks;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
+use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
 use crate::files::{discard_temporary, write_atomically};
@@ -263,10 +264,17 @@ impl Trained {
         Ok(Trained { identity, items, method, checkpoint })
     }
 
+    /// The trained parameters, and where each of them lies.
+    pub fn parameters(&self) -> Result<(ParamLayout, State)> {
+        let layout = layout_of(self.method.as_ref())?;
+        let state = self.checkpoint.state(&layout)?;
+        Ok((layout, state))
+    }
+
     /// Loads the parameters into the executor; the scorer's plans are compiled as they are needed.
     pub fn ranker(&self, executor: &mut dyn Executor) -> Result<Ranker<'_>> {
-        let layout = layout_of(self.method.as_ref())?;
-        executor.load(&layout, &self.checkpoint.state(&layout)?)?;
+        let (layout, state) = self.parameters()?;
+        executor.load(&layout, &state)?;
         Ok(Ranker::new(self.method.as_ref(), layout))
     }
 }
