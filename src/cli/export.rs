@@ -4,12 +4,13 @@ use super::DeviceArgs;
 use super::console::{grouped, say};
 use super::histories::Histories;
 use super::source::SourceArgs;
-use crate::engine::params::{ParamLayout, State};
+use crate::engine::params::{ParamLayout, Parameter, State};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Executor, Tensor};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::train::{ItemTable, Ranker, Request, Trained};
+use crate::train::run::config_text;
+use crate::train::{Identity, ItemTable, Ranker, Request, Trained};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,9 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     write_examples(out, &trained, &mut ranker, executor.as_mut())?;
     let (layout, state) = trained.parameters()?;
     write_tensors(&out.join("model.safetensors"), parameters(&layout, &state))?;
-    write_atomically(&out.join("config.toml"), config_text(&trained).as_bytes())?;
+    let Identity { method, config, seed, data, .. } = &trained.identity;
+    let config = config_text(method, &data.dataset, &data.source, *seed, config);
+    write_atomically(&out.join("config.toml"), config.as_bytes())?;
     write_atomically(&out.join("topk_example.py"), TOPK_EXAMPLE.as_bytes())?;
     if let (Some(histories), Some(queries)) = (&histories, &queries) {
         write_tensors(&out.join("queries.safetensors"), [named(("query", queries))])?;
@@ -136,7 +139,7 @@ fn view<'a>(shape: &[usize], words: &'a [f32]) -> TensorView<'a> {
 /// `SET/NAME` of every parameter.
 fn parameters<'a>(layout: &'a ParamLayout, state: &'a State) -> impl Iterator<Item = NamedTensor<'a>> {
     layout.sets.iter().zip(&state.sets).flat_map(|(set, content)| {
-        let of = |p: &'a crate::engine::params::Parameter| view(&p.shape, &content.params[p.range.clone()]);
+        let of = |p: &'a Parameter| view(&p.shape, &content.params[p.range.clone()]);
         set.parameters.iter().map(move |p| (format!("{}/{}", set.name, p.name), of(p)))
     })
 }
@@ -153,17 +156,6 @@ fn write_lines(path: &Path, names: &[String]) -> Result<()> {
         return Err(Error::usage(problem, "rename it in the data"));
     }
     write_atomically(path, names.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())
-}
-
-fn config_text(trained: &Trained) -> String {
-    let identity = &trained.identity;
-    let mut run = toml::Table::new();
-    run.insert("method".into(), identity.method.clone().into());
-    run.insert("dataset".into(), identity.data.dataset.clone().into());
-    run.insert("seed".into(), (identity.seed as i64).into());
-    let tables = [("run", run), ("method", identity.config.clone())];
-    let tables: toml::Table = tables.into_iter().map(|(name, table)| (name.to_string(), table.into())).collect();
-    format!("# Written by gpurec {}\n{}", identity.version, toml::to_string(&tables).expect("tables serialise"))
 }
 
 fn readme(trained: &Trained, table: &Tensor, has_bias: bool) -> String {

@@ -55,6 +55,20 @@ pub struct RunResult {
     pub test_history_kept: Metrics,
 }
 
+/// `config.toml`: everything needed to run again.
+pub fn config_text(method: &str, dataset: &str, source: &ReadOptions, seed: u64, config: &Table) -> String {
+    let mut run = Table::from_iter([
+        ("method".into(), Value::String(method.into())),
+        ("dataset".into(), Value::String(dataset.into())),
+        ("seed".into(), Value::Integer(seed as i64)),
+    ]);
+    run.extend(Table::try_from(source).expect("options of names and numbers serialise"));
+    let tables = [("run", run), ("method", config.clone())];
+    let tables: Table = tables.into_iter().map(|(name, table)| (name.to_string(), Value::Table(table))).collect();
+    let text = toml::to_string(&tables).expect("tables serialise");
+    format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION"))
+}
+
 /// A method set up on its data.
 pub struct Run {
     pub options: RunOptions,
@@ -141,18 +155,9 @@ impl Run {
         Ok(result)
     }
 
-    /// `config.toml`: everything needed to run again.
     pub fn config_text(&self) -> String {
-        let mut run = Table::from_iter([
-            ("method".into(), Value::String(self.options.method.clone())),
-            ("dataset".into(), Value::String(self.options.dataset.clone())),
-            ("seed".into(), Value::Integer(self.options.seed as i64)),
-        ]);
-        run.extend(Table::try_from(&self.options.source).expect("options of names and numbers serialise"));
-        let tables = [("run", run), ("method", self.options.config.clone())];
-        let tables: Table = tables.into_iter().map(|(name, table)| (name.to_string(), Value::Table(table))).collect();
-        let text = toml::to_string(&tables).expect("tables serialise");
-        format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION"))
+        let RunOptions { method, dataset, source, config, seed, .. } = &self.options;
+        config_text(method, dataset, source, *seed, config)
     }
 
     /// The result, if the folder holds this very run and it is finished; `None` if it is still to be trained, from the
