@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all.
 
 use crate::error::{Error, Result};
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use tempfile::NamedTempFile;
@@ -72,19 +72,34 @@ pub fn discard_temporary(folder: &Path) {
     temporary.for_each(|entry| drop(std::fs::remove_file(entry.path())));
 }
 
-/// The SHA-256 of a file's content, in hexadecimal digits.
-pub fn sha256_of(path: &Path) -> Result<String> {
+/// The digest of a file's content, in hexadecimal digits.
+pub fn digest_of<D: Digest>(path: &Path) -> Result<String> {
     let failed = |e| Error::io("read", path, e);
-    let (mut file, mut hash) = (std::fs::File::open(path).map_err(failed)?, Sha256::new());
+    let (mut file, mut digest) = (std::fs::File::open(path).map_err(failed)?, D::new());
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer).map_err(failed)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            n => hash.update(&buffer[..n]),
+            0 => return Ok(hexadecimal(&digest.finalize())),
+            n => digest.update(&buffer[..n]),
         }
     }
 }
 
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_those_of_the_standards() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("abc");
+        std::fs::write(&file, "abc").unwrap();
+        assert_eq!(digest_of::<md5::Md5>(&file).unwrap(), "900150983cd24fb0d6963f7d28e17f72"); // RFC 1321
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // FIPS 180-2
+        assert_eq!(digest_of::<sha2::Sha256>(&file).unwrap(), sha256);
+    }
 }

@@ -1,34 +1,18 @@
 //! The command line as a user meets it: what is printed, what is left on disk, and with which exit code.
 
+mod common;
+
 use assert_cmd::Command;
+use common::Workplace;
 use gpurec::data;
 use gpurec::engine::exec::gpu::device::adapters;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// A folder for one test, with a small data set in it: the first 300 users of the bundled one.
-struct Workplace {
-    folder: TempDir,
-}
 
 impl Workplace {
-    fn new() -> Self {
-        Workplace { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        fs::write(self.path(name), content).unwrap();
-        self.path(name).display().to_string()
-    }
-
     fn small_data(&self) -> String {
         let data = data::resolve("kuairec", &data::ReadOptions::default()).unwrap().head(300);
         let mut text = String::new();
@@ -37,32 +21,6 @@ impl Workplace {
             text += &format!("{user} {}\n", items.join(" "));
         }
         self.file("small.txt", text)
-    }
-
-    /// Runs in this folder.
-    fn gpurec(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
-        command.current_dir(self.folder.path()).args(arguments).timeout(Duration::from_secs(120));
-        command.output().unwrap()
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.gpurec(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// A mistake of the user's: exit code 2, one message that has all `parts` and a way out, and nothing left behind.
-    fn is_refused(&self, arguments: &[&str], parts: &[&str]) {
-        let before = fs::read_dir(self.folder.path()).unwrap().count();
-        let output = self.gpurec(arguments);
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
-        assert!(!message.contains("panicked"), "{message}");
-        for part in [&["error: "], parts].concat() {
-            assert!(message.contains(part), "{arguments:?}: `{part}` is not in:\n{message}");
-        }
-        assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), before, "{arguments:?} left something behind");
     }
 
     fn data_is_refused(&self, content: impl AsRef<[u8]>, parts: &[&str]) {
@@ -109,7 +67,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 #[test]
 fn help_of_every_command_has_examples() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     for command in [
         vec![],
         vec!["run"],
@@ -132,7 +90,7 @@ fn help_of_every_command_has_examples() {
 
 #[test]
 fn lists_name_what_there_is() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     assert!(place.succeeds(&["devices"]).contains("auto: "));
     assert!(place.succeeds(&["methods"]).contains("lma4rec"));
     assert!(place.succeeds(&["methods", "sasrec"]).contains("learning_rate"));
@@ -142,7 +100,7 @@ fn lists_name_what_there_is() {
 
 #[test]
 fn bad_data_is_refused_with_its_place_and_a_remedy() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     place.data_is_refused("", &["bad.txt:1:1: ", "no interactions"]);
     place.data_is_refused("1 2 3 4\n2 3 x7 5\n", &["bad.txt:2:5: ", "`x7` is not a number"]);
     place.data_is_refused("1 2 3 4\n2 3 4\n7 3\n", &["fewer than 3 events", "`2`", "data prepare"]);
@@ -154,7 +112,7 @@ fn bad_data_is_refused_with_its_place_and_a_remedy() {
 
 #[test]
 fn unknown_names_are_refused_with_the_nearest_one() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     place.is_refused(&["run", "--method", "sasrek", "--out", "out"], &["`sasrek`", "did you mean `sasrec`?"]);
     place.is_refused(&["run", "--dataset", "kuairek", "--out", "out"], &["`kuairek`", "did you mean `kuairec`?"]);
     place.is_refused(&["run", "--set", "learning_rte=0.1", "--out", "out"], &["did you mean `learning_rate`?"]);
@@ -174,7 +132,7 @@ fn unknown_names_are_refused_with_the_nearest_one() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_gpu_that_is_not_there_is_refused() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
     command.current_dir(place.folder.path()).args(["run", "--device", "gpu", "--out", "out"]);
     let output = command.env("VK_DRIVER_FILES", "/none.json").env("VK_ICD_FILENAMES", "/none.json").output().unwrap();
@@ -192,7 +150,7 @@ fn a_batch_beyond_the_limits_of_an_adapter_is_refused() {
         println!("skipped: no software adapter with bindings of up to 128 MiB");
         return;
     };
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let options = ["--set", "inner_dim=4096", "--set", "batch_size=10000"];
     let command = [&["run", "--method", "sasrec", "--out", "out", "--device", &adapter.name][..], &options].concat();
     place.is_refused(&command, &["allows", "batch_size", "--device cpu"]);
@@ -200,7 +158,7 @@ fn a_batch_beyond_the_limits_of_an_adapter_is_refused() {
 
 #[test]
 fn popularity_runs_from_end_to_end() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let text = place.succeeds(&["run", "--method", "pop", "--device", "cpu"]);
     for part in
         ["9,209 users", "2,233 parameters", "HR@10", "NDCG@20", "test (history excluded)", "test (history kept)"]
@@ -242,7 +200,7 @@ fn popularity_runs_from_end_to_end() {
 
 #[test]
 fn a_trained_model_recommends_by_the_names_of_the_items() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let text = place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--out", "out"]));
     assert!(text.contains("epoch   2  loss "), "{text}");
@@ -267,7 +225,7 @@ fn a_trained_model_recommends_by_the_names_of_the_items() {
 
 #[test]
 fn a_model_of_users_ranks_for_the_users_it_knows_and_for_no_others() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let run = ["run", "--method", "bpr", "--device", "cpu", "--set", "batch_size=64", "--set", "bias=true"];
     let text = place.succeeds(&[&run[..], &["--dataset", &data, "--epochs", "2", "--out", "out"]].concat());
@@ -293,7 +251,7 @@ fn a_model_of_users_ranks_for_the_users_it_knows_and_for_no_others() {
 
 #[test]
 fn the_plan_of_a_step_is_printed_and_nothing_is_written() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let plan = place.succeeds(&tiny(&["--dataset", &data, "--plan"]));
     assert!(plan.contains("attention") && plan.contains("adam") && plan.contains("MFLOP"), "{plan}");
@@ -303,7 +261,7 @@ fn the_plan_of_a_step_is_printed_and_nothing_is_written() {
 
 #[test]
 fn the_profile_of_a_step_is_printed_and_nothing_is_written() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let profile = place.succeeds(&tiny(&["--dataset", &data, "--profile"]));
     assert!(profile.contains("ms a step") && profile.contains("attention_gradient"), "{profile}");
@@ -312,7 +270,7 @@ fn the_profile_of_a_step_is_printed_and_nothing_is_written() {
 
 #[test]
 fn mixed_precision_is_refused_where_there_are_no_matrix_units() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     for command in [&["run"][..], &["verify"], &["bench", "linear"]] {
         let arguments = [command, &["--precision", "mixed", "--device", "cpu"]].concat();
         place.is_refused(&arguments, &["--precision mixed", "no matrix units", "help: leave --precision out"]);
@@ -321,7 +279,7 @@ fn mixed_precision_is_refused_where_there_are_no_matrix_units() {
 
 #[test]
 fn bench_measures_one_shape_and_compares_with_an_earlier_file() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let bench = ["bench", "layer-norm", "--rows", "60", "--dim", "8", "--device", "cpu", "--quick"];
     let text = place.succeeds(&[&bench[..], &["--json", "a.json", "--plot", "roof.svg"]].concat());
     assert!(text.contains("rows=60 dim=8") && text.contains("fwd+bwd") && text.contains("ceilings"), "{text}");
@@ -344,7 +302,7 @@ fn bench_measures_one_shape_and_compares_with_an_earlier_file() {
 
 #[test]
 fn one_seed_gives_the_same_bytes_whatever_the_threads() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let checkpoint = |out: &str, threads: &str| {
         place.succeeds(&tiny(&["--dataset", &data, "--epochs", "2", "--threads", threads, "--out", out, "--quiet"]));
@@ -357,7 +315,7 @@ fn one_seed_gives_the_same_bytes_whatever_the_threads() {
 
 #[test]
 fn a_killed_run_continues_to_the_bytes_of_an_uninterrupted_one() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let options = |out| tiny(&["--dataset", &data, "--epochs", "40", "--quiet", "--out", out]);
     place.succeeds(&options("whole"));
@@ -389,7 +347,7 @@ fn a_killed_run_continues_to_the_bytes_of_an_uninterrupted_one() {
 /// The similar items of an epoch follow from the embeddings at its start, which a resumed run has too.
 #[test]
 fn a_run_resumed_after_the_warm_up_of_its_similarities_gives_the_same_bytes() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let data = place.small_data();
     let run = |out: &str, epochs: &str, similarity: &str, more: &[&str]| {
         let mut options = vec!["run", "--method", "coserec", "--device", "cpu", "--quiet", "--dataset", &data];
@@ -406,7 +364,7 @@ fn a_run_resumed_after_the_warm_up_of_its_similarities_gives_the_same_bytes() {
 
 #[test]
 fn verify_proves_an_op_and_says_so() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     let text = place.succeeds(&["verify", "--device", "cpu", "--op", "scale"]);
     assert!(text.contains("scale") && text.contains("pass") && text.contains("worst share"), "{text}");
     place.is_refused(&["verify", "--device", "cpu", "--op", "scale", "--golden", "nowhere"], &["nowhere"]);

@@ -2,20 +2,14 @@
 
 #[path = "../kernels-test/chromium.rs"]
 mod chromium;
+mod common;
 
 use assert_cmd::Command;
+use common::Workplace;
 use roxmltree::{Document, Node, ParsingOptions};
-use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 use std::time::Duration;
-use tempfile::TempDir;
-
-/// A folder with a data set in it: users who walk through forty items with steps of one, two or three.
-struct Workplace {
-    folder: TempDir,
-}
 
 /// Everything that HTML, Markdown and shells take for their own.
 #[cfg(unix)]
@@ -26,49 +20,13 @@ const HOSTILE: &str = "b&'`.txt";
 const FIGURES: [&str; 6] = ["hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"];
 
 impl Workplace {
-    fn new() -> Self {
-        Workplace { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_str(&self.text(name)).unwrap()
-    }
-
+    /// Users who walk through forty items with steps of one, two or three.
     fn walks(&self, name: &str, users: usize) {
         let walk = |user: usize| {
             let events = (0..8).map(|i| ((user * 5 + i * (1 + user % 3)) % 40 + 1).to_string());
             format!("{} {}\n", user + 1, events.collect::<Vec<_>>().join(" "))
         };
         fs::write(self.path(name), (0..users).map(walk).collect::<String>()).unwrap();
-    }
-
-    fn gpurec(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
-        command.current_dir(self.folder.path()).args(arguments).timeout(Duration::from_secs(120));
-        command.output().unwrap()
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.gpurec(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn is_refused(&self, arguments: &[&str], parts: &[&str]) {
-        let output = self.gpurec(arguments);
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
-        for part in [&["error: ", "help: "], parts].concat() {
-            assert!(message.contains(part), "{arguments:?}: `{part}` is not in:\n{message}");
-        }
     }
 
     fn run(&self, method: &str, data: &str, out: &str, more: &[&str]) {
@@ -111,7 +69,7 @@ fn rows(document: &Document) -> Vec<Vec<String>> {
 
 #[test]
 fn a_run_leaves_a_page_with_its_figures_their_intervals_and_everything_to_repeat_it() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     place.walks(HOSTILE, 60);
     place.run("lma4rec", HOSTILE, "out", &["--seed", "7", "--split", "ratio:0.6,0.2,0.2"]);
     let (page, result) = (place.text("out/report.html"), place.json("out/result.json"));
@@ -159,7 +117,7 @@ fn a_run_leaves_a_page_with_its_figures_their_intervals_and_everything_to_repeat
 
 #[test]
 fn a_run_without_epochs_has_a_report_and_a_lost_one_is_made_again() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     place.walks("walks.txt", 30);
     let run = ["--seeds", "1"];
     place.run("pop", "walks.txt", "out", &run);
@@ -173,7 +131,7 @@ fn a_run_without_epochs_has_a_report_and_a_lost_one_is_made_again() {
 /// Two data sets that have one name, and are called what a known set is called, so that there are published figures.
 #[test]
 fn several_runs_share_a_table_for_each_data_set() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     for (folder, users) in [("a", 40), ("b", 30)] {
         fs::create_dir(place.path(folder)).unwrap();
         place.walks(&format!("{folder}/amazon_toys_and_games.txt"), users);
@@ -224,7 +182,7 @@ fn several_runs_share_a_table_for_each_data_set() {
 
 #[test]
 fn folders_without_a_finished_run_are_refused() {
-    let place = Workplace::new();
+    let place = Workplace::empty();
     place.walks("walks.txt", 30);
     place.is_refused(&["report", "nowhere"], &["nowhere does not exist", "--out"]);
     place.is_refused(&["report", "walks.txt"], &["walks.txt is no folder of a run"]);
@@ -262,7 +220,7 @@ fn a_browser_shows_a_report_without_complaint() {
         println!("skipped: no Chromium was found");
         return;
     };
-    let place = Workplace::new();
+    let place = Workplace::empty();
     place.walks("walks.txt", 30);
     place.run("sasrec", "walks.txt", "out", &[]);
     assert_eq!(complaints(&browser, &place.path("out/report.html")), Vec::<String>::new());

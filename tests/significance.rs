@@ -1,62 +1,22 @@
 //! Comparisons, seeds and sweeps as a user meets them, on a data set of a few dozen users.
 
-use assert_cmd::Command;
+mod common;
+
+use common::Workplace;
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
-/// A folder with `walks.txt` in it: users who walk through forty items with steps of one, two or three.
-struct Workplace {
-    folder: TempDir,
-}
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 const USERS: usize = 36;
 
 impl Workplace {
+    /// With `walks.txt` in it: users who walk through forty items with steps of one, two or three.
     fn new() -> Self {
-        let place = Workplace { folder: tempfile::tempdir().unwrap() };
-        place.file("walks.txt", &walks(USERS, 7));
+        let place = Workplace::empty();
+        place.file("walks.txt", walks(USERS, 7));
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: &str) {
-        fs::write(self.path(name), content).unwrap();
-    }
-
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_str(&self.text(name)).unwrap()
-    }
-
-    fn gpurec(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
-        command.current_dir(self.folder.path()).args(arguments).timeout(Duration::from_secs(120));
-        command.output().unwrap()
-    }
-
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.gpurec(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn is_refused(&self, arguments: &[&str], parts: &[&str]) {
-        let output = self.gpurec(arguments);
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
-        for part in [&["error: ", "help: "], parts].concat() {
-            assert!(message.contains(part), "{arguments:?}: `{part}` is not in:\n{message}");
-        }
     }
 
     /// Trains a SASRec for an epoch.
@@ -172,8 +132,8 @@ fn runs_are_compared_in_words_and_in_numbers() {
 fn runs_on_other_data_are_not_compared() {
     let place = Workplace::new();
     place.run(&["--out", "a", "--quiet"]);
-    place.file("fewer.txt", &walks(USERS - 1, 7));
-    place.file("longer.txt", &walks(USERS, 8));
+    place.file("fewer.txt", walks(USERS - 1, 7));
+    place.file("longer.txt", walks(USERS, 8));
     for name in ["fewer", "longer"] {
         place.run_on(&format!("{name}.txt"), &["--out", name, "--quiet"]);
     }
@@ -225,7 +185,7 @@ fn seeds_are_trained_in_turn_summarised_and_continued() {
 #[test]
 fn a_sweep_trains_every_cell_into_one_table() {
     let place = Workplace::new();
-    place.file("sweep.toml", &sweep_of_sasrec());
+    place.file("sweep.toml", sweep_of_sasrec());
     let sweep = ["sweep", "--config", "sweep.toml", "--device", "cpu"];
     let plan = place.succeeds(&[&sweep[..], &["--dry-run"]].concat());
     assert!(plan.contains("bce,dim=8") && plan.contains("0 of 2"), "{plan}");
@@ -253,7 +213,7 @@ fn a_sweep_trains_every_cell_into_one_table() {
     assert_eq!(again.matches("finished before").count(), 8, "{again}");
     let parts = ["cell ce,dim=4", "seed1 holds another run", "max_len, 8 and 9"];
     place.is_refused(&[&sweep[..], &["--set", "max_len=9"]].concat(), &parts);
-    place.file("walks.txt", &walks(USERS, 8));
+    place.file("walks.txt", walks(USERS, 8));
     place.is_refused(&sweep, &["seed1 holds another run", "the training events"]);
 }
 
@@ -261,7 +221,7 @@ fn a_sweep_trains_every_cell_into_one_table() {
 fn a_sweep_that_was_killed_in_its_second_cell_goes_on_to_the_same_figures() {
     let place = Workplace::new();
     let grid = sweep_of_sasrec().replace("epochs = 1", "epochs = 20").replace("seeds = 2\n", "");
-    place.file("sweep.toml", &grid.replace("[set]", "[set]\npatience = 100"));
+    place.file("sweep.toml", grid.replace("[set]", "[set]\npatience = 100"));
     let options = |out| ["sweep", "--config", "sweep.toml", "--device", "cpu", "--quiet", "--out", out];
     let whole = place.succeeds(&options("whole"));
 
@@ -307,7 +267,7 @@ fn mistakes_in_a_sweep_are_found_before_anything_is_trained() {
 #[test]
 fn the_sweeps_of_the_documentation_name_keys_that_exist() {
     let place = Workplace::new();
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/sweeps");
+    let folder = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/sweeps");
     let cells = [("lma4rec-ablation", 4), ("lma4rec-lambda", 6), ("lma4rec-dim", 5)];
     for (name, count) in cells {
         let file = folder.join(format!("{name}.toml")).display().to_string();

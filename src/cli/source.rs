@@ -79,10 +79,10 @@ fn parsed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| format!("{error}\nhelp: {}", error.help().unwrap_or_default()))
 }
 
-fn separator(text: &str) -> Result<u8> {
+fn separator(text: &str) -> Result<char> {
     match (text, text.as_bytes()) {
-        ("\\t" | "tab", _) => Ok(b'\t'),
-        (_, [byte]) if byte.is_ascii() => Ok(*byte),
+        ("\\t" | "tab", _) => Ok('\t'),
+        (_, [byte]) if byte.is_ascii() => Ok(char::from(*byte)),
         _ => Err(Error::usage(
             format!("the separator `{text}` is not one character"),
             "for example --separator ';' or --separator tab; for `::` take --separator : and count the empty columns",

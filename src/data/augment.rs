@@ -119,6 +119,12 @@ impl Default for AugmentConfig {
 }
 
 impl AugmentConfig {
+    /// Whether an operator puts similar items in.
+    pub fn reads_similarity(&self) -> bool {
+        let reads = |operator: &Operator| matches!(operator, Operator::Substitute | Operator::Insert);
+        self.short_set.0.iter().chain(&self.long_set.0).any(reads)
+    }
+
     /// Refuses a ratio outside 0 to 1.
     pub fn validate(&self) -> Result<()> {
         let ratios = [

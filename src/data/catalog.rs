@@ -134,10 +134,18 @@ fn list_in(data_dir: Option<&Path>) -> Result<Vec<DatasetInfo>> {
         if path.file_name().is_some_and(|file| file == BUNDLED_FILE) || all.iter().any(|info| info.name == name) {
             continue; // the bundled set again, or NAME.txt beside NAME.txt.gz: the first one counts
         }
-        let bytes = path.metadata().map_err(io)?.len();
+        let bytes = stored_bytes(&path).map_err(io)?;
         all.push(DatasetInfo { paper_name: paper_name(&name), name, source: Source::File(path), bytes });
     }
     Ok(all)
+}
+
+/// The size of a file, or of the files of a prepared folder.
+fn stored_bytes(path: &Path) -> std::io::Result<u64> {
+    if path.is_file() {
+        return Ok(path.metadata()?.len());
+    }
+    std::fs::read_dir(path)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
 }
 
 fn is_readable_format(path: &Path) -> bool {

@@ -14,8 +14,6 @@ use super::manifest::{Access, Manifest, Origin};
 use crate::error::{Error, Result};
 use checksum::{Mismatch, check};
 use download::Download;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -155,18 +153,4 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
-}
-
-/// Writes beside `target` first, so that the name is given to the whole content or to none of it.
-fn write_whole(target: &Path, content: &mut dyn Read) -> Result<()> {
-    let part = with_ending(target, ".part");
-    let written = File::create(&part).and_then(|mut file| {
-        std::io::copy(content, &mut file)?;
-        file.sync_all()?;
-        std::fs::rename(&part, target)
-    });
-    written.map_err(|error| {
-        drop(std::fs::remove_file(&part));
-        Error::io("write", target, error)
-    })
 }

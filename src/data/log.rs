@@ -62,12 +62,16 @@ impl EventLog {
         }
     }
 
-    /// Keeps the rows for which `keep` holds, in their order. Names stay, also those that no row has any more.
-    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
-        let keep: Vec<bool> = (0..self.len()).map(keep).collect();
+    /// For each row, whether a step keeps it.
+    pub fn mask(&self, keep: impl Fn(usize) -> bool) -> Vec<bool> {
+        (0..self.len()).map(keep).collect()
+    }
+
+    /// Keeps the rows that `keep` marks, in their order. Names stay, also those that no row has any more.
+    pub fn retain(&mut self, keep: &[bool]) {
         let columns = [&mut self.user, &mut self.item, &mut self.kind];
-        columns.into_iter().for_each(|column| retain_rows(column, &keep));
-        retain_rows(&mut self.time, &keep);
+        columns.into_iter().for_each(|column| retain_rows(column, keep));
+        retain_rows(&mut self.time, keep);
     }
 
     /// Row numbers by user, in order of first appearance, and by time within a user; rows of one time keep their order.
@@ -134,7 +138,7 @@ mod tests {
     #[test]
     fn rows_are_dropped_from_all_columns_alike() {
         let mut log = log(&[("b", "x", 5.0), ("a", "x", 9.0), ("b", "y", 1.0)]);
-        log.retain(|row| row != 1);
+        log.retain(&[true, false, true]);
         assert_eq!((&log.user[..], &log.item[..], &log.time[..]), (&[0, 0][..], &[0, 1][..], &[5.0, 1.0][..]));
     }
 

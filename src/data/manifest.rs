@@ -1,11 +1,12 @@
 //! Manifests: what is known of the data sets that papers use, one TOML file each in `datasets/`, all part of the binary.
 //!
-//! A manifest says where a set comes from and under which terms, how its file is read (`columns`), what is done to it
+//! A manifest says where a set comes from and under which terms, how its file is read (`read`), what is done to it
 //! (`prepare`, in this order) and what comes out (`expected`). `datasets/README.md` describes the keys.
 
 use super::prepare::Step;
-use super::{prepared, read};
-use serde::Deserialize;
+use super::prepared;
+use super::read::{Format, ReadOptions};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -29,7 +30,7 @@ pub struct Manifest {
     pub note: Option<String>,
     pub source: Origin,
     /// Absent where there is no file to read.
-    pub columns: Option<Columns>,
+    pub read: Option<Reading>,
     #[serde(default)]
     pub prepare: Vec<Step>,
     pub expected: Option<Expected>,
@@ -66,56 +67,17 @@ pub struct Origin {
     pub instructions: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// `user item item ...`, in time order: what `gpurec run` reads.
-    Text,
-    Csv,
-    Tsv,
-    /// Columns with the `separator` between them, without quotes.
-    Separated,
-    /// One JSON object a line; a column is a key, or `list.key` for a list of objects.
-    Jsonl,
-}
-
-/// A column by its number, from 1, or by its name in the header.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Column {
-    Number(usize),
-    Name(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeUnit {
-    Seconds,
-    Milliseconds,
-    /// A date, with or without a time of day.
-    Date,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Columns {
-    pub format: Format,
-    pub separator: Option<String>,
-    /// Whether the first line names the columns.
-    #[serde(default)]
-    pub header: bool,
-    pub user: Option<Column>,
-    pub item: Option<Column>,
-    pub time: Option<Column>,
-    pub time_unit: Option<TimeUnit>,
-    /// What the user did.
-    pub event: Option<Column>,
-    /// The event of all rows of a file, where no column says it.
-    #[serde(default)]
+/// How the files of a set are read: what the command line says of a table, and the event of all rows of a file where no
+/// column says it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reading {
+    #[serde(flatten)]
+    pub options: ReadOptions,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub event_of_file: BTreeMap<String, String>,
 }
 
-/// What `prepare` makes of the files; for `Text`, what they hold.
+/// What `prepare` makes of the files; for sequences, what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
@@ -153,7 +115,7 @@ pub fn manifest(name: &str) -> Option<&'static Manifest> {
 impl Manifest {
     /// Whether its file is one that `gpurec run` reads as it is.
     pub fn is_sequences(&self) -> bool {
-        self.columns.as_ref().is_some_and(|columns| columns.format == Format::Text)
+        self.read.as_ref().is_some_and(|read| read.options.format == Some(Format::Sequences))
     }
 
     /// Where `gpurec data fetch` puts its files: sequences into the data folder itself, raw data into a folder of its own.
@@ -181,34 +143,6 @@ impl Manifest {
             (false, true) => Presence::Fetched(self.folder(dir)),
             (false, false) => Presence::Absent,
         }
-    }
-}
-
-impl Columns {
-    /// How to read a file of the set.
-    pub fn read_options(&self) -> read::ReadOptions {
-        let separator = self.separator.as_deref().unwrap_or_default();
-        // A separator of several equal characters is one, with empty columns between.
-        let column = |column: &Option<Column>| {
-            column.as_ref().map(|column| match column {
-                Column::Number(number) => ((number - 1) * separator.len().max(1) + 1).to_string(),
-                Column::Name(name) => name.clone(),
-            })
-        };
-        let columns = read::Columns {
-            user: column(&self.user),
-            item: column(&self.item),
-            time: column(&self.time),
-            event: column(&self.event),
-            no_header: !self.header,
-        };
-        let format = match self.format {
-            Format::Text => read::Format::Sequences,
-            Format::Csv | Format::Separated => read::Format::Csv,
-            Format::Tsv => read::Format::Tsv,
-            Format::Jsonl => read::Format::Jsonl,
-        };
-        read::ReadOptions { format: Some(format), columns, separator: separator.bytes().next(), split: None }
     }
 }
 

@@ -20,14 +20,14 @@ fn every_manifest_is_named_after_its_file_and_no_two_are_alike() {
 
 #[test]
 fn what_a_manifest_says_of_its_source_suffices_to_get_it() {
-    for Manifest { name, source, columns, .. } in manifests() {
+    for Manifest { name, source, read, .. } in manifests() {
         match source.access {
             Access::Download => {
                 assert!(source.url.as_ref().is_some_and(|url| url.starts_with("https://")), "{name}: url");
                 assert!(source.file.is_some(), "{name}: file");
             }
             Access::Manual => assert!(source.instructions.is_some() && !source.members.is_empty(), "{name}"),
-            Access::Private => assert!(source.instructions.is_some() && columns.is_none(), "{name}"),
+            Access::Private => assert!(source.instructions.is_some() && read.is_none(), "{name}"),
             Access::Bundled => assert!(source.file.is_some(), "{name}: file"),
         }
         for (sum, digits) in [(&source.sha256, 64), (&source.md5, 32)] {
@@ -41,20 +41,16 @@ fn what_a_manifest_says_of_its_source_suffices_to_get_it() {
 }
 
 #[test]
-fn raw_data_has_columns_for_user_item_and_time_and_names_need_a_header() {
-    for Manifest { name, source, columns, .. } in manifests() {
-        let Some(columns) = columns else { continue };
-        let used = [&columns.user, &columns.item, &columns.time];
-        assert_eq!(used.iter().all(|c| c.is_some()), columns.format != Format::Text, "{name}");
-        assert_eq!(columns.time.is_some(), columns.time_unit.is_some(), "{name}: time and its unit");
-        assert_eq!(columns.separator.is_some(), columns.format == Format::Separated, "{name}: separator");
-        for column in used.into_iter().chain([&columns.event]).flatten() {
-            match column {
-                Column::Number(number) => assert!(*number > 0 && columns.format != Format::Jsonl, "{name}: from 1"),
-                Column::Name(_) => assert!(columns.header || columns.format == Format::Jsonl, "{name}: {column:?}"),
-            }
-        }
-        assert!(columns.event_of_file.keys().all(|file| source.members.contains(file)), "{name}: event_of_file");
+fn raw_data_has_columns_for_user_item_and_time_and_every_key_is_understood() {
+    for (Manifest { name, source, read, .. }, (_, text)) in manifests().iter().zip(MANIFESTS) {
+        let Some(read) = read else { continue };
+        let table: toml::Table = text.parse().unwrap();
+        let understood = toml::Table::try_from(read).unwrap();
+        assert_eq!(table["read"], toml::Value::Table(understood), "{name}: a key that means nothing");
+        let columns = &read.options.columns;
+        let named = [&columns.user, &columns.item, &columns.time].into_iter().all(Option::is_some);
+        assert_eq!(named, read.options.format != Some(Format::Sequences), "{name}");
+        assert!(read.event_of_file.keys().all(|file| source.members.contains(file)), "{name}: event_of_file");
     }
 }
 

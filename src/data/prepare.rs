@@ -81,57 +81,57 @@ pub fn prepare(log: &mut EventLog, steps: &[Step]) -> Result<Vec<String>> {
 
 impl Step {
     fn apply(&self, log: &mut EventLog) -> Result<()> {
-        match self {
+        loop {
+            let keep = self.kept(log)?;
+            let done = keep.iter().all(|keep| *keep);
+            log.retain(&keep);
+            // Only a core has something to do again.
+            if done || !matches!(self, Step::KCore { .. }) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// For each row of a log, whether one pass of the step keeps it.
+    fn kept(&self, log: &EventLog) -> Result<Vec<bool>> {
+        let often = |column: &[u32], counts: &[usize], row: usize, least: usize| counts[column[row] as usize] >= least;
+        Ok(match self {
             Step::KeepEvents { events } => {
-                let kept: HashSet<u32> = events.iter().map(|event| kind_of(log, event)).collect::<Result<_>>()?;
-                let kind = log.kind.clone();
-                log.retain(|row| kept.contains(&kind[row]));
+                let kinds: HashSet<u32> = events.iter().map(|event| kind_of(log, event)).collect::<Result<_>>()?;
+                log.mask(|row| kinds.contains(&log.kind[row]))
             }
             Step::Span { since, until } => {
                 if log.time.is_empty() {
                     return Err(Error::usage("the data has no times", "name their column with --time-col"));
                 }
-                let (since, until) = (bound(since, f64::NEG_INFINITY)?, bound(until, f64::INFINITY)?);
-                let time = log.time.clone();
-                log.retain(|row| (since..until).contains(&time[row]));
+                let span = bound(since, f64::NEG_INFINITY)?..bound(until, f64::INFINITY)?;
+                log.mask(|row| span.contains(&log.time[row]))
             }
             Step::DropRepeats => {
                 let mut seen = HashSet::with_capacity(log.len());
-                let first: Vec<bool> = (0..log.len()).map(|row| seen.insert(row_key(log, row))).collect();
-                drop(seen);
-                log.retain(|row| first[row]);
+                (0..log.len()).map(|row| seen.insert(row_key(log, row))).collect()
             }
             Step::MinPerUser { count, of } => {
                 let kind = of.as_ref().map(|kind| kind_of(log, kind)).transpose()?;
-                let counted = |row: usize| kind.is_none_or(|kind| log.kind[row] == kind);
-                let counts = counts(&log.user, &log.users, counted);
-                let user = log.user.clone();
-                log.retain(|row| counts[user[row] as usize] >= *count);
+                let users = counts(&log.user, &log.users, |row| kind.is_none_or(|kind| log.kind[row] == kind));
+                log.mask(|row| often(&log.user, &users, row, *count))
             }
             Step::MinPerItem { count } => {
-                let counts = counts(&log.item, &log.items, |_| true);
-                let item = log.item.clone();
-                log.retain(|row| counts[item[row] as usize] >= *count);
+                let items = counts(&log.item, &log.items, |_| true);
+                log.mask(|row| often(&log.item, &items, row, *count))
             }
-            Step::KCore { k } => loop {
-                let before = log.len();
+            Step::KCore { k } => {
                 let (users, items) = (counts(&log.user, &log.users, |_| true), counts(&log.item, &log.items, |_| true));
-                let (user, item) = (log.user.clone(), log.item.clone());
-                log.retain(|row| users[user[row] as usize] >= *k && items[item[row] as usize] >= *k);
-                if log.len() == before {
-                    break;
-                }
-            },
+                log.mask(|row| often(&log.user, &users, row, *k) && often(&log.item, &items, row, *k))
+            }
             Step::SampleUsers { count } => {
                 let present = counts(&log.user, &log.users, |_| true);
                 let mut users: Vec<u32> = (0..log.users.len() as u32).filter(|u| present[*u as usize] > 0).collect();
                 RngState { seed: 1, step: 0 }.stream(SAMPLE, 0).shuffle(&mut users);
                 let drawn: HashSet<u32> = users.into_iter().take(*count).collect();
-                let user = log.user.clone();
-                log.retain(|row| drawn.contains(&user[row]));
+                log.mask(|row| drawn.contains(&log.user[row]))
             }
-        }
-        Ok(())
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::interactions::{Interactions, Statistics};
 use super::log::parse_time;
 use super::prepare::Step;
-use super::read::{self, ReadOptions};
+use super::read::{ReadOptions, read_log};
 use super::split::SplitRule;
 use crate::error::{Error, Result};
 use crate::files::{write_atomically, write_with};
@@ -85,14 +85,13 @@ pub fn read(folder: &Path, options: &ReadOptions) -> Result<Interactions> {
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     let damaged = |path: &Path, problem: String| Error::Format { path: path.to_owned(), problem };
     let description: Description = toml::from_str(&text).map_err(|e| damaged(&path, e.message().into()))?;
-    let plain = ReadOptions { split: Some(SplitRule::Ratio([0.8, 0.1, 0.1])), ..ReadOptions::default() };
-    let mut data = read::read(&folder.join(SEQUENCES), &plain)?;
+    let log = read_log(&folder.join(SEQUENCES), &ReadOptions::default())?;
+    let mut data = Interactions::from_log(&description.name, log);
     let Statistics { users, items, interactions, .. } = data.statistics();
     if (users, items, interactions) != (description.users, description.items, description.interactions) {
         let problem = format!("it holds {}, {DESCRIPTION} says otherwise", data.statistics());
         return Err(damaged(&folder.join(SEQUENCES), problem));
     }
-    data.name = description.name;
     data.users = names(&folder.join("users.tsv"), users)?;
     data.items = names(&folder.join("items.tsv"), items)?;
     let times = folder.join(TIMES);

@@ -59,6 +59,12 @@ impl Similarity {
         Self::from_rows(neighbours.iter().map(|n| n.unwrap_or((NONE, 0.0))), summary)
     }
 
+    /// No item is similar to any other.
+    pub fn none(n_items: usize) -> Self {
+        let summary = Summary { pairs: 0, max: f64::NEG_INFINITY, min: f64::INFINITY };
+        Self::from_rows(std::iter::repeat_n((NONE, 0.0), n_items), summary)
+    }
+
     fn from_rows(rows: impl Iterator<Item = (u32, f64)>, summary: Summary) -> Self {
         let (neighbour, value): (Vec<u32>, Vec<f64>) = rows.unzip();
         let known = (0..neighbour.len() as u32).filter(|&item| neighbour[item as usize] != NONE).collect();

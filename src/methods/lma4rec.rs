@@ -307,12 +307,16 @@ impl Method for Lma4Rec {
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
         let augments = self.config.ssl && self.config.da;
+        let similarity = |data: &Interactions| match self.config.augment.reads_similarity() {
+            true => Similarity::item_cf(data),
+            false => Similarity::none(data.n_items()),
+        };
         Ok(Arc::new(Views {
             config: self.config.clone(),
             next_item: self.next_item(),
             padding_item: self.padding_item(),
             owned: UserItems::new(&data),
-            similar: augments.then(|| Neighbours::new(Similarity::item_cf(&data))),
+            similar: augments.then(|| Neighbours::new(similarity(&data))),
             data,
         }))
     }

@@ -116,7 +116,8 @@ impl Run {
         }
         [&self.options.out, &folder].into_iter().for_each(|folder| discard_temporary(folder));
         let (data, seed) = (self.data.clone(), self.options.seed);
-        let header = Header { identity: self.identity(), items: data.items.clone() };
+        let identity = self.identity();
+        let header = Header { identity: identity.clone(), items: data.items.clone() };
         let mut trainer = Trainer::new(self.method(), data, seed, executor, Some(Checkpoints { folder, header }))?;
         let mut lines = Vec::new();
         if self.options.resume && trainer.resume(executor)? {
@@ -136,7 +137,7 @@ impl Run {
         if let Some(warning) = crate::eval::tie_warning(test.tie_share) {
             log.observer.warning(&warning);
         }
-        let ranks = UserRanks::new(self.identity().data, &self.data, valid, test);
+        let ranks = UserRanks::new(identity.data, &self.data, valid, test);
         let result = RunResult {
             method: self.options.method.clone(),
             dataset: self.data.name.clone(),

@@ -7,7 +7,8 @@ use crate::data::manifest::Presence;
 use crate::data::prepared::{self, Description};
 use crate::data::{EventLog, Interactions, Manifest, ReadOptions, Source, Step, locate, manifest, read_log};
 use crate::error::{Error, Result};
-use crate::files::sha256_of;
+use crate::files::digest_of;
+use sha2::Sha256;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -156,16 +157,16 @@ impl PrepareArgs {
 
     /// The steps of the manifest, then those of the command line.
     fn plan_of_manifest(&self, manifest: &Manifest, files: Vec<PathBuf>, out: PathBuf) -> Result<Plan> {
-        let columns = manifest.columns.as_ref().ok_or_else(|| {
+        let read = manifest.read.clone().ok_or_else(|| {
             Error::usage(format!("the manifest of {} names no columns", manifest.name), "prepare the file by its path")
         })?;
-        let options = ReadOptions { split: self.reading.options()?.split, ..columns.read_options() };
+        let options = ReadOptions { split: self.reading.options()?.split, ..read.options };
         Ok(Plan {
             name: manifest.name.clone(),
             out: self.out.clone().unwrap_or(out),
             files,
             options,
-            kinds: columns.event_of_file.clone(),
+            kinds: read.event_of_file,
             steps: [manifest.prepare.clone(), self.steps()].concat(),
         })
     }
@@ -188,7 +189,7 @@ impl Plan {
 
     fn description(&self, data: &Interactions) -> Result<Description> {
         let source = |file: &PathBuf| {
-            Ok((file.file_name().unwrap_or_default().to_string_lossy().into_owned(), sha256_of(file)?))
+            Ok((file.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_of::<Sha256>(file)?))
         };
         Ok(Description {
             name: data.name.clone(),

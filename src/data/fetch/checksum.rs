@@ -1,12 +1,10 @@
 //! Checksums of files: those that a manifest gives, and `FILE.sha256`, in the form of `sha256sum`, where nobody published one.
 
-use super::{with_ending, write_whole};
+use super::with_ending;
 use crate::data::manifest::Origin;
 use crate::error::{Error, Result};
-use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
+use crate::files::{digest_of, write_atomically};
+use sha2::Sha256;
 use std::path::{Path, PathBuf};
 
 /// What a file was compared with.
@@ -34,8 +32,8 @@ pub fn check(file: &Path, name: &Path, origin: &Origin) -> Result<Result<Checked
         return Ok(Err(Mismatch { kind: "size in bytes", expected, found, published: true }));
     }
     let published = match (&origin.sha256, &origin.md5) {
-        (Some(sum), _) => Some(("sha256", sum.clone(), digest::<Sha256>(file)?)),
-        (None, Some(sum)) => Some(("md5", sum.clone(), digest::<md5::Md5>(file)?)),
+        (Some(sum), _) => Some(("sha256", sum.clone(), digest_of::<Sha256>(file)?)),
+        (None, Some(sum)) => Some(("md5", sum.clone(), digest_of::<md5::Md5>(file)?)),
         (None, None) => None,
     };
     if let Some((kind, expected, found)) = published {
@@ -45,7 +43,7 @@ pub fn check(file: &Path, name: &Path, origin: &Origin) -> Result<Result<Checked
             Err(Mismatch { kind, expected, found, published: true })
         });
     }
-    let (record, found) = (record(name), digest::<Sha256>(file)?);
+    let (record, found) = (record(name), digest_of::<Sha256>(file)?);
     let known = std::fs::read_to_string(&record).ok();
     match known.as_deref().and_then(|line| line.split_whitespace().next()) {
         Some(expected) if expected != found => {
@@ -54,7 +52,7 @@ pub fn check(file: &Path, name: &Path, origin: &Origin) -> Result<Result<Checked
         Some(_) => Ok(Ok(Checked::Recorded { sha256: found, first: false })),
         None => {
             let line = format!("{found}  {}\n", name.file_name().unwrap_or_default().to_string_lossy());
-            write_whole(&record, &mut line.as_bytes())?;
+            write_atomically(&record, line.as_bytes())?;
             Ok(Ok(Checked::Recorded { sha256: found, first: true }))
         }
     }
@@ -63,35 +61,4 @@ pub fn check(file: &Path, name: &Path, origin: &Origin) -> Result<Result<Checked
 /// Where the checksum of a file is recorded.
 pub fn record(file: &Path) -> PathBuf {
     with_ending(file, ".sha256")
-}
-
-fn digest<D: Digest>(path: &Path) -> Result<String> {
-    let failed = |e| Error::io("read", path, e);
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut digest, mut buffer) = (D::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => break,
-            n => digest.update(&buffer[..n]),
-        }
-    }
-    Ok(digest.finalize().iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("strings take everything");
-        text
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_are_those_of_the_standards() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("abc");
-        std::fs::write(&file, "abc").unwrap();
-        assert_eq!(digest::<md5::Md5>(&file).unwrap(), "900150983cd24fb0d6963f7d28e17f72"); // RFC 1321
-        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // FIPS 180-2
-        assert_eq!(digest::<Sha256>(&file).unwrap(), sha256);
-    }
 }

@@ -97,7 +97,7 @@ fn sha256(content: &[u8]) -> String {
 /// A set `toy` of sequences in one file; `source` are further lines of `[source]`.
 fn toy(url: &str, source: &str) -> Manifest {
     parse(&format!(
-        "access = \"download\"\nurl = \"{url}\"\nfile = \"toy.txt\"\n{source}\n[columns]\nformat = \"text\""
+        "access = \"download\"\nurl = \"{url}\"\nfile = \"toy.txt\"\n{source}\n[read]\nformat = \"sequences\""
     ))
 }
 
@@ -401,7 +401,7 @@ fn seven_zip_and_gzip_are_unpacked() {
     assert_eq!(std::fs::read_to_string(dir.path().join("clicks.dat")).unwrap(), "1,2,3\n1,2,4\n");
     assert_eq!(std::fs::read_to_string(dir.path().join("buys.dat")).unwrap(), "1,2,4\n");
     let archive = dir.path().join("toy.csv.gz");
-    let mut gzip = flate2::write::GzEncoder::new(File::create(&archive).unwrap(), flate2::Compression::fast());
+    let mut gzip = flate2::write::GzEncoder::new(std::fs::File::create(&archive).unwrap(), flate2::Compression::fast());
     gzip.write_all(b"1,2\n").unwrap();
     gzip.finish().unwrap();
     unpack::unpack(&archive, &members(&["toy.csv"]), dir.path()).unwrap();

@@ -1,8 +1,8 @@
 //! Takes single members out of archives: zip, 7z, tar.gz and gz, told apart by the ending of the name.
 
-use super::write_whole;
 use crate::data::manifest::file_name;
 use crate::error::{Error, Result};
+use crate::files::write_with;
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::Read;
@@ -13,8 +13,8 @@ pub fn unpack(archive: &Path, members: &[String], folder: &Path) -> Result<()> {
     let mut left: Vec<&str> = members.iter().map(String::as_str).collect();
     let mut visit = |name: &str, content: &mut dyn Read| -> Result<bool> {
         if let Some(i) = left.iter().position(|member| *member == name) {
-            write_whole(&folder.join(file_name(left.swap_remove(i))), content)
-                .map_err(|error| blame(error, archive))?;
+            let target = folder.join(file_name(left.swap_remove(i)));
+            write_with(&target, |out| std::io::copy(content, out).map(drop)).map_err(|error| blame(error, archive))?;
         }
         Ok(!left.is_empty())
     };

@@ -41,9 +41,9 @@ pub struct ReadOptions {
     pub format: Option<Format>,
     #[serde(flatten)]
     pub columns: Columns,
-    /// The separator of csv and tsv.
+    /// The separator of csv and tsv, an ASCII character.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub separator: Option<u8>,
+    pub separator: Option<char>,
     /// By the data's own description, else leave-one-out, when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitRule>,

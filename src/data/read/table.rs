@@ -11,7 +11,7 @@ use csv::ByteRecord;
 
 /// Reads a table. Quotes mean something only where commas separate.
 pub fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions, separator: u8) -> Result<EventLog> {
-    let separator = options.separator.unwrap_or(separator);
+    let separator = options.separator.and_then(|own| u8::try_from(own).ok()).unwrap_or(separator);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(separator)
         .quoting(separator == b',' || separator == b';')

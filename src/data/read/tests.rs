@@ -103,7 +103,7 @@ fn tables_are_read_by_their_columns_with_or_without_header() {
         event: None,
         no_header: true,
     };
-    let ratings = ReadOptions { separator: Some(b':'), columns: columns("1", "3", "7"), ..ReadOptions::default() };
+    let ratings = ReadOptions { separator: Some(':'), columns: columns("1", "3", "7"), ..ReadOptions::default() };
     let log = table("ratings.csv", b"1::1193::5::978300760\n1::661::3::978302109\n", &ratings).unwrap();
     assert_eq!((names(&log.items), log.time[1]), (vec!["1193", "661"], 978_302_109.0));
 }
