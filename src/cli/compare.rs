@@ -1,6 +1,7 @@
 //! `gpurec compare`: two runs, user by user. Differences with their uncertainty, in a table and in words.
 
 use super::console::{grouped, say, table};
+use super::eval::eval_command;
 use super::seeds::{folders, with_deviation};
 use crate::error::{Error, Result};
 use crate::eval::{self, MetricComparison};
@@ -114,10 +115,9 @@ pub fn read_ranks(run: &Path) -> Result<UserRanks> {
     let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
         (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
         (true, false) => ("is not the folder of a finished run: it holds no ranks", "finish it with --resume".into()),
-        (true, true) => (
-            "holds a model, but no ranks of users",
-            format!("`gpurec eval --checkpoint {} --ranks {}` makes them", run.display(), path.display()),
-        ),
+        (true, true) => {
+            ("holds a model, but no ranks of users", format!("`{}` makes them", eval_command(run, Some(&path))))
+        }
     };
     Err(Error::usage(format!("{} {problem}", run.display()), help))
 }

@@ -24,6 +24,11 @@ pub fn note(text: impl Display) {
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }
 
+/// A command as it can be typed into a POSIX shell.
+pub fn shell_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    shlex::Quoter::new().allow_nul(true).join(words).expect("quoting fails for NUL alone, which is allowed")
+}
+
 /// One readable message: what is wrong and where, then what to do. On a terminal, data errors show the line.
 pub fn complain(error: &Error) {
     let shown = std::io::stderr().is_terminal().then(|| excerpt::graphical(error)).flatten();

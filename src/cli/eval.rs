@@ -1,13 +1,13 @@
 //! `gpurec eval`: ranks the held-out items of a data set with a trained model.
 
 use super::DeviceArgs;
-use super::console::say;
+use super::console::{say, shell_command};
 use super::results::{Results, published_row};
 use super::source::SourceArgs;
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
 use crate::train::{DataIdentity, Trained};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,13 @@ pub struct EvalArgs {
 
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// The command that evaluates a run, and writes the ranks of its users where wanted.
+pub fn eval_command(run: &Path, ranks: Option<&Path>) -> String {
+    let mut words = vec!["gpurec".into(), "eval".into(), "--checkpoint".into(), run.to_string_lossy()];
+    words.extend(ranks.into_iter().flat_map(|ranks| ["--ranks".into(), ranks.to_string_lossy()]));
+    shell_command(words.iter().map(|word| &**word))
 }
 
 pub fn eval(args: &EvalArgs) -> Result<()> {

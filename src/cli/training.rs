@@ -1,7 +1,7 @@
 //! What every command that trains does with one run: set it up, say what was understood, train, evaluate, report.
 
 use super::PrecisionArg;
-use super::console::{grouped, say};
+use super::console::{grouped, say, shell_command};
 use super::interrupt;
 use super::progress::Progress;
 use super::report::run::{self as report, Report};
@@ -130,10 +130,8 @@ fn discard_unless_begun(out: &Path) {
 
 /// The command line that gives this run again, but for its place.
 fn command(args: &RunArgs) -> String {
-    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./,@:".contains(c));
-    let quoted = |text: String| if plain(&text) { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
-    let option = |name: &str, value: String| [format!("--{name}"), quoted(value)];
-    let mut words = vec!["gpurec run".to_string()];
+    let option = |name: &str, value: String| [format!("--{name}"), value];
+    let mut words = vec!["gpurec".to_string(), "run".to_string()];
     words.extend(option("method", args.method.clone()));
     words.extend(option("dataset", args.dataset.clone()));
     words.extend(args.source.given().into_iter().flat_map(|(name, value)| option(name, value)));
@@ -146,5 +144,5 @@ fn command(args: &RunArgs) -> String {
     if args.device.precision == PrecisionArg::Mixed {
         words.extend(option("precision", "mixed".into()));
     }
-    words.join(" ")
+    shell_command(words.iter().map(String::as_str))
 }

@@ -3,6 +3,7 @@
 use super::curves::{Curve, curves};
 use super::{METRICS, finished_at, page};
 use crate::cli::console::grouped;
+use crate::cli::eval::eval_command;
 use crate::cli::results::{Results, protocol};
 use crate::data::Findings;
 use crate::data::check::Targets;
@@ -94,7 +95,7 @@ impl Report<'_> {
             notes: notes(results),
             curves: curves(epochs),
             sections,
-            commands: format!("{command}\ngpurec eval --checkpoint {}", run.options.out.display()),
+            commands: format!("{command}\n{}", eval_command(&run.options.out, None)),
             config: flattened(&run.options.config).into_iter().map(|(key, value)| (key, value.to_string())).collect(),
         }
     }
