@@ -1,13 +1,12 @@
 //! Elementwise `y = f(x)`; the gradient `dx = f'(x) dy` starts from `x` again, nothing else is saved.
 //!
-//! On the CPU all kinds but ReLU share one form: an exponent per element, one vectorised `exp`, and arithmetic without
-//! branches on `x` and that exponential. With `Phi` the normal distribution and `s` the logistic function:
+//! On the CPU every kind is arithmetic without branches on `x` and one exponential, 16 elements at a time. With `Phi` the normal distribution and `s` the logistic function:
 //! `gelu = x Phi(x)`, `gelu_tanh = x s(2u)`, `u = sqrt(2 / pi) (x + 0.044715 x^3)`, `silu = x s(x)`, `softplus = log(1 + e^x)`.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Region};
-use crate::engine::exec::simd;
+use crate::engine::exec::simd::{exp_lane, multiply_add, per_instruction_set};
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, DType, TensorType};
@@ -66,31 +65,6 @@ impl Activation {
         }
     }
 
-    /// `y = f(x)` on the calling thread.
-    pub fn apply(self, x: &[f32], y: &mut [f32]) {
-        self.map::<false>(x, y);
-    }
-
-    /// `f` of `x`, or `f'` of it when `SLOPE`.
-    fn map<const SLOPE: bool>(self, x: &[f32], out: &mut [f32]) {
-        const BLOCK: usize = 256;
-        let mut e = [0.0; BLOCK];
-        for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
-            let e = &mut e[..x.len()];
-            if self != Activation::Relu {
-                simd::vectorised(
-                    #[inline(always)]
-                    || exponents(self, x, e),
-                );
-                simd::exp_in_place(e);
-            }
-            simd::vectorised(
-                #[inline(always)]
-                || if SLOPE { slopes(self, x, e, out) } else { values(self, x, e, out) },
-            );
-        }
-    }
-
     fn dispatch(self, b: &mut GpuBuilder, x: Region, dy: Option<Region>) -> Result<()> {
         let consts = [("KIND", self as u32), ("SLOPE", u32::from(dy.is_some()))];
         let bindings = [(x, Read), (dy.unwrap_or(x), Read), (b.output(0), Write)];
@@ -123,19 +97,6 @@ fn gelu_argument(x: f32) -> (f32, f32) {
     (C * (x + 0.044_715 * x * x * x), C * (1.0 + 0.134_145 * x * x))
 }
 
-/// What `values` and `slopes` want the exponential of.
-#[inline(always)]
-fn exponents(kind: Activation, x: &[f32], e: &mut [f32]) {
-    let pairs = x.iter().zip(e);
-    match kind {
-        Activation::Relu => {}
-        Activation::Gelu => pairs.for_each(|(x, e)| *e = -0.5 * x * x),
-        Activation::GeluTanh => pairs.for_each(|(x, e)| *e = -gelu_argument(*x).0.abs()),
-        Activation::Tanh => pairs.for_each(|(x, e)| *e = -2.0 * x.abs()),
-        Activation::Silu | Activation::Sigmoid | Activation::Softplus => pairs.for_each(|(x, e)| *e = -x.abs()),
-    }
-}
-
 /// `s(z)` from `e = e^-|z|`, without overflow and without cancellation at either end.
 #[inline(always)]
 fn logistic(z: f32, e: f32) -> f32 {
@@ -144,14 +105,14 @@ fn logistic(z: f32, e: f32) -> f32 {
 
 /// The normal distribution from `e = e^(-x^2 / 2)`; absolute error below 1.5e-7. `shaders/lib/math.wgsl` has the same.
 #[inline(always)]
-fn normal_distribution(x: f32, e: f32) -> f32 {
+fn normal_distribution<const FMA: bool>(x: f32, e: f32) -> f32 {
     let z = x * FRAC_1_SQRT_2;
     let a = z.abs();
     // From 0.9 on, 1 - erf(a) = t P(t) e^(-a^2) with P fitted on [0.9, 4.2].
     let t = 1.0 / (1.0 + 0.5 * a);
     let mut poly = -0.097_508_974;
     for c in [0.076_504_85, 0.236_380_53, 0.211_442_02, 0.290_653_2, 0.281_322_4] {
-        poly = poly * t + c;
+        poly = multiply_add::<FMA>(poly, t, c);
     }
     let tail = 0.5 * t * poly * e;
     // Below, the Taylor series of erf.
@@ -159,7 +120,7 @@ fn normal_distribution(x: f32, e: f32) -> f32 {
     let mut series = 1.458_916_9e-6;
     for c in [-1.322_751_3e-5, 1.068_376_1e-4, -7.575_757_6e-4, 4.629_629_6e-3, -0.023_809_524, 0.1, -0.333_333_34, 1.0]
     {
-        series = series * s + c;
+        series = multiply_add::<FMA>(series, s, c);
     }
     let near = 0.5 + 0.564_189_6 * z * series;
     let far = if z < 0.0 { tail } else { 1.0 - tail };
@@ -177,45 +138,70 @@ fn tanh(x: f32, e: f32) -> f32 {
 
 /// `log(1 + e)` for `0 <= e <= 1` as `2 artanh(e / (2 + e))`.
 #[inline(always)]
-fn log_1p(e: f32) -> f32 {
+fn log_1p<const FMA: bool>(e: f32) -> f32 {
     let t = e / (2.0 + e);
     let mut series = 1.0 / 15.0;
     for odd in [13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0f32] {
-        series = series * (t * t) + 1.0 / odd;
+        series = multiply_add::<FMA>(series, t * t, 1.0 / odd);
     }
     2.0 * t * series
 }
 
-#[inline(always)]
-fn values(kind: Activation, x: &[f32], e: &[f32], y: &mut [f32]) {
-    let triples = x.iter().zip(e).zip(y);
-    match kind {
-        Activation::Relu => triples.for_each(|((x, _), y)| *y = if *x > 0.0 { *x } else { 0.0 }),
-        Activation::Gelu => triples.for_each(|((x, e), y)| *y = x * normal_distribution(*x, *e)),
-        Activation::GeluTanh | Activation::Silu => triples.for_each(|((x, e), y)| *y = x * logistic(*x, *e)),
-        Activation::Sigmoid => triples.for_each(|((x, e), y)| *y = logistic(*x, *e)),
-        Activation::Tanh => triples.for_each(|((x, e), y)| *y = tanh(*x, *e)),
-        Activation::Softplus => triples.for_each(|((x, e), y)| *y = (if *x > 0.0 { *x } else { 0.0 }) + log_1p(*e)),
-    }
+per_instruction_set! {
+    /// `y = f(x)` on the calling thread.
+    activate(kind: Activation, x: &[f32], y: &mut [f32]), values
 }
 
 #[inline(always)]
-fn slopes(kind: Activation, x: &[f32], e: &[f32], y: &mut [f32]) {
-    const PEAK: f32 = 0.398_942_3; // 1 / sqrt(2 pi)
-    let triples = x.iter().zip(e).zip(y);
+fn values<const FMA: bool>(kind: Activation, x: &[f32], y: &mut [f32]) {
+    let pairs = x.iter().zip(y);
+    let decay = exp_lane::<FMA>;
     match kind {
-        Activation::Relu => triples.for_each(|((x, _), y)| *y = if *x > 0.0 { 1.0 } else { 0.0 }),
-        Activation::Gelu => triples.for_each(|((x, e), y)| *y = normal_distribution(*x, *e) + x * (PEAK * e)),
-        Activation::GeluTanh => triples.for_each(|((x, e), y)| {
-            let s = logistic(*x, *e);
-            *y = s + x * gelu_argument(*x).1 * (e / ((1.0 + e) * (1.0 + e)));
+        Activation::Relu => pairs.for_each(|(x, y)| *y = if *x > 0.0 { *x } else { 0.0 }),
+        Activation::Gelu => pairs.for_each(|(x, y)| *y = x * normal_distribution::<FMA>(*x, decay(-0.5 * x * x))),
+        Activation::GeluTanh => pairs.for_each(|(x, y)| {
+            let u = gelu_argument(*x).0;
+            *y = x * logistic(u, decay(-u.abs()));
         }),
-        Activation::Silu => {
-            triples.for_each(|((x, e), y)| *y = logistic(*x, *e) + x * (e / ((1.0 + e) * (1.0 + e))));
+        Activation::Silu => pairs.for_each(|(x, y)| *y = x * logistic(*x, decay(-x.abs()))),
+        Activation::Sigmoid => pairs.for_each(|(x, y)| *y = logistic(*x, decay(-x.abs()))),
+        Activation::Tanh => pairs.for_each(|(x, y)| *y = tanh(*x, decay(-2.0 * x.abs()))),
+        Activation::Softplus => {
+            pairs.for_each(|(x, y)| *y = (if *x > 0.0 { *x } else { 0.0 }) + log_1p::<FMA>(decay(-x.abs())));
         }
-        Activation::Sigmoid => triples.for_each(|((_, e), y)| *y = e / ((1.0 + e) * (1.0 + e))),
-        Activation::Tanh => triples.for_each(|((_, e), y)| *y = 4.0 * e / ((1.0 + e) * (1.0 + e))),
-        Activation::Softplus => triples.for_each(|((x, e), y)| *y = logistic(*x, *e)),
+    }
+}
+
+per_instruction_set! {
+    /// `dx = f'(x) dy` on the calling thread.
+    activate_back(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]), slopes
+}
+
+#[inline(always)]
+fn slopes<const FMA: bool>(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    const PEAK: f32 = 0.398_942_3; // 1 / sqrt(2 pi)
+    let triples = x.iter().zip(dy).zip(dx);
+    let decay = exp_lane::<FMA>;
+    // The derivative of the logistic function.
+    let bell = |e: f32| e / ((1.0 + e) * (1.0 + e));
+    match kind {
+        Activation::Relu => triples.for_each(|((x, dy), dx)| *dx = if *x > 0.0 { *dy } else { 0.0 }),
+        Activation::Gelu => triples.for_each(|((x, dy), dx)| {
+            let e = decay(-0.5 * x * x);
+            *dx = dy * (normal_distribution::<FMA>(*x, e) + x * (PEAK * e));
+        }),
+        Activation::GeluTanh => triples.for_each(|((x, dy), dx)| {
+            let (u, slope) = gelu_argument(*x);
+            let e = decay(-u.abs());
+            *dx = dy * (logistic(u, e) + x * slope * bell(e));
+        }),
+        Activation::Silu => triples.for_each(|((x, dy), dx)| {
+            let e = decay(-x.abs());
+            *dx = dy * (logistic(*x, e) + x * bell(e));
+        }),
+        Activation::Sigmoid => triples.for_each(|((x, dy), dx)| *dx = dy * bell(decay(-x.abs()))),
+        Activation::Tanh => triples.for_each(|((x, dy), dx)| *dx = dy * 4.0 * bell(decay(-2.0 * x.abs()))),
+        Activation::Softplus => triples.for_each(|((x, dy), dx)| *dx = dy * logistic(*x, decay(-x.abs()))),
     }
 }
 
@@ -238,7 +224,7 @@ impl Op for Activation {
 
     fn cpu(&self, io: &mut CpuIo) {
         let pieces = io.outputs[0].f().par_chunks_mut(PIECE).zip(io.inputs[0].f().par_chunks(PIECE));
-        pieces.for_each(|(y, x)| self.apply(x, y));
+        pieces.for_each(|(y, x)| activate(*self, x, y));
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
@@ -276,10 +262,8 @@ impl Op for ActivationGradient {
 
     fn cpu(&self, io: &mut CpuIo) {
         let (x, dy) = (io.inputs[0].f().par_chunks(PIECE), io.inputs[1].f().par_chunks(PIECE));
-        io.outputs[0].f().par_chunks_mut(PIECE).zip(x).zip(dy).for_each(|((dx, x), dy)| {
-            self.0.map::<true>(x, dx);
-            dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx *= dy);
-        });
+        let pieces = io.outputs[0].f().par_chunks_mut(PIECE).zip(x).zip(dy);
+        pieces.for_each(|((dx, x), dy)| activate_back(self.0, x, dy, dx));
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
@@ -338,7 +322,7 @@ mod tests {
     fn fast_normal_distribution_is_within_1_5e_7() {
         let grid: Vec<f32> = (-120_000..=120_000).map(|i| i as f32 * 1e-4).collect();
         for x in grid {
-            let fast = normal_distribution(x, simd::exp(-0.5 * x * x));
+            let fast = normal_distribution::<false>(x, exp_lane::<false>(-0.5 * x * x));
             let exact = 0.5 * (1.0 + erf(f64::from(x) / 2f64.sqrt()));
             assert!((f64::from(fast) - exact).abs() < 1.5e-7, "Phi({x}) = {fast}, not {exact}");
         }

@@ -73,9 +73,9 @@ pub struct InfoNce {
     pub pairing: Pairing,
 }
 
-/// Rows of logits that one worker holds, and how many workers hold some at a time.
-const ROWS: usize = 64;
-const WORKERS: usize = 8;
+/// Rows of logits that one worker holds, and how many workers hold some at a time. Each worker lays out all keys anew.
+const ROWS: usize = 128;
+const WORKERS: usize = 4;
 
 impl Op for InfoNce {
     fn name(&self) -> &'static str {

@@ -13,7 +13,7 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::Site;
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::{Error, Result};
-use crate::ops::activation::{Activation, ActivationGradient};
+use crate::ops::activation::{Activation, ActivationGradient, activate};
 use crate::ops::column_sum::ColumnSum;
 use crate::ops::dropout::{self, Draws, Dropout, drop_params, drop_rows};
 use crate::ops::matmul::{Gemm, Launch, Matmul, Matrix, Sizes, gemm, gemm_gpu};
@@ -126,7 +126,7 @@ impl Op for Linear {
             (Some(activation), [z]) => {
                 blocks.zip(z.f().par_chunks_mut(ROW_BLOCK * width_out)).enumerate().for_each(|(block, (y, z))| {
                     product(block, z);
-                    activation.apply(z, y);
+                    activate(activation, z, y);
                     finish(block, y);
                 });
             }

@@ -188,6 +188,9 @@ const ROW_BLOCK: usize = 512;
 /// Inner elements of one split-K slice.
 const K_SLICE: usize = 1024;
 
+/// Inner elements whose operands stay in the cache of a core.
+const K_BLOCK: usize = 256;
+
 /// Split-K pays when the output is small and the inner dimension long. A rule on the shape alone.
 fn k_slices(m: usize, n: usize, k: usize) -> usize {
     if m * n <= 128 * 1024 && k >= 2 * K_SLICE { k.div_ceil(K_SLICE) } else { 1 }
@@ -213,10 +216,12 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
     }
     let scratch = &mut scratch[..slices * m * n];
     scratch.par_chunks_mut(m * n).enumerate().for_each(|(slice, partial)| {
-        let (first, len) = (slice * K_SLICE, K_SLICE.min(k - slice * K_SLICE));
-        let a = Matrix { data: &a.data[first * a.column_stride..], ..a };
-        let b = Matrix { data: &b.data[first * b.row_stride..], ..b };
-        gemm((m, n, len), a, b, partial, n, false);
+        let slice = slice * K_SLICE..k.min((slice + 1) * K_SLICE);
+        for first in slice.clone().step_by(K_BLOCK) {
+            let a = Matrix { data: &a.data[first * a.column_stride..], ..a };
+            let b = Matrix { data: &b.data[first * b.row_stride..], ..b };
+            gemm((m, n, K_BLOCK.min(slice.end - first)), a, b, partial, n, first > slice.start);
+        }
     });
     c.copy_from_slice(&scratch[..m * n]);
     for partial in scratch[m * n..].chunks_exact(m * n) {

@@ -38,14 +38,15 @@ pub fn has_fma() -> bool {
 pub const EXP_MIN: f32 = -87.0;
 pub const EXP_MAX: f32 = 88.0;
 
+/// `a b + c`, rounded once where the instruction set can.
 #[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// `e^x = 2^n e^r` with `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, and a polynomial for `e^r`; `x` at most `EXP_MAX`.
 #[inline(always)]
-fn exp_lane<const FMA: bool>(x: f32) -> f32 {
+pub fn exp_lane<const FMA: bool>(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the mantissa; 127 more make it the
     // biased exponent of 2^n. The smallest argument gives exponent 0, which is the number 0.
     const ROUND: f32 = 12_582_912.0 + 127.0;
@@ -64,11 +65,6 @@ fn exp_lane<const FMA: bool>(x: f32) -> f32 {
     poly * f32::from_bits(rounded.to_bits() << 23)
 }
 
-/// `e^x` as the slice functions compute it, up to the rounding of fused multiply-adds.
-pub fn exp(x: f32) -> f32 {
-    exp_lane::<false>(x.min(EXP_MAX))
-}
-
 #[inline(always)]
 fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
@@ -81,19 +77,21 @@ fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Declares a function with one body for all instruction sets.
+/// Declares a function with one body for all instruction sets; the body's parameter says whether there is `multiply_add`.
 macro_rules! per_instruction_set {
     ($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?, $body:ident) => {
         $(#[$doc])*
         pub fn $name($($arg: $ty),*) $(-> $out)? {
-            if has_fma() {
-                vectorised(#[inline(always)] || $body::<true>($($arg),*))
+            if $crate::engine::exec::simd::has_fma() {
+                $crate::engine::exec::simd::vectorised(#[inline(always)] || $body::<true>($($arg),*))
             } else {
                 $body::<false>($($arg),*)
             }
         }
     };
 }
+
+pub(crate) use per_instruction_set;
 
 per_instruction_set! {
     /// `row_i = e^(row_i)`.
@@ -343,7 +341,8 @@ mod tests {
         for (&x, &y) in grid.iter().zip(&fast) {
             let wanted = f64::from(x).exp();
             assert!(ulps(y, wanted) <= 2.0, "exp({x}) = {y:e}, not {wanted:e}");
-            assert!(ulps(exp(x), wanted) <= 2.0, "exp({x}) = {:e} without fused operations, not {wanted:e}", exp(x));
+            let plain = exp_lane::<false>(x);
+            assert!(ulps(plain, wanted) <= 2.0, "exp({x}) = {plain:e} without fused operations, not {wanted:e}");
         }
         let mut ends = [0.0, -88.0, -1e30, 89.0, 1e30];
         exp_in_place(&mut ends);

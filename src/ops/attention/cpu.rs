@@ -86,14 +86,19 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Whether the random words of a sequence's keys lie side by side.
+    fn consecutive(&self, rows: &Range<usize>) -> bool {
+        let Some((_, _, keys)) = self.random else { return false };
+        (keys[2 * rows.start + 1]..).zip(rows.clone()).all(|(position, j)| keys[2 * j + 1] == position)
+    }
+
     /// `keep_ij` for the first keys of the sequence.
-    fn keep(&self, head: usize, i: usize, first: usize, keep: &mut [f32]) {
+    fn keep(&self, head: usize, i: usize, first: usize, consecutive: bool, keep: &mut [f32]) {
         let Some((AttentionDropout { probability, site }, state, keys)) = self.random else { return };
         let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
         let factor = |word: u32| if word >= threshold { scale } else { 0.0 };
         let feature = |j: usize| (head as u32) << 20 | keys[2 * j + 1];
         let row_key = &keys[2 * i..2 * i + 2];
-        let consecutive = (first..).zip(&*keep).all(|(j, _)| feature(j) == feature(first) + (j - first) as u32);
         if keep.len() <= FEW_KEYS || !consecutive {
             let (mut words, mut held) = ([0; 4], None);
             for (keep, feature) in keep.iter_mut().zip((first..).map(feature)) {
@@ -145,7 +150,7 @@ impl<'a> Worker<'a> {
         let (key_panels, column_panels) = (rows.len().div_ceil(LANES), self.width.div_ceil(LANES));
         let sizes = [key_panels * self.width, column_panels * rows.len(), GROUP * key_panels, key_panels];
         Self::with_workspace(sizes, |[keys, values, scores, keep]| {
-            let padded = key_panels * LANES;
+            let (padded, consecutive) = (key_panels * LANES, self.consecutive(&rows));
             for head in 0..self.op.heads {
                 let [_, k, v] = self.qkv.map(|x| self.head(x, head, rows.clone()));
                 pack_transposed(k, self.op.scale as f32, keys);
@@ -161,7 +166,7 @@ impl<'a> Worker<'a> {
                         *lse = softmax(row);
                         if self.random.is_some() {
                             let keep = &mut cast_slice_mut::<_, f32>(keep)[..row.len().min(rows.len())];
-                            self.keep(head, group.start + n, rows.start, keep);
+                            self.keep(head, group.start + n, rows.start, consecutive, keep);
                             row.iter_mut().zip(&*keep).for_each(|(p, keep)| *p *= keep);
                         }
                     }
@@ -184,7 +189,7 @@ impl<'a> Worker<'a> {
         let (block, group_panels) = (GROUP * key_panels, column_panels * GROUP);
         let sizes = [by_key, by_key, by_column, group_panels, group_panels, block, block, key_panels];
         Self::with_workspace(sizes, |[keys, values, key_columns, queries, cotangents, p, ds, keep]| {
-            let (padded, scale) = (key_panels * LANES, self.op.scale as f32);
+            let (padded, scale, consecutive) = (key_panels * LANES, self.op.scale as f32, self.consecutive(&rows));
             for head in 0..self.op.heads {
                 let at = head * self.width;
                 let [_, k, v] = self.qkv.map(|x| self.head(x, head, rows.clone()));
@@ -209,7 +214,7 @@ impl<'a> Worker<'a> {
                         simd::exp_sub_scale(p, lse, if lse > HIDDEN { 1.0 } else { 0.0 });
                         if self.random.is_some() {
                             let keep = &mut cast_slice_mut::<_, f32>(keep)[..end.min(rows.len())];
-                            self.keep(head, i, rows.start, keep);
+                            self.keep(head, i, rows.start, consecutive, keep);
                             ds.iter_mut().zip(&*keep).for_each(|(ds, keep)| *ds *= keep);
                             simd::vectorised(
                                 #[inline(always)]
