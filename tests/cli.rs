@@ -10,7 +10,6 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 impl Workplace {
     fn small_data(&self) -> String {
@@ -320,19 +319,7 @@ fn a_killed_run_continues_to_the_bytes_of_an_uninterrupted_one() {
     let options = |out| tiny(&["--dataset", &data, "--epochs", "40", "--quiet", "--out", out]);
     place.succeeds(&options("whole"));
 
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gpurec"))
-        .current_dir(place.folder.path())
-        .args(options("killed"))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !place.path("killed/checkpoint/latest.safetensors").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    place.is_killed_at("killed/checkpoint/latest.safetensors", &options("killed"));
     assert!(!place.path("killed/result.json").exists(), "the run was over before it could be killed");
 
     place.is_refused(&options("killed"), &["already holds a run", "--resume"]);

@@ -6,9 +6,6 @@ use common::Workplace;
 use serde_json::Value;
 use std::fs;
 
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-
 const USERS: usize = 36;
 
 impl Workplace {
@@ -225,19 +222,7 @@ fn a_sweep_that_was_killed_in_its_second_cell_goes_on_to_the_same_figures() {
     let options = |out| ["sweep", "--config", "sweep.toml", "--device", "cpu", "--quiet", "--out", out];
     let whole = place.succeeds(&options("whole"));
 
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gpurec"))
-        .current_dir(place.folder.path())
-        .args(options("killed"))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !place.path("killed/ce,dim=8/seed1/checkpoint/latest.safetensors").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "the second cell has no checkpoint after a minute");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    place.is_killed_at("killed/ce,dim=8/seed1/checkpoint/latest.safetensors", &options("killed"));
     assert!(place.path("killed/ce,dim=4/seeds.json").exists());
     assert!(!place.path("killed/bce,dim=8/seed1/result.json").exists(), "the sweep was over before it could be killed");
 

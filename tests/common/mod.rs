@@ -5,8 +5,8 @@
 use assert_cmd::Command;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
-use std::time::Duration;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder for one test.
@@ -49,6 +49,23 @@ impl Workplace {
         let output = self.gpurec(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs until a file is there, and kills the process.
+    pub fn is_killed_at(&self, file: &str, arguments: &[&str]) {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gpurec"))
+            .current_dir(self.folder.path())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while !self.path(file).exists() {
+            assert!(started.elapsed() < Duration::from_secs(60), "no {file} after a minute");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// A mistake of the user's: exit code 2, one message that has all `parts` and a way out, and nothing left behind.
