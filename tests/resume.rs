@@ -47,6 +47,12 @@ impl Workplace {
         ["latest", "best"].map(|file| fs::read(self.path(out).join(format!("checkpoint/{file}.safetensors"))).unwrap())
     }
 
+    /// The same, and how long it took.
+    fn finish_timed(&self, out: &str) -> ([Vec<u8>; 2], Duration) {
+        let started = Instant::now();
+        (self.finish(out), started.elapsed())
+    }
+
     fn spawn(&self, out: &str) -> Child {
         self.command(out).spawn().unwrap()
     }
@@ -71,10 +77,8 @@ fn ends_within(child: &mut Child, time: Duration) -> bool {
 #[test]
 fn ten_kills_at_random_moments_change_no_byte() {
     let place = Workplace::new();
-    let whole = place.finish("whole");
-    let started = Instant::now();
-    place.finish("timed");
-    let (length, mut moments) = (started.elapsed(), RngState { seed: 7, step: 0 }.stream(Site(1), 0));
+    let (whole, length) = place.finish_timed("whole");
+    let mut moments = RngState { seed: 7, step: 0 }.stream(Site(1), 0);
     let mut kills = 0;
     while kills < 10 {
         let mut child = place.spawn("killed");
@@ -95,10 +99,7 @@ fn ten_kills_at_random_moments_change_no_byte() {
 #[test]
 fn ctrl_c_ends_with_a_checkpoint_within_the_epoch() {
     let place = Workplace::new();
-    let whole = place.finish("whole");
-    let started = Instant::now();
-    place.finish("timed");
-    let length = started.elapsed();
+    let (whole, length) = place.finish_timed("whole");
     let mut within_an_epoch = 0;
     for attempt in 1..=6 {
         let mut child = place.spawn("stopped");

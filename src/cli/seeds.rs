@@ -183,22 +183,15 @@ mod tests {
     fn two_seeds_are_told_with_their_spread_and_one_without() {
         let two = SeedResults { runs: vec![result(4, &[1, 30]), result(5, &[1, 2])] };
         // Means .5 and 1: mean .75, sd .5 / sqrt(2), interval .75 +- 12.706 x .25.
-        assert!(
-            two.text(&SplitRule::LeaveOneOut, None).contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"),
-            "{}",
-            two.text(&SplitRule::LeaveOneOut, None)
-        );
+        let text = two.text(&SplitRule::LeaveOneOut, None);
+        assert!(text.contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"), "{text}");
         let json = two.json();
         assert_eq!(json["seeds"], json!([4, 5]));
         assert_eq!(json["test"]["hr@5"]["values"], json!([0.5, 1.0]));
         assert_eq!(json["valid"]["hr@20"]["mean"], json!(0.75));
         let one = SeedResults { runs: vec![result(4, &[1, 30])] };
-        assert!(
-            one.text(&SplitRule::LeaveOneOut, None).contains(" 0.5000 ┆")
-                && one.text(&SplitRule::LeaveOneOut, None).contains("One seed"),
-            "{}",
-            one.text(&SplitRule::LeaveOneOut, None)
-        );
+        let text = one.text(&SplitRule::LeaveOneOut, None);
+        assert!(text.contains(" 0.5000 ┆") && text.contains("One seed"), "{text}");
         assert_eq!(one.json()["test"]["hr@5"]["interval"], Value::Null);
     }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Reading tables")]
 pub struct SourceArgs {
-    /// sequences, pairs, csv, tsv, inter or parquet; by the file's name when not given
+    /// sequences, pairs, csv, tsv, inter, jsonl or parquet; by the file's name when not given
     #[arg(long, value_name = "FORMAT", value_parser = parsed::<Format>)]
     format: Option<Format>,
 
@@ -54,23 +54,19 @@ impl SourceArgs {
         Ok(ReadOptions { format: self.format, columns, separator, split: self.split.clone() })
     }
 
-    /// The options that were given, by their names without dashes.
-    pub fn given(&self) -> Vec<(&'static str, String)> {
+    /// The words of the command line that were given.
+    pub fn words(&self) -> Vec<String> {
         let options = [
-            ("format", self.format.map(|format| format!("{format:?}").to_lowercase())),
-            ("user-col", self.user_col.clone()),
-            ("item-col", self.item_col.clone()),
-            ("time-col", self.time_col.clone()),
-            ("event-col", self.event_col.clone()),
-            ("separator", self.separator.clone()),
-            ("split", self.split.as_ref().map(|rule| rule.to_string())),
+            ("--format", self.format.map(|format| format.name().into())),
+            ("--user-col", self.user_col.clone()),
+            ("--item-col", self.item_col.clone()),
+            ("--time-col", self.time_col.clone()),
+            ("--event-col", self.event_col.clone()),
+            ("--separator", self.separator.clone()),
+            ("--split", self.split.as_ref().map(|rule| rule.to_string())),
         ];
-        options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-    }
-
-    /// Whether the first line is data.
-    pub fn no_header(&self) -> bool {
-        self.no_header
+        let pairs = options.into_iter().filter_map(|(name, value)| Some([name.to_string(), value?]));
+        pairs.flatten().chain(self.no_header.then(|| "--no-header".into())).collect()
     }
 }
 

@@ -134,8 +134,7 @@ fn command(args: &RunArgs) -> String {
     let mut words = vec!["gpurec".to_string(), "run".to_string()];
     words.extend(option("method", args.method.clone()));
     words.extend(option("dataset", args.dataset.clone()));
-    words.extend(args.source.given().into_iter().flat_map(|(name, value)| option(name, value)));
-    words.extend(args.source.no_header().then(|| "--no-header".into()));
+    words.extend(args.source.words());
     words.extend(option("seed", args.seed.to_string()));
     words.extend(args.config.iter().flat_map(|file| option("config", file.display().to_string())));
     words.extend(args.assignments.iter().flat_map(|text| option("set", text.clone())));

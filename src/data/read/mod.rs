@@ -75,6 +75,11 @@ impl Format {
     /// Extensions of files that hold data, without `.gz`.
     pub const EXTENSIONS: [&'static str; 6] = [".txt", ".csv", ".tsv", ".inter", ".jsonl", ".parquet"];
 
+    /// As options and files have it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, format)| *format == self).expect("all formats are listed").0
+    }
+
     fn of_file(path: &Path) -> Option<Format> {
         let file = path.to_string_lossy().to_lowercase();
         let file = file.strip_suffix(".gz").unwrap_or(&file);
