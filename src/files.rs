@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use sha2::Digest;
 use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 /// How names of temporary files begin.
@@ -25,6 +26,7 @@ pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::
 pub struct WholeFile<'p> {
     path: &'p Path,
     out: BufWriter<NamedTempFile>,
+    _unfinished: Unfinished,
 }
 
 impl<'p> WholeFile<'p> {
@@ -33,7 +35,8 @@ impl<'p> WholeFile<'p> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(failed)?;
         let file = temporary(folder).map_err(failed)?;
-        Ok(WholeFile { path, out: BufWriter::with_capacity(1 << 18, file) })
+        let unfinished = Unfinished::note(file.path());
+        Ok(WholeFile { path, out: BufWriter::with_capacity(1 << 18, file), _unfinished: unfinished })
     }
 
     /// On disk, then under its name.
@@ -54,6 +57,31 @@ impl Write for WholeFile<'_> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
     }
+}
+
+/// The temporary files that are being written: a signal ends the process without a drop.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// An entry of `UNFINISHED`, for as long as it lives.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn note(file: &Path) -> Self {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
+        Unfinished(file.into())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|file| *file != self.0);
+    }
+}
+
+/// Removes what is being written, for a process that is about to end.
+pub fn discard_unfinished() {
+    let files = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    files.iter().for_each(|file| drop(std::fs::remove_file(file)));
 }
 
 /// A temporary file that others may read once it has its name, as far as the umask allows.

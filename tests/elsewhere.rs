@@ -336,3 +336,28 @@ fn another_program_scores_with_biases_and_learned_users() {
     let readme = place.text("exported/README.md");
     assert!(readme.contains("+ bias[v]") && readme.contains("a row per user") && !readme.contains('{'), "{readme}");
 }
+
+/// A list is whole or not there, also when the program is stopped in the middle of it.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_no_unfinished_lists() {
+    let place = Workplace::new();
+    place.train("sasrec", TINY_SASREC);
+    let again = |copy: usize| place.lines(0).lines().map(|line| format!("{copy}_{line}\n")).collect::<String>();
+    place.write("many.txt", &(0..200).map(again).collect::<String>());
+    let recommend = "recommend --checkpoint out --device cpu --skip-unknown --input many.txt --output lists/many.csv";
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("gpurec"))
+        .current_dir(place.folder.path())
+        .args(recommend.split_whitespace())
+        .spawn()
+        .unwrap();
+    let files = || fs::read_dir(place.path("lists")).map_or(0, |files| files.count());
+    while files() == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it was over before it began to write");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let stop = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(stop.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(files(), 0, "something half-written is left");
+}

@@ -123,6 +123,26 @@ fn ctrl_c_ends_with_a_checkpoint_within_the_epoch() {
     assert!(place.finish("stopped") == whole, "the checkpoints differ");
 }
 
+/// As `nohup` starts it, a run outlives the terminal.
+#[test]
+fn a_signal_that_the_parent_ignores_stops_nothing() {
+    let place = Workplace::new();
+    let (whole, length) = place.finish_timed("whole");
+    let program = place.command("held");
+    let mut child = Command::new("sh")
+        .current_dir(place.0.path())
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(!ends_within(&mut child, length / 2), "the run was over before the signal");
+    signal(&child, "HUP");
+    assert!(child.wait().unwrap().success());
+    assert!(place.finish("held") == whole, "the checkpoints differ");
+}
+
 #[test]
 fn a_full_disk_is_reported_and_loses_nothing() {
     let place = Workplace::new();

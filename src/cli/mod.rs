@@ -78,6 +78,7 @@ enum Command {
 
 /// Runs the command. The exit code is 0, or 1 where the command's own verdict is negative.
 pub fn run(cli: Cli) -> Result<ExitCode> {
+    interrupt::listen();
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
         Command::Run(args) => run::run(&args).map(done),

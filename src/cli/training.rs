@@ -104,7 +104,7 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
 
 /// Trains and evaluates. A run that fails before its first checkpoint leaves nothing behind.
 fn train(run: &Run, executor: &mut dyn Executor, quiet: bool) -> Result<RunResult> {
-    interrupt::listen();
+    interrupt::training_begins();
     let mut progress = Progress::new(quiet, &run.method().training().select_by);
     let result = run.execute(executor, &mut progress);
     progress.finish();

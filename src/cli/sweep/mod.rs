@@ -8,13 +8,16 @@ mod table;
 
 use super::DeviceArgs;
 use super::console::{say, table as console_table};
+use super::results::published_row;
 use super::run::RunArgs;
 use super::seeds::SeedRuns;
 use super::source::SourceArgs;
 use super::training::{read_data, resolve_config};
 use crate::error::{Error, Result};
+use crate::train::Run;
 use cells::{Cell, SweepFile};
 use std::path::PathBuf;
+use table::PublishedRow;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,16 +92,17 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
     if args.dry_run {
         return say(plan(&cells, &runs));
     }
+    let published = published_rows(&runs);
     let mut rows = Vec::new();
     for (number, (cell, runs)) in cells.iter().zip(&runs).enumerate() {
         let results = runs.train(&format!("cell {} of {}: {}, ", number + 1, cells.len(), cell.name))?;
         rows.push((cell, results));
-        table::write(&out, &rows)?;
+        table::write(&out, &rows, &published)?;
     }
     if !args.quiet {
         say(format!("\neverything is in {}", out.display()))?;
     }
-    say(table::text(&rows))
+    say(table::text(&rows, &published))
 }
 
 /// The `gpurec run` that trains a cell.
@@ -119,6 +123,16 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
         plan: false,
         profile: false,
     }
+}
+
+/// What was published of the cells' methods, each row once.
+fn published_rows(runs: &[SeedRuns]) -> Vec<PublishedRow> {
+    let mut rows = Vec::new();
+    for Run { info, options, data, .. } in runs.iter().map(SeedRuns::first) {
+        let row = published_row(&options.method, &options.config, &data.name, data.rule()).map(|row| (info.title, row));
+        rows.extend(row.filter(|row| !rows.contains(row)));
+    }
+    rows
 }
 
 fn in_cell(cell: &Cell, error: Error) -> Error {

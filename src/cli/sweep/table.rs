@@ -2,8 +2,10 @@
 
 use super::cells::Cell;
 use crate::cli::console::table;
+use crate::cli::results::published_note;
 use crate::cli::seeds::{SeedResults, with_deviation};
 use crate::error::{Error, Result};
+use crate::eval::Published;
 use crate::eval::metrics::FIGURES;
 use crate::files::write_atomically;
 use std::path::Path;
@@ -11,35 +13,49 @@ use toml::Value;
 
 pub type Row<'a> = (&'a Cell, SeedResults);
 
+/// A published row and the title of its method.
+pub type PublishedRow = (&'static str, Published);
+
 /// For the terminal.
-pub fn text(rows: &[Row]) -> String {
+pub fn text(rows: &[Row], published: &[PublishedRow]) -> String {
     let header = header();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    format!("{}\n{CAPTION}", table(&header, rows.iter().map(cells), 1))
+    format!("{}\n{}", table(&header, lines(rows, published), 1), caption(published))
 }
 
 /// Writes `table.md` and `table.csv` into the folder of the sweep.
-pub fn write(folder: &Path, rows: &[Row]) -> Result<()> {
-    write_atomically(&folder.join("table.md"), markdown(rows).as_bytes())?;
+pub fn write(folder: &Path, rows: &[Row], published: &[PublishedRow]) -> Result<()> {
+    write_atomically(&folder.join("table.md"), markdown(rows, published).as_bytes())?;
     let path = folder.join("table.csv");
     write_atomically(&path, &csv(rows).map_err(|e| Error::io("write", &path, e))?)
 }
-
-const CAPTION: &str = "Test, history excluded; mean over seeds, ± standard deviation where there are several.";
 
 fn header() -> Vec<String> {
     std::iter::once("cell".to_string()).chain(FIGURES.map(str::to_uppercase)).collect()
 }
 
-fn cells((cell, results): &Row) -> Vec<String> {
-    std::iter::once(cell.name.clone()).chain(results.test().iter().map(with_deviation)).collect()
+/// Our cells, then what was published.
+fn lines<'a>(rows: &'a [Row], published: &'a [PublishedRow]) -> impl Iterator<Item = Vec<String>> {
+    let line = |name: String, figures: [String; 6]| std::iter::once(name).chain(figures).collect();
+    let ours =
+        rows.iter().map(move |(cell, results)| line(cell.name.clone(), results.test().each_ref().map(with_deviation)));
+    let theirs = published
+        .iter()
+        .map(move |(title, row)| line(format!("{title}, published"), row.figures.map(|figure| format!("{figure:.4}"))));
+    ours.chain(theirs)
 }
 
-fn markdown(rows: &[Row]) -> String {
+fn caption(published: &[PublishedRow]) -> String {
+    let ours = "Test, history excluded; mean over seeds, ± standard deviation where there are several.";
+    let theirs = published.iter().map(|(title, row)| format!("\n{title}, published: {}", published_note(row)));
+    std::iter::once(ours.to_string()).chain(theirs).collect()
+}
+
+fn markdown(rows: &[Row], published: &[PublishedRow]) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let rule = format!("|---|{}\n", "---:|".repeat(FIGURES.len()));
-    [line(header()), rule].into_iter().chain(rows.iter().map(|row| line(cells(row)))).collect::<String>()
-        + &format!("\n{CAPTION}\n")
+    let table: String = [line(header()), rule].into_iter().chain(lines(rows, published).map(line)).collect();
+    format!("{table}\n{}\n", caption(published).replace('\n', "  \n"))
 }
 
 /// A column for each key in which cells differ; mean and standard deviation in full precision.
@@ -66,4 +82,36 @@ fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
         writer.write_record(names.chain(keys.iter().map(own)).chain(figures))?;
     }
     writer.into_inner().map_err(|e| e.into_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::{Metrics, published};
+    use crate::train::RunResult;
+
+    #[test]
+    fn cells_stand_above_what_was_published() {
+        let metrics = Metrics::from_ranks(&[1, 30]);
+        let result = RunResult {
+            method: "coserec".into(),
+            dataset: "amazon_toys_and_games".into(),
+            seed: 1,
+            device: "cpu".into(),
+            epochs: 1,
+            best_epoch: 1,
+            seconds: 1.0,
+            valid: metrics.clone(),
+            test: metrics.clone(),
+            test_history_kept: metrics,
+        };
+        let (name, method) = ("without_lma".to_string(), "coserec".to_string());
+        let cell = Cell { name, method, common: Vec::new(), own: Vec::new() };
+        let published = [("CoSeRec", published("coserec", "Toys").unwrap())];
+        let text = markdown(&[(&cell, SeedResults { runs: vec![result] })], &published);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[2].starts_with("| without_lma | 0.5000 |"), "{text}");
+        assert!(lines[3].starts_with("| CoSeRec, published | 0.0623 | 0.0865 |"), "{text}");
+        assert!(text.contains("CoSeRec, published: LMA4Rec (arXiv 2204.10128), Table 2"), "{text}");
+    }
 }
