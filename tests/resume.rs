@@ -40,10 +40,15 @@ impl Workplace {
         command
     }
 
-    /// Runs to the end; the two checkpoints.
+    /// Runs to the end; the two checkpoints. The time of a run is that of all its epochs, whichever process did them.
     fn finish(&self, out: &str) -> [Vec<u8>; 2] {
         let output = self.command(out).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let seconds =
+            |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["seconds"].as_f64().unwrap();
+        let [result, metrics] =
+            ["result.json", "metrics.jsonl"].map(|file| fs::read_to_string(self.path(out).join(file)).unwrap());
+        assert!(seconds(&result) >= metrics.lines().map(seconds).sum::<f64>());
         ["latest", "best"].map(|file| fs::read(self.path(out).join(format!("checkpoint/{file}.safetensors"))).unwrap())
     }
 

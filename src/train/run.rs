@@ -47,7 +47,7 @@ pub struct RunResult {
     pub epochs: usize,
     /// The epoch whose parameters were kept.
     pub best_epoch: usize,
-    /// Wall-clock seconds of training and evaluation in this process.
+    /// Wall-clock seconds of training and evaluation, in all processes if the run was continued.
     pub seconds: f64,
     pub valid: Metrics,
     /// History excluded from the candidates.
@@ -119,12 +119,15 @@ impl Run {
         let identity = self.identity();
         let header = Header { identity: identity.clone(), items: data.items.clone() };
         let mut trainer = Trainer::new(self.method(), data, seed, executor, Some(Checkpoints { folder, header }))?;
-        let mut lines = Vec::new();
+        let (mut epochs, mut seconds_before) = (Vec::new(), 0.0);
         if self.options.resume && trainer.resume(executor)? {
-            lines = self.finished_epochs(trainer.progress().epoch)?;
+            let progress = trainer.progress();
+            epochs = EpochReport::read_all(&self.options.out)?;
+            epochs.truncate(progress.epoch);
+            seconds_before = progress.partial.seconds + epochs.iter().map(|epoch| epoch.seconds).sum::<f64>();
         }
         write_atomically(&self.path("config.toml"), self.config_text().as_bytes())?;
-        let mut log = Log { path: self.path("metrics.jsonl"), lines, failure: None, observer };
+        let mut log = Log { path: EpochReport::path(&self.options.out), epochs, failure: None, observer };
         log.write();
         if self.method.training().epochs == 0 {
             trainer.write_initial()?;
@@ -145,7 +148,7 @@ impl Run {
             device: executor.describe(),
             epochs: trainer.progress().epoch,
             best_epoch: trainer.progress().best_epoch,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds: seconds_before + started.elapsed().as_secs_f64(),
             valid: Metrics::from_ranks(&ranks.valid),
             test: Metrics::from_ranks(&ranks.test),
             test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
@@ -194,26 +197,20 @@ impl Run {
             data: DataIdentity::new(dataset, source, &self.data),
         }
     }
-
-    /// The lines of `metrics.jsonl` up to the epoch of the checkpoint.
-    fn finished_epochs(&self, epochs: usize) -> Result<Vec<String>> {
-        let path = self.path("metrics.jsonl");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        Ok(text.lines().take(epochs).map(String::from).collect())
-    }
 }
 
 /// Writes `metrics.jsonl` and passes everything on.
 struct Log<'a> {
     path: PathBuf,
-    lines: Vec<String>,
+    epochs: Vec<EpochReport>,
     failure: Option<Error>,
     observer: &'a mut dyn Observer,
 }
 
 impl Log<'_> {
     fn write(&mut self) {
-        let text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+        let line = |epoch| serde_json::to_string(epoch).expect("numbers and strings serialise") + "\n";
+        let text: String = self.epochs.iter().map(line).collect();
         if let Err(error) = write_atomically(&self.path, text.as_bytes()) {
             self.failure.get_or_insert(error);
         }
@@ -230,7 +227,7 @@ impl Observer for Log<'_> {
     }
 
     fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) {
-        self.lines.push(serde_json::to_string(report).expect("numbers and strings serialise"));
+        self.epochs.push(report.clone());
         self.write();
         self.observer.epoch_finished(report, best_epoch);
     }

@@ -13,7 +13,7 @@ use crate::eval::metrics::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::optimizer_inputs;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,24 @@ pub struct EpochReport {
     /// Mean over the steps of the epoch, by metric name; `loss` is the total.
     pub losses: serde_json::Map<String, serde_json::Value>,
     pub valid: Metrics,
+    /// Of the steps and the validation.
     pub seconds: f64,
+    /// Of the steps alone.
     pub tokens_per_second: f64,
+}
+
+impl EpochReport {
+    pub fn path(run: &Path) -> PathBuf {
+        run.join("metrics.jsonl")
+    }
+
+    /// The epochs in the folder of a run.
+    pub fn read_all(run: &Path) -> Result<Vec<EpochReport>> {
+        let path = EpochReport::path(run);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let epochs: Result<_, serde_json::Error> = text.lines().map(serde_json::from_str).collect();
+        epochs.map_err(|e| Error::Format { path, problem: format!("a line is not that of an epoch: {e}") })
+    }
 }
 
 /// What one kind of op did in some training steps.
@@ -177,6 +193,7 @@ impl<'a> Trainer<'a> {
         observer.epoch_started(epoch, training.epochs, self.steps_per_epoch(), self.progress.partial.batches);
         self.steps(executor, epoch, observer)?;
         let PartialEpoch { batches, sums, tokens, seconds, .. } = std::mem::take(&mut self.progress.partial);
+        let steps_done = Instant::now();
 
         let state = executor.state()?;
         if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
@@ -204,7 +221,7 @@ impl<'a> Trainer<'a> {
             step: self.progress.step,
             losses: names.into_iter().zip(sums.into_iter().map(mean)).collect(),
             valid,
-            seconds,
+            seconds: seconds + steps_done.elapsed().as_secs_f64(),
             tokens_per_second: tokens as f64 / seconds,
         };
         Ok((report, state))

@@ -7,13 +7,12 @@ use crate::cli::eval::eval_command;
 use crate::cli::results::{Results, protocol};
 use crate::data::Findings;
 use crate::data::check::Targets;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::{KS, Metrics, intervals};
 use crate::files::write_atomically;
 use crate::methods::config::flattened;
 use crate::train::{EpochReport, Run, RunResult, UserRanks};
 use serde::Serialize;
-use std::path::Path;
 
 /// The file in the folder of a run. It is the last one to be written.
 pub const FILE: &str = "report.html";
@@ -60,20 +59,11 @@ struct Section {
 /// Writes the report of a run whose other files are there.
 pub fn write(report: &Report) -> Result<()> {
     let out = &report.run.options.out;
-    let epochs = read_epochs(&out.join("metrics.jsonl"))?;
+    let epochs = EpochReport::read_all(out)?;
     let ranks = UserRanks::read(&UserRanks::path(out))?;
     let finished = finished_at(out)?;
     let page = report.page(&epochs, &ranks, finished);
     write_atomically(&out.join(FILE), page::render("run.html", page).as_bytes())
-}
-
-fn read_epochs(path: &Path) -> Result<Vec<EpochReport>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-    let parse = |line| serde_json::from_str(line);
-    text.lines()
-        .map(parse)
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| Error::Format { path: path.into(), problem: format!("not a line of an epoch: {e}") })
 }
 
 impl Report<'_> {
