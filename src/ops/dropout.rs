@@ -105,32 +105,27 @@ pub fn expect_random_rows(op: &str, x: &TensorType, rng: &TensorType, row_keys: 
 /// Philox blocks that are computed side by side.
 const LANES: usize = 16;
 
-/// The words for features `4 * first_block ..` at a row's place: `LANES` blocks of `RngState::block`, one per lane.
+/// The words for features `4 * first_block ..` at a row's place: `LANES` blocks of `RngState::block`, one per lane. All rounds
+/// of a lane stand in one body, so that the counters stay in registers.
 #[inline(always)]
 fn random_words(state: RngState, site: Site, row_key: &[u32], first_block: u32) -> [u32; 4 * LANES] {
     const MULTIPLIER: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
     const LOW: u64 = 0xffff_ffff;
-    let mut key = [state.seed as u32, (state.seed >> 32) as u32 ^ site.0.wrapping_mul(WEYL[0])];
-    // 64-bit lanes: the upper halves of `c` are rubbish that the products ignore, so that nothing is widened or narrowed.
-    let mut c = [[0; LANES], [row_key[1].into(); LANES], [row_key[0].into(); LANES], [state.step.into(); LANES]];
-    c[0].iter_mut().zip(first_block..).for_each(|(counter, block)| *counter = u64::from(block));
-    for _ in 0..10 {
-        let [c0, c1, c2, c3] = &mut c;
-        for (((c0, c1), c2), c3) in c0.iter_mut().zip(c1).zip(c2).zip(c3) {
-            let (left, right) = (MULTIPLIER[0] * (*c0 & LOW), MULTIPLIER[1] * (*c2 & LOW));
-            *c0 = (right >> 32) ^ *c1 ^ u64::from(key[0]);
-            *c1 = right;
-            *c2 = (left >> 32) ^ *c3 ^ u64::from(key[1]);
-            *c3 = left;
+    const { assert!(cfg!(target_endian = "little"), "pairs of words are read as one") };
+    let mut pairs = [[0; 2]; LANES];
+    for (pair, block) in pairs.iter_mut().zip(u64::from(first_block)..) {
+        let mut key = [state.seed as u32, (state.seed >> 32) as u32 ^ site.0.wrapping_mul(WEYL[0])];
+        // 64-bit lanes: the upper halves of `c` are rubbish that the products ignore, so that nothing is widened or narrowed.
+        let mut c = [block, row_key[1].into(), row_key[0].into(), state.step.into()];
+        for _ in 0..10 {
+            let (left, right) = (MULTIPLIER[0] * (c[0] & LOW), MULTIPLIER[1] * (c[2] & LOW));
+            c = [(right >> 32) ^ c[1] ^ u64::from(key[0]), right, (left >> 32) ^ c[3] ^ u64::from(key[1]), left];
+            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
         }
-        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        *pair = [(c[0] & LOW) | c[1] << 32, (c[2] & LOW) | c[3] << 32];
     }
-    let mut words = [0; 4 * LANES];
-    for (i, block) in words.chunks_exact_mut(4).enumerate() {
-        block.copy_from_slice(&[c[0][i] as u32, c[1][i] as u32, c[2][i] as u32, c[3][i] as u32]);
-    }
-    words
+    bytemuck::cast(pairs)
 }
 
 /// Draws the words of one row and hands them out in pieces: `consume(first feature, words)`.
