@@ -159,29 +159,31 @@ pub fn with_deviation(summary: &Summary) -> String {
     format!("{:.4}{}", summary.mean, sd.unwrap_or_default())
 }
 
+/// What a run gave that ranked its held-out items so.
+#[cfg(test)]
+pub fn example_result(seed: u64, ranks: &[u32]) -> RunResult {
+    let metrics = Metrics::from_ranks(ranks);
+    RunResult {
+        method: "sasrec".into(),
+        dataset: "toy".into(),
+        seed,
+        device: "cpu".into(),
+        epochs: 1,
+        best_epoch: 1,
+        seconds: 1.0,
+        valid: metrics.clone(),
+        test: metrics.clone(),
+        test_history_kept: metrics,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn result(seed: u64, ranks: &[u32]) -> RunResult {
-        let metrics = Metrics::from_ranks(ranks);
-        RunResult {
-            method: "sasrec".into(),
-            dataset: "toy".into(),
-            seed,
-            device: "cpu".into(),
-            epochs: 1,
-            best_epoch: 1,
-            seconds: 1.0,
-            valid: metrics.clone(),
-            test: metrics.clone(),
-            test_history_kept: metrics,
-        }
-    }
-
     #[test]
     fn two_seeds_are_told_with_their_spread_and_one_without() {
-        let two = SeedResults { runs: vec![result(4, &[1, 30]), result(5, &[1, 2])] };
+        let two = SeedResults { runs: vec![example_result(4, &[1, 30]), example_result(5, &[1, 2])] };
         // Means .5 and 1: mean .75, sd .5 / sqrt(2), interval .75 +- 12.706 x .25.
         let text = two.text(&SplitRule::LeaveOneOut, None);
         assert!(text.contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"), "{text}");
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(json["seeds"], json!([4, 5]));
         assert_eq!(json["test"]["hr@5"]["values"], json!([0.5, 1.0]));
         assert_eq!(json["valid"]["hr@20"]["mean"], json!(0.75));
-        let one = SeedResults { runs: vec![result(4, &[1, 30])] };
+        let one = SeedResults { runs: vec![example_result(4, &[1, 30])] };
         let text = one.text(&SplitRule::LeaveOneOut, None);
         assert!(text.contains(" 0.5000 ┆") && text.contains("One seed"), "{text}");
         assert_eq!(one.json()["test"]["hr@5"]["interval"], Value::Null);

@@ -87,28 +87,15 @@ fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::{Metrics, published};
-    use crate::train::RunResult;
+    use crate::cli::seeds::example_result;
+    use crate::eval::published;
 
     #[test]
     fn cells_stand_above_what_was_published() {
-        let metrics = Metrics::from_ranks(&[1, 30]);
-        let result = RunResult {
-            method: "coserec".into(),
-            dataset: "amazon_toys_and_games".into(),
-            seed: 1,
-            device: "cpu".into(),
-            epochs: 1,
-            best_epoch: 1,
-            seconds: 1.0,
-            valid: metrics.clone(),
-            test: metrics.clone(),
-            test_history_kept: metrics,
-        };
         let (name, method) = ("without_lma".to_string(), "coserec".to_string());
         let cell = Cell { name, method, common: Vec::new(), own: Vec::new() };
         let published = [("CoSeRec", published("coserec", "Toys").unwrap())];
-        let text = markdown(&[(&cell, SeedResults { runs: vec![result] })], &published);
+        let text = markdown(&[(&cell, SeedResults { runs: vec![example_result(1, &[1, 30])] })], &published);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[2].starts_with("| without_lma | 0.5000 |"), "{text}");
         assert!(lines[3].starts_with("| CoSeRec, published | 0.0623 | 0.0865 |"), "{text}");
