@@ -40,7 +40,10 @@ fn plain(error: &Error) -> String {
     format!("error: {error}{}", help.unwrap_or_default())
 }
 
-/// 2 when the user can mend it, 1 when a computation failed, 130 when the user stopped it.
+/// What shells report of a command that Ctrl-C ended.
+pub const INTERRUPTED: u8 = 130;
+
+/// 2 when the user can mend it, 1 when a computation failed, `INTERRUPTED` when the user stopped it.
 pub fn exit_code(error: &Error) -> ExitCode {
     match error {
         Error::Data { .. }
@@ -49,7 +52,7 @@ pub fn exit_code(error: &Error) -> ExitCode {
         | Error::Format { .. }
         | Error::NoAdapter { .. }
         | Error::AdapterLimit { .. } => ExitCode::from(2),
-        Error::Interrupted { .. } => ExitCode::from(130),
+        Error::Interrupted { .. } => ExitCode::from(INTERRUPTED),
         Error::Graph { .. }
         | Error::ShaderCompile { .. }
         | Error::DeviceLost { .. }

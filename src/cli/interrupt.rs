@@ -1,11 +1,9 @@
 //! Ctrl-C, and what a batch system sends before it kills. Training ends with a checkpoint, and at once when asked twice; every
 //! other command ends at once. None leaves a file half written.
 
+use super::console::{INTERRUPTED, note};
 use crate::files::discard_unfinished;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// What shells report of a command that Ctrl-C ended.
-const EXIT_CODE: i32 = 130;
 
 static TRAINING: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -15,9 +13,9 @@ pub fn listen() {
     let on_signal = || {
         if !TRAINING.load(Ordering::Relaxed) || REQUESTED.swap(true, Ordering::Relaxed) {
             discard_unfinished();
-            std::process::exit(EXIT_CODE);
+            std::process::exit(INTERRUPTED.into());
         }
-        super::console::note("stopping after this step, with a checkpoint; once more stops at once");
+        note("stopping after this step, with a checkpoint; once more stops at once");
     };
     // Without a handler the signal ends the process as it always would.
     keeping_ignored(|| drop(ctrlc::set_handler(on_signal)));

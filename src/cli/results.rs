@@ -92,6 +92,35 @@ pub fn published_note(row: &Published) -> String {
     format!("{}.{doubt}", row.source)
 }
 
+/// Published rows of several methods, each once, numbered from 1.
+#[derive(Default)]
+pub struct PublishedRows(Vec<(&'static str, Published)>);
+
+impl PublishedRows {
+    pub fn add(&mut self, title: &'static str, row: Option<Published>) {
+        let row = row.map(|row| (title, row)).filter(|row| !self.0.contains(row));
+        self.0.extend(row);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Published)> {
+        self.0.iter()
+    }
+
+    /// `published (1)`, the method's title, the figures.
+    pub fn rows(&self) -> impl Iterator<Item = (String, &'static str, [String; 6])> {
+        let cells = |(number, (title, row)): (usize, &(&'static str, Published))| {
+            (format!("published ({})", number + 1), *title, row.figures.map(|figure| format!("{figure:.4}")))
+        };
+        self.0.iter().enumerate().map(cells)
+    }
+
+    /// `(1) source`.
+    pub fn notes(&self) -> Vec<String> {
+        let note = |(number, (_, row)): (usize, &(_, Published))| format!("({}) {}", number + 1, published_note(row));
+        self.0.iter().enumerate().map(note).collect()
+    }
+}
+
 /// The published figures that a method's configuration is to be held against; there are none but for leave-one-out.
 pub fn published_row(method: &str, config: &Table, dataset: &str, split: &SplitRule) -> Option<Published> {
     let loss = config.get("loss").and_then(toml::Value::as_str);

@@ -3,9 +3,9 @@
 use super::runs::Entry;
 use super::{METRICS, page};
 use crate::cli::console::grouped as thousands;
-use crate::cli::results::published_note;
+use crate::cli::results::PublishedRows;
 use crate::cli::seeds::with_deviation;
-use crate::eval::{FIGURES, Published, Summary};
+use crate::eval::{FIGURES, Summary};
 use serde::Serialize;
 
 const CAPTION: &str = "Test, history excluded; mean over seeds, ± standard deviation where there are several. Seconds are those of \
@@ -14,8 +14,8 @@ const CAPTION: &str = "Test, history excluded; mean over seeds, ± standard devi
 /// Runs on the same events under the same split.
 pub struct Group {
     entries: Vec<Entry>,
-    /// The published rows of their methods, each once.
-    published: Vec<(&'static str, Published)>,
+    /// Of their methods.
+    published: PublishedRows,
 }
 
 pub fn grouped(entries: Vec<Entry>) -> Vec<Group> {
@@ -24,10 +24,9 @@ pub fn grouped(entries: Vec<Entry>) -> Vec<Group> {
         let of_same_data = |group: &&mut Group| group.entries[0].data.difference(&entry.data).is_none();
         let place = match groups.iter_mut().find(of_same_data) {
             Some(group) => group,
-            None => groups.push_mut(Group { entries: Vec::new(), published: Vec::new() }),
+            None => groups.push_mut(Group { entries: Vec::new(), published: PublishedRows::default() }),
         };
-        let published = entry.published.clone().map(|row| (entry.info.title, row));
-        place.published.extend(published.filter(|row| !place.published.contains(row)));
+        place.published.add(entry.info.title, entry.published.clone());
         place.entries.push(entry);
     }
     groups
@@ -61,17 +60,15 @@ impl Group {
             let figures = entry.results.test().map(|summary| with_deviation(&summary));
             Row { published: false, cells: entry.names().into_iter().chain(figures).collect() }
         });
-        let published = self.published.iter().enumerate().map(|(number, (title, row))| {
-            let figures = row.figures.map(|figure| format!("{figure:.4}"));
-            let names = [format!("published ({})", number + 1), title.to_string()].into_iter();
+        let published = self.published.rows().map(|(label, title, figures)| {
+            let names = [label, title.to_string()].into_iter();
             Row { published: true, cells: names.chain([const { String::new() }; 3]).chain(figures).collect() }
         });
         ours.chain(published).collect()
     }
 
     fn notes(&self) -> Vec<String> {
-        let note = |(number, (_, row)): (usize, &(_, Published))| format!("({}) {}", number + 1, published_note(row));
-        self.published.iter().enumerate().map(note).collect()
+        self.published.notes()
     }
 }
 
@@ -151,7 +148,7 @@ pub fn csv(groups: &[Group]) -> String {
             write(data.iter().cloned().chain(names).chain(figures).collect());
         };
         group.entries.iter().for_each(|entry| row(entry.names(), entry.results.test()));
-        for (title, published) in &group.published {
+        for (title, published) in group.published.iter() {
             let none = String::new;
             let names = [format!("published: {}", published.source), title.to_string(), none(), none(), none()];
             row(names, published.figures.map(|figure| Summary::of(vec![figure])));

@@ -8,7 +8,7 @@ mod table;
 
 use super::DeviceArgs;
 use super::console::{say, table as console_table};
-use super::results::published_row;
+use super::results::{PublishedRows, published_row};
 use super::run::RunArgs;
 use super::seeds::SeedRuns;
 use super::source::SourceArgs;
@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::train::Run;
 use cells::{Cell, SweepFile};
 use std::path::PathBuf;
-use table::PublishedRow;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,12 +124,11 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
     }
 }
 
-/// What was published of the cells' methods, each row once.
-fn published_rows(runs: &[SeedRuns]) -> Vec<PublishedRow> {
-    let mut rows = Vec::new();
+/// What was published of the cells' methods.
+fn published_rows(runs: &[SeedRuns]) -> PublishedRows {
+    let mut rows = PublishedRows::default();
     for Run { info, options, data, .. } in runs.iter().map(SeedRuns::first) {
-        let row = published_row(&options.method, &options.config, &data.name, data.rule()).map(|row| (info.title, row));
-        rows.extend(row.filter(|row| !rows.contains(row)));
+        rows.add(info.title, published_row(&options.method, &options.config, &data.name, data.rule()));
     }
     rows
 }

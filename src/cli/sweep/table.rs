@@ -2,10 +2,9 @@
 
 use super::cells::Cell;
 use crate::cli::console::table;
-use crate::cli::results::published_note;
+use crate::cli::results::PublishedRows;
 use crate::cli::seeds::{SeedResults, with_deviation};
 use crate::error::{Error, Result};
-use crate::eval::Published;
 use crate::eval::metrics::FIGURES;
 use crate::files::write_atomically;
 use std::path::Path;
@@ -13,18 +12,15 @@ use toml::Value;
 
 pub type Row<'a> = (&'a Cell, SeedResults);
 
-/// A published row and the title of its method.
-pub type PublishedRow = (&'static str, Published);
-
 /// For the terminal.
-pub fn text(rows: &[Row], published: &[PublishedRow]) -> String {
+pub fn text(rows: &[Row], published: &PublishedRows) -> String {
     let header = header();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     format!("{}\n{}", table(&header, lines(rows, published), 1), caption(published))
 }
 
 /// Writes `table.md` and `table.csv` into the folder of the sweep.
-pub fn write(folder: &Path, rows: &[Row], published: &[PublishedRow]) -> Result<()> {
+pub fn write(folder: &Path, rows: &[Row], published: &PublishedRows) -> Result<()> {
     write_atomically(&folder.join("table.md"), markdown(rows, published).as_bytes())?;
     let path = folder.join("table.csv");
     write_atomically(&path, &csv(rows).map_err(|e| Error::io("write", &path, e))?)
@@ -35,23 +31,20 @@ fn header() -> Vec<String> {
 }
 
 /// Our cells, then what was published.
-fn lines<'a>(rows: &'a [Row], published: &'a [PublishedRow]) -> impl Iterator<Item = Vec<String>> {
+fn lines<'a>(rows: &'a [Row], published: &'a PublishedRows) -> impl Iterator<Item = Vec<String>> {
     let line = |name: String, figures: [String; 6]| std::iter::once(name).chain(figures).collect();
     let ours =
         rows.iter().map(move |(cell, results)| line(cell.name.clone(), results.test().each_ref().map(with_deviation)));
-    let theirs = published
-        .iter()
-        .map(move |(title, row)| line(format!("{title}, published"), row.figures.map(|figure| format!("{figure:.4}"))));
+    let theirs = published.rows().map(move |(label, title, figures)| line(format!("{title}, {label}"), figures));
     ours.chain(theirs)
 }
 
-fn caption(published: &[PublishedRow]) -> String {
+fn caption(published: &PublishedRows) -> String {
     let ours = "Test, history excluded; mean over seeds, ± standard deviation where there are several.";
-    let theirs = published.iter().map(|(title, row)| format!("\n{title}, published: {}", published_note(row)));
-    std::iter::once(ours.to_string()).chain(theirs).collect()
+    [vec![ours.to_string()], published.notes()].concat().join("\n")
 }
 
-fn markdown(rows: &[Row], published: &[PublishedRow]) -> String {
+fn markdown(rows: &[Row], published: &PublishedRows) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let rule = format!("|---|{}\n", "---:|".repeat(FIGURES.len()));
     let table: String = [line(header()), rule].into_iter().chain(lines(rows, published).map(line)).collect();
@@ -94,11 +87,12 @@ mod tests {
     fn cells_stand_above_what_was_published() {
         let (name, method) = ("without_lma".to_string(), "coserec".to_string());
         let cell = Cell { name, method, common: Vec::new(), own: Vec::new() };
-        let published = [("CoSeRec", published("coserec", "Toys").unwrap())];
-        let text = markdown(&[(&cell, SeedResults { runs: vec![example_result(1, &[1, 30])] })], &published);
+        let mut rows = PublishedRows::default();
+        (0..2).for_each(|_| rows.add("CoSeRec", published("coserec", "Toys")));
+        let text = markdown(&[(&cell, SeedResults { runs: vec![example_result(1, &[1, 30])] })], &rows);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[2].starts_with("| without_lma | 0.5000 |"), "{text}");
-        assert!(lines[3].starts_with("| CoSeRec, published | 0.0623 | 0.0865 |"), "{text}");
-        assert!(text.contains("CoSeRec, published: LMA4Rec (arXiv 2204.10128), Table 2"), "{text}");
+        assert!(lines[3].starts_with("| CoSeRec, published (1) | 0.0623 | 0.0865 |"), "{text}");
+        assert!(text.contains("\n(1) LMA4Rec (arXiv 2204.10128), Table 2."), "{text}");
     }
 }
