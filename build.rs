@@ -1,4 +1,4 @@
-//! Makes the list of ops from the files of `src/ops`, the list of shaders from `shaders` and that of the data sets from
+//! Makes the list of ops from the files of `src/ops`, that of shader libraries from `shaders/lib` and that of data sets from
 //! `datasets`. An op file without `KERNELS` or `cases()` does not compile; a shader that no op file names stops the build here.
 
 use std::{env, fs, path::Path};
@@ -39,7 +39,7 @@ fn main() {
             sources.push_str(&fs::read_to_string(entry.path()).expect("the file was just listed"));
         }
     }
-    text.push_str("\npub const OP_FILES: &[OpFile] = &[\n");
+    text.push_str("\n/// Every op, in the order of their names.\npub const OP_FILES: &[OpFile] = &[\n");
     for op in &ops {
         text.push_str(&format!("    OpFile {{ name: {op:?}, kernels: {op}::KERNELS, cases: {op}::cases }},\n"));
     }
@@ -49,17 +49,19 @@ fn main() {
         assert!(named, "shaders/{shader}.wgsl is an orphan: nothing in src/ops says shader!(\"{shader}\")");
     }
     fs::write(Path::new(&out).join("ops.rs"), text).expect("OUT_DIR is writable");
-    let manifests = manifests(&Path::new(&root).join("datasets"));
+    let library = texts("LIBRARY", &shader_folder.join("lib"), ".wgsl");
+    fs::write(Path::new(&out).join("shader_library.rs"), library).expect("OUT_DIR is writable");
+    let manifests = texts("MANIFESTS", &Path::new(&root).join("datasets"), ".toml");
     fs::write(Path::new(&out).join("manifests.rs"), manifests).expect("OUT_DIR is writable");
 }
 
-/// Every manifest of a data set: its file's stem, and its text.
-fn manifests(folder: &Path) -> String {
-    let mut text = String::from("const MANIFESTS: &[(&str, &str)] = &[\n");
-    for name in stems(folder, ".toml") {
-        let file = folder.join(format!("{name}.toml"));
+/// A constant of the files of a folder: the stem of each, and its text.
+fn texts(name: &str, folder: &Path, ending: &str) -> String {
+    let mut text = format!("const {name}: &[(&str, &str)] = &[\n");
+    for stem in stems(folder, ending) {
+        let file = folder.join(format!("{stem}{ending}"));
         println!("cargo:rerun-if-changed={}", file.display());
-        text.push_str(&format!("    ({name:?}, include_str!({:?})),\n", file.display().to_string()));
+        text.push_str(&format!("    ({stem:?}, include_str!({:?})),\n", file.display().to_string()));
     }
     text + "];\n"
 }

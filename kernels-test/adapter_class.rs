@@ -6,8 +6,7 @@ use crate::gpu_trial;
 use gpurec::engine::case::Case;
 use gpurec::engine::exec::gpu::kernel::{AdapterClass, GRID_FOLD};
 use gpurec::engine::exec::{ExecOptions, Executor};
-use gpurec::ops::OP_FILES;
-use gpurec::ops::matmul;
+use gpurec::ops::{OP_FILES, kernel};
 use gpurec::verify::program::Program;
 use gpurec::verify::{Checked, Failure, Outcome, Target, checks};
 use libtest_mimic::Trial;
@@ -57,7 +56,8 @@ fn set_class(target: &mut Target, class: AdapterClass) {
 
 /// `A B^T` for `a[m, k]` and `b[n, k]`.
 fn product(a: &[f32], b: &[f32], k: usize, target: &mut Target) -> Result<Vec<f32>, Failure> {
-    let case = Case::new(matmul::KERNELS[0], "product").attr("trans_a", false).attr("trans_b", true);
+    let case =
+        Case::new(kernel("matmul").expect("it is an op"), "product").attr("trans_a", false).attr("trans_b", true);
     let case = case.constant("a", &[a.len() / k, k], a.to_vec()).constant("b", &[b.len() / k, k], b.to_vec());
     let run = |executor: &mut dyn Executor| Program::run(&case, &BTreeMap::new(), executor);
     Ok(target.with(ExecOptions::default(), run)?["out.y"].words.clone())

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+/// What everything that can fail returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What can go wrong. `Display` gives the problem, `help` the remedy; the fields are the parts of these messages.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum Error {
     /// A data file that cannot be used as it stands. `line` and `column` count from 1.
     #[error("{}:{line}:{column}: {problem}", path.display())]
@@ -52,14 +55,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// `Error::Graph` of an op or a scope.
     pub fn graph(op: impl Into<String>, problem: impl Into<String>) -> Self {
         Error::Graph { op: op.into(), problem: problem.into() }
     }
 
+    /// `Error::Usage`: what is wrong, and what to do.
     pub fn usage(problem: impl Into<String>, help: impl Into<String>) -> Self {
         Error::Usage { problem: problem.into(), help: help.into() }
     }
 
+    /// `Error::Io`; `doing` completes "cannot ... PATH".
     pub fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
         Error::Io { doing, path: path.to_owned(), source }
     }

@@ -30,6 +30,7 @@ pub struct WholeFile<'p> {
 }
 
 impl<'p> WholeFile<'p> {
+    /// Opens a temporary file beside `path`, whose folders are made.
     pub fn create(path: &'p Path) -> Result<Self> {
         let failed = |e| Error::io("write", path, e);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -113,6 +114,7 @@ pub fn digest_of<D: Digest>(path: &Path) -> Result<String> {
     }
 }
 
+/// Two digits a byte.
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

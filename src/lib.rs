@@ -31,6 +31,9 @@
 //!
 //! `docs/design.md` says how the pieces fit.
 
+#![warn(missing_docs)]
+
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod engine;

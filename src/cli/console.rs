@@ -4,7 +4,7 @@ use super::excerpt;
 use crate::error::{Error, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
@@ -88,33 +88,14 @@ pub fn bar(length: usize, template: &str, quiet: bool) -> ProgressBar {
     ProgressBar::with_draw_target(Some(length as u64), target).with_style(style)
 }
 
-/// 12_345_678 as `11.8 MiB`.
-pub fn bytes(n: u64) -> String {
-    match n {
-        0..=9_999 => format!("{n} B"),
-        10_000..=10_239_999 => format!("{:.1} KiB", n as f64 / 1024.0),
-        10_240_000..=10_737_418_239 => format!("{:.1} MiB", n as f64 / 1048576.0),
-        _ => format!("{:.1} GiB", n as f64 / 1073741824.0),
-    }
-}
-
 /// 12345 as `12,345`.
 pub fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).expect("digits")).collect();
-    groups.join(",")
+    HumanCount(n as u64).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([512, 134_217_728, u64::from(u32::MAX)].map(bytes), ["512 B", "128.0 MiB", "4096.0 MiB"]);
-    }
 
     #[test]
     fn a_plain_complaint_has_a_line_for_the_problem_and_one_for_the_remedy() {

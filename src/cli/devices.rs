@@ -1,9 +1,10 @@
 //! `gpurec devices`: what this machine offers, and what `auto` makes of it.
 
-use super::console::{bytes, say, table};
+use super::console::{say, table};
 use crate::engine::exec::gpu::AdapterSummary;
 use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
 use crate::error::Result;
+use indicatif::HumanBytes;
 
 const HEADER: [&str; 10] = [
     "adapter",
@@ -29,25 +30,15 @@ fn adapter_row(adapter: &AdapterSummary) -> [String; 10] {
     [
         adapter.name.clone(),
         adapter.backend.clone(),
-        kind(adapter).into(),
+        adapter.class().into(),
         adapter.driver.clone(),
-        bytes(adapter.max_binding_bytes),
-        bytes(adapter.max_buffer_bytes),
-        bytes(adapter.max_workgroup_bytes.into()),
+        HumanBytes(adapter.max_binding_bytes).to_string(),
+        HumanBytes(adapter.max_buffer_bytes).to_string(),
+        HumanBytes(adapter.max_workgroup_bytes.into()).to_string(),
         yes(adapter.timestamps),
         yes(adapter.f16),
         yes(adapter.matrix_subgroup.is_some()),
     ]
-}
-
-fn kind(adapter: &AdapterSummary) -> &'static str {
-    match adapter.kind {
-        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
-        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
-        wgpu::DeviceType::VirtualGpu => "virtual GPU",
-        wgpu::DeviceType::Cpu => "software",
-        wgpu::DeviceType::Other => "unknown",
-    }
 }
 
 fn cpu_row() -> [String; 10] {
@@ -64,7 +55,7 @@ fn verdict(adapters: &[AdapterSummary]) -> String {
             "{} ({}): a {} goes before the cpu",
             adapters[index].name,
             adapters[index].backend,
-            kind(&adapters[index])
+            adapters[index].class()
         );
     }
     let named = adapters.iter().find(|adapter| adapter.is_software());

@@ -116,7 +116,9 @@ pub struct DeviceArgs {
 /// `Precision` as the command line writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PrecisionArg {
+    /// All products in f32
     F32,
+    /// Forward products of layers and logits from inputs rounded to f16
     Mixed,
 }
 

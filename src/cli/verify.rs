@@ -3,13 +3,10 @@
 
 use super::DeviceArgs;
 use super::console::{bar, note, say, table};
-use crate::engine::case::Case;
 use crate::engine::exec::gpu::device::no_matrix_units;
 use crate::engine::exec::{DeviceChoice, Precision};
-use crate::error::{Error, Result};
-use crate::ops::{OP_FILES, OpFile};
-use crate::verify::{Checked, Failure, Outcome, Target, checks, golden, portability};
-use indicatif::ProgressBar;
+use crate::error::Result;
+use crate::verify::{Subject, Target, Verdict};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,23 +35,22 @@ pub struct VerifyArgs {
     golden: Option<PathBuf>,
 }
 
-/// One row of the table.
-struct Verdict {
-    kernel: String,
-    cases: usize,
-    worst: Outcome,
-    failures: Vec<String>,
-}
-
 pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
-    let files = chosen_ops(args.op.as_deref())?;
-    let golden = golden_files(args)?;
+    let op = args.op.as_deref();
+    let mut subjects = Subject::ops(op)?;
+    let ops = subjects.len();
+    if let Some(folder) = &args.golden {
+        subjects.extend(Subject::golden(folder, op)?);
+    }
     let mut target = open(&args.device)?;
-    note(format!("verifying {} ops on {}", files.len(), describe(&target)));
-    let steps = files.len() + golden.iter().map(|(_, paths)| paths.len()).sum::<usize>();
-    let bar = bar(steps, "{bar:30} {pos}/{len}  {msg}", false);
-    let mut verdicts: Vec<Verdict> = files.iter().map(|file| check_op(file, &mut target, &bar)).collect();
-    verdicts.extend(golden.iter().map(|(op, paths)| check_golden(op, paths, &mut target, &bar)));
+    note(format!("verifying {ops} ops on {}", describe(&target)));
+    let bar = bar(subjects.len(), "{bar:30} {pos}/{len}  {msg}", false);
+    let check = |subject: &Subject| {
+        let verdict = subject.check(&mut target, |what| bar.set_message(what));
+        bar.inc(1);
+        verdict
+    };
+    let verdicts: Vec<Verdict> = subjects.iter().map(check).collect();
     bar.finish_and_clear();
     say(render(&verdicts))?;
     Ok(if verdicts.iter().all(|verdict| verdict.failures.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -77,79 +73,11 @@ fn describe(target: &Target) -> String {
     }
 }
 
-/// An op by the name of its file, or by that of one of its kernels.
-fn chosen_ops(name: Option<&str>) -> Result<Vec<&'static OpFile>> {
-    let Some(name) = name else { return Ok(OP_FILES.iter().collect()) };
-    let is_meant = |file: &&OpFile| file.name == name || file.kernels.iter().any(|kernel| kernel.0 == name);
-    let found: Vec<&OpFile> = OP_FILES.iter().filter(is_meant).collect();
-    let names: Vec<&str> = OP_FILES.iter().map(|file| file.name).collect();
-    if found.is_empty() { Err(Error::unknown("op", name, &names)) } else { Ok(found) }
-}
-
-/// The files of the golden folder by op, those of `--op` only.
-fn golden_files(args: &VerifyArgs) -> Result<Vec<(String, Vec<PathBuf>)>> {
-    let Some(folder) = &args.golden else { return Ok(Vec::new()) };
-    let mut by_op = std::collections::BTreeMap::<String, Vec<PathBuf>>::new();
-    for path in golden::files(folder)? {
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        let op = file.split('.').next().unwrap_or_default().to_string();
-        if args.op.as_ref().is_none_or(|wanted| *wanted == op) {
-            by_op.entry(op).or_default().push(path);
-        }
-    }
-    if by_op.is_empty() {
-        let problem = format!("{} holds no golden file to check", folder.display());
-        return Err(Error::usage(problem, "golden files are called OP.CASE.safetensors"));
-    }
-    Ok(by_op.into_iter().collect())
-}
-
-fn check_op(file: &OpFile, target: &mut Target, bar: &ProgressBar) -> Verdict {
-    let cases = (file.cases)();
-    let mut verdict =
-        Verdict { kernel: file.name.into(), cases: cases.len(), worst: Outcome::default(), failures: vec![] };
-    for (i, case) in cases.iter().enumerate() {
-        bar.set_message(format!("{} ({}/{})", file.name, i + 1, cases.len()));
-        verdict.add("", checks::against_reference(case, target));
-        verdict.add("replay: ", checks::replay(case, target));
-        verdict.add("gradient: ", gradients(case));
-    }
-    verdict.add("portability: ", portability::check(&cases));
-    bar.inc(1);
-    verdict
-}
-
-/// The gradient of the f64 reference itself, which is not the device's tolerance.
-fn gradients(case: &Case) -> Checked {
-    checks::gradients(case).map(|_| Outcome::default())
-}
-
-fn check_golden(op: &str, paths: &[PathBuf], target: &mut Target, bar: &ProgressBar) -> Verdict {
-    let kernel = format!("{op} (known answers)");
-    let mut verdict = Verdict { kernel, cases: paths.len(), worst: Outcome::default(), failures: vec![] };
-    for path in paths {
-        bar.set_message(format!("{}", path.display()));
-        let file = path.file_name().unwrap_or_default().to_string_lossy();
-        verdict.add(&format!("{file}: "), golden::check(path, target));
-        bar.inc(1);
-    }
-    verdict
-}
-
-impl Verdict {
-    fn add(&mut self, check: &str, checked: Checked) {
-        match checked {
-            Ok(outcome) => self.worst = self.worst.worst(outcome),
-            Err(Failure(problem)) => self.failures.push(format!("{check}{problem}")),
-        }
-    }
-}
-
 /// The table, and the failures below it.
 fn render(verdicts: &[Verdict]) -> String {
     let row = |v: &Verdict| {
         let result = if v.failures.is_empty() { "pass".into() } else { format!("FAIL ({})", v.failures.len()) };
-        [v.kernel.clone(), v.cases.to_string(), format!("{:.3}", v.worst.share), result]
+        [v.name.clone(), v.cases.to_string(), format!("{:.3}", v.worst.share), result]
     };
     let mut text =
         table(&["kernel", "cases", "worst share of tolerance", "result"], verdicts.iter().map(row), 1).to_string();
@@ -168,22 +96,12 @@ fn render(verdicts: &[Verdict]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_op_is_found_by_its_file_and_by_its_kernel() {
-        assert_eq!(chosen_ops(None).unwrap().len(), OP_FILES.len());
-        assert_eq!(chosen_ops(Some("scale")).unwrap()[0].name, "scale");
-        assert!(chosen_ops(Some("atention")).unwrap_err().help().unwrap().contains("`attention`"));
-    }
+    use crate::verify::Outcome;
 
     #[test]
     fn failures_are_listed_below_the_table() {
-        let failed = Verdict {
-            kernel: "a".into(),
-            cases: 2,
-            worst: Outcome { share: 0.25 },
-            failures: vec!["a/1: y[0]".into()],
-        };
+        let failed =
+            Verdict { name: "a".into(), cases: 2, worst: Outcome { share: 0.25 }, failures: vec!["a/1: y[0]".into()] };
         let text = render(&[failed]);
         assert!(
             text.contains("0.250") && text.contains("FAIL (1)") && text.contains("1 checks failed:\n  a/1: y[0]"),

@@ -20,16 +20,23 @@ use super::similarity::Similarity;
 use crate::engine::rng::Stream;
 use crate::error::{Error, Result};
 
+/// The five operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
+    /// Similar items in place of some.
     Substitute,
+    /// Similar items before some.
     Insert,
+    /// The masked item in place of some.
     Mask,
+    /// A part in another order.
     Reorder,
+    /// A part alone.
     Crop,
 }
 
 impl Operator {
+    /// With the letters that name them in `short_set` and `long_set`.
     pub const ALL: [(char, Operator); 5] = [
         ('S', Operator::Substitute),
         ('I', Operator::Insert),
@@ -87,15 +94,23 @@ pub enum SimilarityKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
+    /// The share that is kept.
     pub crop_ratio: f64,
+    /// The share that is masked.
     pub mask_ratio: f64,
+    /// The share that is shuffled.
     pub reorder_ratio: f64,
+    /// The share of items that get one before them.
     pub insert_ratio: f64,
+    /// The share that is replaced.
     pub substitute_ratio: f64,
     /// Up to this length a sequence is short.
     pub short_threshold: usize,
+    /// What short sequences go through: one of these, uniformly.
     pub short_set: OperatorSet,
+    /// What others go through.
     pub long_set: OperatorSet,
+    /// What makes items similar.
     pub similarity: SimilarityKind,
     /// Epochs before a hybrid similarity looks at the embeddings.
     pub warm_up: usize,
@@ -185,17 +200,20 @@ fn choose(n: usize, count: usize, stream: &mut Stream) -> Vec<bool> {
     (0..n).map(choose_place).collect()
 }
 
+/// A contiguous part of this share, at least one item.
 pub fn crop(seq: &[u32], ratio: f64, stream: &mut Stream) -> Vec<u32> {
     let length = share(seq.len(), ratio);
     let start = part_start(seq.len(), length, stream);
     seq.iter().skip(start).take(length.max(1)).copied().collect()
 }
 
+/// `mask_item` in place of this share of the items.
 pub fn mask(seq: &[u32], ratio: f64, mask_item: u32, stream: &mut Stream) -> Vec<u32> {
     let chosen = choose(seq.len(), share(seq.len(), ratio), stream);
     seq.iter().zip(chosen).map(|(&item, chosen)| if chosen { mask_item } else { item }).collect()
 }
 
+/// A contiguous part of this share in a uniformly random order.
 pub fn reorder(seq: &[u32], ratio: f64, stream: &mut Stream) -> Vec<u32> {
     let mut out = seq.to_vec();
     let length = share(seq.len(), ratio);
@@ -204,6 +222,7 @@ pub fn reorder(seq: &[u32], ratio: f64, stream: &mut Stream) -> Vec<u32> {
     out
 }
 
+/// An item similar to the one behind it, at this share of places and at least one.
 pub fn insert(seq: &[u32], ratio: f64, similar: &Similarity, stream: &mut Stream) -> Vec<u32> {
     let chosen = choose(seq.len(), share(seq.len(), ratio).max(1), stream);
     let mut out = Vec::with_capacity(2 * seq.len());
@@ -216,6 +235,7 @@ pub fn insert(seq: &[u32], ratio: f64, similar: &Similarity, stream: &mut Stream
     out
 }
 
+/// A similar item in place of this share of items, at least one.
 pub fn substitute(seq: &[u32], ratio: f64, similar: &Similarity, stream: &mut Stream) -> Vec<u32> {
     let chosen = choose(seq.len(), share(seq.len(), ratio).max(1), stream);
     seq.iter().zip(chosen).map(|(&item, chosen)| if chosen { similar.similar(item, stream) } else { item }).collect()

@@ -20,14 +20,18 @@ pub(super) const BUNDLED_BYTES: &[u8] = include_bytes!("../../datasets/kuairec_s
 /// Where a data set comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// Part of the program.
     Bundled,
+    /// A file, or the folder of a prepared data set.
     File(PathBuf),
 }
 
 /// One data set that `resolve` knows by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetInfo {
+    /// What `--dataset` takes.
     pub name: String,
+    /// Where it lies.
     pub source: Source,
     /// What the papers call it, where they use it.
     pub paper_name: Option<&'static str>,

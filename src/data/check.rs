@@ -8,6 +8,7 @@ use super::split::HeldOut;
 /// Counts of what can mislead.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Findings {
+    /// The row of a data table.
     pub statistics: Statistics,
     /// Events that repeat an earlier one of their user in item and time; `None` without times.
     pub repeated_events: Option<usize>,
@@ -15,14 +16,18 @@ pub struct Findings {
     pub ties_in_time: Option<usize>,
     /// Events whose item their user had met before.
     pub repeated_items: usize,
+    /// The validation targets.
     pub valid: Targets,
+    /// The test targets.
     pub test: Targets,
+    /// `None` without times.
     pub span: Option<Span>,
 }
 
 /// Of the events to predict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
+    /// All of them.
     pub count: usize,
     /// Items that occur in their own history: never hit where the history is excluded.
     pub in_history: usize,
@@ -35,13 +40,16 @@ pub struct Targets {
 pub struct Span {
     /// First and last time.
     pub train: [f64; 2],
+    /// First and last time.
     pub test: [f64; 2],
+    /// All training events.
     pub train_events: usize,
     /// Training events at or after the first test event: a model in use could not have known them.
     pub train_after_first_test: usize,
 }
 
 impl Findings {
+    /// Looks through a data set.
     pub fn of(data: &Interactions) -> Findings {
         let users = 0..data.n_users();
         let timed = |count: &dyn Fn(usize) -> usize| data.has_times().then(|| users.clone().map(count).sum());

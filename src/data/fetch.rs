@@ -23,6 +23,7 @@ pub use checksum::Checked;
 pub trait Watcher {
     /// The server sends from `done` on.
     fn started(&mut self, done: u64, total: Option<u64>);
+    /// The file has `done` bytes now.
     fn advanced(&mut self, done: u64);
     /// Something worth knowing, such as an interruption.
     fn note(&mut self, message: &str);
@@ -41,6 +42,7 @@ pub struct Fetched {
 
 /// Where and how to fetch.
 pub struct Fetch<'a> {
+    /// Where data sets are kept.
     pub data_dir: &'a Path,
     /// In place of the manifest's address.
     pub url: Option<&'a str>,

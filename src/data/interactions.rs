@@ -9,10 +9,12 @@ use std::fmt;
 use super::log::EventLog;
 use super::split::{self, Ends, MIN_LEAVE_ONE_OUT, SplitRule};
 use crate::error::{Error, Result};
+use indicatif::HumanCount;
 
 /// Who met what, in which order. Users keep the order of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interactions {
+    /// What reports call it: the file's name without its extensions, or what its description says.
     pub name: String,
     /// User names as the source has them, [U].
     pub users: Vec<String>,
@@ -108,10 +110,12 @@ impl Interactions {
         Err(Error::usage(problem, help))
     }
 
+    /// How it is split.
     pub fn rule(&self) -> &SplitRule {
         &self.rule
     }
 
+    /// Whether events have times.
     pub fn has_times(&self) -> bool {
         !self.times.is_empty()
     }
@@ -121,14 +125,17 @@ impl Interactions {
         if self.times.is_empty() { &[] } else { &self.times[self.offsets[u]..self.offsets[u + 1]] }
     }
 
+    /// U
     pub fn n_users(&self) -> usize {
         self.users.len()
     }
 
+    /// V
     pub fn n_items(&self) -> usize {
         self.items.len()
     }
 
+    /// Interactions of all users.
     pub fn n_events(&self) -> usize {
         self.events.len()
     }
@@ -143,6 +150,7 @@ impl Interactions {
         (0..self.n_users()).map(|u| self.sequence(u))
     }
 
+    /// The row of a data table.
     pub fn statistics(&self) -> Statistics {
         let lengths = || self.sequences().map(<[u32]>::len);
         Statistics {
@@ -205,33 +213,26 @@ fn rank_ids(ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
 /// The row of a paper's data table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Statistics {
+    /// How many there are.
     pub users: usize,
+    /// How many there are.
     pub items: usize,
+    /// How many there are.
     pub interactions: usize,
+    /// Interactions per user.
     pub average_length: f64,
+    /// Of the shortest sequence.
     pub min_length: usize,
+    /// Of the longest.
     pub max_length: usize,
 }
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [users, items, interactions] = [self.users, self.items, self.interactions].map(grouped);
+        let [users, items, interactions] = [self.users, self.items, self.interactions].map(|n| HumanCount(n as u64));
         write!(f, "{users} users, {items} items, {interactions} interactions; ")?;
         write!(f, "{:.2} per user (min {}, max {})", self.average_length, self.min_length, self.max_length)
     }
-}
-
-/// 198502 as `198,502`.
-fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -272,7 +273,6 @@ mod tests {
     fn statistics_are_the_row_of_a_data_table() {
         let statistics = three_users().statistics();
         assert_eq!(statistics.to_string(), "3 users, 5 items, 10 interactions; 3.33 per user (min 3, max 4)");
-        assert_eq!(grouped(1_198_502), "1,198,502");
     }
 
     #[test]

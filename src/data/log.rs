@@ -11,11 +11,15 @@ pub type Names = IndexSet<Box<str>, foldhash::fast::RandomState>;
 /// Columns of equal length, a row per event.
 #[derive(Clone, Debug, Default)]
 pub struct EventLog {
+    /// The users' names.
     pub users: Names,
+    /// The items' names.
     pub items: Names,
     /// Kinds of events, such as view or purchase; empty where the source has no such column.
     pub kinds: Names,
+    /// Of each event, by its place in `users`.
     pub user: Vec<u32>,
+    /// Of each event, by its place in `items`.
     pub item: Vec<u32>,
     /// Empty where the source is in time order already.
     pub time: Vec<f64>,
@@ -26,17 +30,23 @@ pub struct EventLog {
 /// One event, by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
+    /// Who.
     pub user: &'a str,
+    /// What.
     pub item: &'a str,
+    /// When; seconds, or whatever numbers the source has.
     pub time: Option<f64>,
+    /// How: view, purchase, ...
     pub kind: Option<&'a str>,
 }
 
 impl EventLog {
+    /// Events.
     pub fn len(&self) -> usize {
         self.user.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.user.is_empty()
     }

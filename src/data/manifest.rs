@@ -13,29 +13,38 @@ use std::sync::LazyLock;
 
 include!(concat!(env!("OUT_DIR"), "/manifests.rs"));
 
+/// One file `datasets/NAME.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// What `--dataset` and `gpurec data` call it.
     pub name: String,
+    /// In full.
     pub title: String,
     /// What the papers call it.
     pub paper_name: Option<String>,
     /// Those of the five papers that use it.
     pub papers: Vec<String>,
+    /// Where its authors describe it.
     pub homepage: String,
+    /// The paper that its users are asked to cite.
     pub citation: String,
     /// The licence or its absence, and whether the data may be passed on, in one line.
     pub terms: String,
+    /// What else one should know.
     pub note: Option<String>,
+    /// Where its files come from.
     pub source: Origin,
     /// Absent where there is no file to read.
     pub read: Option<Reading>,
+    /// What the papers do to it.
     #[serde(default)]
     pub prepare: Vec<Step>,
+    /// What then is left, where a paper says it.
     pub expected: Option<Expected>,
 }
 
+/// How one gets a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
@@ -53,12 +62,17 @@ pub enum Access {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
+    /// How one gets it.
     pub access: Access,
+    /// What is downloaded, or where a person looks.
     pub url: Option<String>,
     /// The name of the downloaded file on this machine; its ending says how it is packed.
     pub file: Option<String>,
+    /// A checksum that its publisher gives.
     pub sha256: Option<String>,
+    /// A checksum that its publisher gives.
     pub md5: Option<String>,
+    /// The size that its publisher gives.
     pub bytes: Option<u64>,
     /// The parts that are read: members of the archive `file`, or files that a person puts in place.
     #[serde(default)]
@@ -71,8 +85,10 @@ pub struct Origin {
 /// column says it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reading {
+    /// As the command line has them.
     #[serde(flatten)]
     pub options: ReadOptions,
+    /// The kind of all events of a file, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub event_of_file: BTreeMap<String, String>,
 }
@@ -81,8 +97,11 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
+    /// With an event.
     pub users: usize,
+    /// With an event.
     pub items: usize,
+    /// Events.
     pub interactions: usize,
     /// Where the published recipe draws without a seed.
     #[serde(default)]
@@ -96,6 +115,7 @@ pub enum Presence {
     Ready,
     /// Its files are in this folder and wait for `gpurec data prepare`.
     Fetched(PathBuf),
+    /// Nothing.
     Absent,
 }
 
@@ -108,6 +128,7 @@ pub fn manifests() -> &'static [Manifest] {
     &ALL
 }
 
+/// The manifest of this name.
 pub fn manifest(name: &str) -> Option<&'static Manifest> {
     manifests().iter().find(|manifest| manifest.name == name)
 }
@@ -130,6 +151,7 @@ impl Manifest {
         names.iter().map(|name| folder.join(file_name(name))).collect()
     }
 
+    /// Looks into the data folder.
     pub fn presence(&self, data_dir: Option<&Path>) -> Presence {
         if self.source.access == Access::Bundled {
             return Presence::Ready;

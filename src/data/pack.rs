@@ -28,6 +28,7 @@ impl Default for Packed {
 }
 
 impl Packed {
+    /// A batch without sequences.
     pub fn new() -> Self {
         Self::default()
     }

@@ -12,13 +12,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Step {
+    /// Drops events of other kinds.
     KeepEvents {
+        /// Kinds to keep.
         events: Vec<String>,
     },
     /// From `since` on and before `until`: numbers as in the data, or dates.
     Span {
+        /// First time that stays; from the start when not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<String>,
+        /// First time that goes; to the end when not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<String>,
     },
@@ -26,20 +30,25 @@ pub enum Step {
     DropRepeats,
     /// Drops users with fewer than `count` events (`of` one kind), once.
     MinPerUser {
+        /// The least number that stays.
         count: usize,
+        /// The kind that counts; all when not given.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         of: Option<String>,
     },
     /// Drops items with fewer than `count` events, once.
     MinPerItem {
+        /// The least number that stays.
         count: usize,
     },
     /// Drops users and items with fewer than `k` events until none is left.
     KCore {
+        /// The least number that stays.
         k: usize,
     },
     /// Keeps users drawn without replacement, always the same ones.
     SampleUsers {
+        /// Users to keep.
         count: usize,
     },
 }

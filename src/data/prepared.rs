@@ -30,18 +30,24 @@ const TIMES: &str = "times.txt.gz";
 /// `dataset.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
+    /// What reports call it.
     pub name: String,
     /// The files it was made from, with the SHA-256 of each.
     pub sources: BTreeMap<String, String>,
+    /// How it is split unless the command line says otherwise.
     pub split: SplitRule,
+    /// How many there are.
     pub users: usize,
+    /// How many there are.
     pub items: usize,
+    /// How many there are.
     pub interactions: usize,
     /// What was done, in this order.
     #[serde(default)]
     pub steps: Vec<Step>,
 }
 
+/// Whether a folder holds a complete prepared data set.
 pub fn is_prepared(folder: &Path) -> bool {
     folder.join(DESCRIPTION).is_file()
 }

@@ -37,7 +37,9 @@ pub fn negative(stream: &mut Stream, n_items: usize, user_items: &[u32]) -> u32 
 /// The items of each user, ascending and unique, as CSR: user `u` has `items[offsets[u] .. offsets[u + 1]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserItems {
+    /// `[U + 1]`
     pub offsets: Vec<u32>,
+    /// Of all users, one behind the other.
     pub items: Vec<u32>,
 }
 
@@ -62,10 +64,12 @@ impl UserItems {
         UserItems { offsets, items }
     }
 
+    /// The items of user `u`, ascending.
     pub fn of(&self, u: usize) -> &[u32] {
         &self.items[self.offsets[u] as usize..self.offsets[u + 1] as usize]
     }
 
+    /// Whether user `u` has the item.
     pub fn contains(&self, u: usize, item: u32) -> bool {
         self.of(u).binary_search(&item).is_ok()
     }

@@ -32,8 +32,11 @@ pub struct Similarity {
 /// What can be said of all directed pairs (i, j) of items that share a user.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
+    /// How many there are.
     pub pairs: usize,
+    /// The largest similarity.
     pub max: f64,
+    /// The least.
     pub min: f64,
 }
 
@@ -109,6 +112,7 @@ impl Similarity {
         &self.known
     }
 
+    /// Over all pairs.
     pub fn summary(&self) -> Summary {
         self.summary
     }

@@ -21,6 +21,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SplitRule {
+    /// The last item tests, the one before it validates.
     #[default]
     LeaveOneOut,
     /// Shares of each user's events.
@@ -162,9 +163,11 @@ fn shares_of(n: usize, [_, valid, test]: [f64; 3]) -> Ends {
 /// An event to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldOut<'a> {
+    /// By index.
     pub user: u32,
     /// Everything the user did before, oldest first; never empty.
     pub history: &'a [u32],
+    /// What it is: an item by index.
     pub target: u32,
 }
 
@@ -180,6 +183,7 @@ impl Interactions {
         &train[..train.len().saturating_sub(1)]
     }
 
+    /// The items that follow those of `train_input`, of the same length.
     pub fn train_target(&self, u: usize) -> &[u32] {
         self.train(u).get(1..).unwrap_or(&[])
     }

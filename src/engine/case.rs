@@ -15,27 +15,39 @@ pub type BuildFn = fn(&mut Builder) -> Result<()>;
 /// An op as golden files know it: its name there, and how to build its graph.
 pub type Kernel = (&'static str, BuildFn);
 
+/// One input of a case.
 #[derive(Clone, Debug)]
 pub struct CaseTensor {
+    /// Its name in golden files, without `in.`.
     pub name: String,
+    /// Its content.
     pub tensor: Tensor,
+    /// Whether the checks take its gradient.
     pub differentiable: bool,
 }
 
+/// One call of an op: attributes and inputs. Every check, suite and golden file comes down to these.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// The op's name in golden files.
     pub op: &'static str,
+    /// What is special about this case.
     pub name: String,
+    /// What the op is configured by.
     pub attrs: Map<String, Value>,
+    /// The inputs.
     pub tensors: Vec<CaseTensor>,
+    /// How its graph is built.
     pub build: BuildFn,
 }
 
 impl Case {
+    /// A case without attributes and inputs.
     pub fn new(kernel: Kernel, name: impl Into<String>) -> Self {
         Case { op: kernel.0, name: name.into(), attrs: Map::new(), tensors: Vec::new(), build: kernel.1 }
     }
 
+    /// Sets an attribute.
     pub fn attr(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.attrs.insert(name.into(), value.into());
         self
@@ -60,6 +72,7 @@ impl Case {
         self
     }
 
+    /// An input of integers.
     pub fn ids(mut self, name: &str, shape: &[usize], data: &[u32]) -> Self {
         self.tensors.push(CaseTensor { name: name.into(), tensor: Tensor::u32(shape, data), differentiable: false });
         self
@@ -79,6 +92,7 @@ impl Case {
         RngState { seed: hash, step: 0 }.stream(Site(0), 0)
     }
 
+    /// The input of this name.
     pub fn find(&self, name: &str) -> Option<&CaseTensor> {
         self.tensors.iter().find(|t| t.name == name)
     }
@@ -104,7 +118,9 @@ impl Case {
 /// A case as a graph.
 #[derive(Debug)]
 pub struct Built {
+    /// The op with its inputs and outputs.
     pub graph: Graph,
+    /// The content of the inputs.
     pub feed: Feed,
     /// The case's own tensors that the graph uses, by name.
     pub inputs: Vec<(String, ValueId)>,
@@ -123,6 +139,7 @@ impl Built {
 /// What an op's `build` works with.
 pub struct Builder<'a> {
     case: &'a Case,
+    /// The graph that is being built.
     pub graph: Graph,
     feed: Feed,
     inputs: Vec<(String, ValueId)>,
@@ -138,6 +155,7 @@ impl Builder<'_> {
         Ok(id)
     }
 
+    /// Whether the case holds a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.case.find(name).is_some()
     }
@@ -148,6 +166,7 @@ impl Builder<'_> {
         Ok(&self.case.find(name).ok_or_else(missing)?.tensor)
     }
 
+    /// The case's tensor as integers.
     pub fn u32s(&self, name: &str) -> Result<Vec<u32>> {
         let tensor = self.tensor(name)?;
         let wrong = || Error::graph(self.case.label(), format!("tensor `{name}` must hold integers"));
@@ -168,22 +187,27 @@ impl Builder<'_> {
         self.feed("rng", Tensor::u32(&[4], &words))
     }
 
+    /// Names an output, as golden files do behind `out.`.
     pub fn output(&mut self, name: &str, value: ValueId) {
         self.outputs.push((name.into(), value));
     }
 
+    /// A required attribute; so are the next three.
     pub fn attr_f64(&self, name: &str) -> Result<f64> {
         self.attr(name, Value::as_f64)
     }
 
+    /// A required truth value.
     pub fn attr_bool(&self, name: &str) -> Result<bool> {
         self.attr(name, Value::as_bool)
     }
 
+    /// A required whole number.
     pub fn attr_usize(&self, name: &str) -> Result<usize> {
         Ok(self.attr(name, Value::as_u64)? as usize)
     }
 
+    /// A required text.
     pub fn attr_str(&self, name: &str) -> Result<String> {
         self.attr(name, |v| v.as_str().map(String::from))
     }

@@ -1,20 +1,22 @@
 //! The reverse pass: walks the nodes backwards and lets each op append the nodes of its gradient.
 //!
 //! Whether a value needs a gradient, and whether a gradient is its first or a further contribution, is known while the
-//! graph is built; nothing is decided at run time.
+//! graph is built; nothing is decided at run time. The sums and the seed that the pass itself writes down are ops like any
+//! other, so `ops/mod.rs` adds them: `Vjp::accumulate`, `Graph::backward`.
 
 use super::graph::{Graph, Source, ValueId};
 use super::op::Op;
 use super::tensor::TensorType;
 use crate::error::Result;
-use crate::ops::{add::Add, fill::Fill};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Gradient values by differentiated value.
 pub type Gradients = HashMap<ValueId, ValueId>;
 
 /// What an op's `vjp` sees: the forward node, the cotangents, and the gradients gathered so far.
 pub struct Vjp<'a> {
+    /// The graph that grows.
     pub graph: &'a mut Graph,
     inputs: Vec<ValueId>,
     outputs: Vec<ValueId>,
@@ -23,18 +25,22 @@ pub struct Vjp<'a> {
 }
 
 impl Vjp<'_> {
+    /// Input `i` of the forward node.
     pub fn input(&self, i: usize) -> ValueId {
         self.inputs[i]
     }
 
+    /// How many inputs it has.
     pub fn n_inputs(&self) -> usize {
         self.inputs.len()
     }
 
+    /// Output `i` of the forward node.
     pub fn output(&self, i: usize) -> ValueId {
         self.outputs[i]
     }
 
+    /// The type of a value.
     pub fn ty(&self, value: ValueId) -> TensorType {
         self.graph.ty(value).clone()
     }
@@ -49,29 +55,9 @@ impl Vjp<'_> {
         self.gradients.get(&self.outputs[i]).copied()
     }
 
-    /// Like `cotangent`, with zeros where the loss does not depend on the output.
-    pub fn cotangent_or_zero(&mut self, i: usize) -> Result<ValueId> {
-        match self.cotangent(i) {
-            Some(value) => Ok(value),
-            None => {
-                let shape = self.graph.shape(self.outputs[i]).to_vec();
-                self.graph.add1(Fill { value: 0.0, shape }, &[])
-            }
-        }
-    }
-
+    /// Appends a node of the gradient; returns its outputs.
     pub fn add(&mut self, op: impl Op + 'static, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         self.graph.add(op, inputs)
-    }
-
-    /// Adds a contribution to the gradient of input `i`.
-    pub fn accumulate(&mut self, i: usize, gradient: ValueId) -> Result<()> {
-        let total = match self.gradients.get(&self.inputs[i]) {
-            Some(&partial) => self.graph.add1(Add, &[partial, gradient])?,
-            None => gradient,
-        };
-        self.gradients.insert(self.inputs[i], total);
-        Ok(())
     }
 
     /// Takes the gradient gathered so far for input `i`, for an op that adds its own share to it in place.
@@ -79,20 +65,14 @@ impl Vjp<'_> {
     pub fn take_partial(&mut self, i: usize) -> Option<ValueId> {
         self.gradients.remove(&self.inputs[i])
     }
+
+    /// Makes `gradient` the whole of what input `i` has gathered.
+    pub fn set_gradient(&mut self, i: usize, gradient: ValueId) {
+        self.gradients.insert(self.inputs[i], gradient);
+    }
 }
 
 impl Graph {
-    /// Gradients of a scalar loss with respect to every parameter it depends on.
-    pub fn backward(&mut self, loss: ValueId) -> Result<Gradients> {
-        let shape = self.shape(loss).to_vec();
-        let one = self.add1(Fill { value: 1.0, shape }, &[])?;
-        let wrt: Vec<ValueId> = (0..self.values.len())
-            .map(ValueId)
-            .filter(|v| matches!(self.values[v.0].source, Source::Parameter { .. }))
-            .collect();
-        self.vjp(&[(loss, one)], &wrt)
-    }
-
     /// Gradients of `sum over outputs of <cotangent, output>` with respect to `wrt`.
     pub fn vjp(&mut self, cotangents: &[(ValueId, ValueId)], wrt: &[ValueId]) -> Result<Gradients> {
         let last = cotangents.iter().filter_map(|(v, _)| self.node_of(*v)).max();
@@ -110,14 +90,11 @@ impl Graph {
             if !reached || !inputs.iter().any(|v| needed[v.0]) {
                 continue;
             }
-            // The op is lent out while its vjp appends nodes to the graph it lives in.
-            let op = std::mem::replace(&mut self.nodes[index].op, Box::new(Add));
+            let op = Arc::clone(&self.nodes[index].op);
             let scope = format!("{}'", self.nodes[index].label);
-            let result = self.in_scope(&scope, |graph| {
+            self.in_scope(&scope, |graph| {
                 op.vjp(&mut Vjp { graph, inputs, outputs, needed: &needed, gradients: &mut gradients })
-            });
-            self.nodes[index].op = op;
-            result?;
+            })?;
         }
         gradients.retain(|v, _| wrt.contains(v));
         Ok(gradients)

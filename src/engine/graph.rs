@@ -6,16 +6,22 @@ use super::tensor::{DType, TensorType};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+/// A value of a graph, by its place in `Graph::values`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub usize);
 
 /// One of the four flat buffers of a parameter set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flat {
+    /// What is trained.
     Params,
+    /// The gradients of one step.
     Grads,
+    /// Adam's `m`.
     FirstMoment,
+    /// Adam's `v`.
     SecondMoment,
 }
 
@@ -25,32 +31,60 @@ pub enum Source {
     /// Uploaded before each step.
     Input,
     /// A range of the parameters of a set.
-    Parameter { set: usize, range: Range<usize> },
+    Parameter {
+        /// Its index.
+        set: usize,
+        /// Words of its flat buffers.
+        range: Range<usize>,
+    },
     /// A whole flat buffer, as the optimizer sees it.
-    Flat { set: usize, flat: Flat },
+    Flat {
+        /// The set's index.
+        set: usize,
+        /// Which of its buffers.
+        flat: Flat,
+    },
     /// Output `output` of node `node`.
-    Node { node: usize, output: usize },
+    Node {
+        /// Its place in the graph.
+        node: usize,
+        /// Its place among the op's outputs.
+        output: usize,
+    },
 }
 
+/// A tensor of the graph.
 #[derive(Clone, Debug)]
 pub struct Value {
+    /// Of an input or parameter its own; of others where it comes from.
     pub name: String,
+    /// Shape and element type.
     pub ty: TensorType,
+    /// Where its content comes from.
     pub source: Source,
 }
 
+/// One application of an op.
 #[derive(Debug)]
 pub struct Node {
-    pub op: Box<dyn Op>,
+    /// What is computed.
+    pub op: Arc<dyn Op>,
+    /// In the op's order.
     pub inputs: Vec<ValueId>,
+    /// In the op's order.
     pub outputs: Vec<ValueId>,
+    /// The scopes it was added in, and the op's name.
     pub label: String,
 }
 
+/// Values, and the nodes that compute them, each behind those it reads from.
 #[derive(Debug, Default)]
 pub struct Graph {
+    /// By `ValueId`.
     pub values: Vec<Value>,
+    /// In the order in which they run.
     pub nodes: Vec<Node>,
+    /// The parameters that the graph, or another of the same method, has declared.
     pub layout: ParamLayout,
     /// Values that can be fetched after a run.
     pub outputs: BTreeMap<String, ValueId>,
@@ -70,6 +104,7 @@ impl Graph {
         graph
     }
 
+    /// A value that the feed of every run must hold.
     pub fn input(&mut self, name: &str, ty: TensorType) -> ValueId {
         self.push_value(name.into(), ty, Source::Input)
     }
@@ -102,6 +137,7 @@ impl Graph {
         result
     }
 
+    /// A whole flat buffer of a parameter set.
     pub fn flat(&mut self, set: usize, flat: Flat) -> ValueId {
         let ty = TensorType::f32(&[self.layout.sets[set].flat_len()]);
         self.push_value(format!("{}.{flat:?}", self.layout.sets[set].name), ty, Source::Flat { set, flat })
@@ -122,7 +158,7 @@ impl Graph {
         for (output, ty) in output_types.into_iter().enumerate() {
             outputs.push(self.push_value(format!("{label}#{node}.{output}"), ty, Source::Node { node, output }));
         }
-        self.nodes.push(Node { op: Box::new(op), inputs: inputs.to_vec(), outputs: outputs.clone(), label });
+        self.nodes.push(Node { op: Arc::new(op), inputs: inputs.to_vec(), outputs: outputs.clone(), label });
         Ok(outputs)
     }
 
@@ -131,6 +167,7 @@ impl Graph {
         Ok(self.add(op, inputs)?[0])
     }
 
+    /// Lets a value be fetched by this name.
     pub fn output(&mut self, name: &str, value: ValueId) {
         self.outputs.insert(name.into(), value);
     }
@@ -141,14 +178,17 @@ impl Graph {
         self.metrics.push((name.into(), value));
     }
 
+    /// Shape and element type of a value.
     pub fn ty(&self, value: ValueId) -> &TensorType {
         &self.values[value.0].ty
     }
 
+    /// The shape of a value.
     pub fn shape(&self, value: ValueId) -> &[usize] {
         &self.values[value.0].ty.shape
     }
 
+    /// Whether a value holds f32, not u32.
     pub fn is_float(&self, value: ValueId) -> bool {
         self.ty(value).dtype == DType::F32
     }
@@ -158,6 +198,7 @@ impl Graph {
         self.values.iter().enumerate().filter(|(_, v)| v.source == Source::Input).map(|(i, v)| (ValueId(i), v))
     }
 
+    /// Types of a node's inputs and of its outputs.
     pub fn node_types(&self, node: &Node) -> (Vec<&TensorType>, Vec<&TensorType>) {
         (node.inputs.iter().map(|&v| self.ty(v)).collect(), node.outputs.iter().map(|&v| self.ty(v)).collect())
     }

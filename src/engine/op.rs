@@ -5,10 +5,12 @@ use super::exec::gpu::kernel::GpuBuilder;
 use super::grad::Vjp;
 use super::tensor::{Array, TensorType};
 use crate::error::{Error, Result};
+use std::sync::Arc;
 
 /// Arithmetic and traffic of one execution, for the plan table and the benches. A multiply-add counts as two.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
+    /// Multiplications and additions of the mathematics, not those that a kernel does twice.
     pub flops: u64,
     /// Bytes that must move between memory and the device at least: each input read once, each output written once.
     pub bytes: u64,
@@ -26,12 +28,15 @@ impl Cost {
 /// the forward op, then those of the gradient.
 #[derive(Debug)]
 pub struct WithForward {
-    pub op: Box<dyn Op>,
+    /// What takes the place of both.
+    pub op: Arc<dyn Op>,
     /// Which input of the gradient op the forward op has saved for it, counted from the end, the last being 1.
     pub saved_from_end: usize,
 }
 
+/// What there is to say about an op.
 pub trait Op: std::fmt::Debug + Send + Sync {
+    /// As the file is called, for labels and messages.
     fn name(&self) -> &'static str;
 
     /// Output types, or what is wrong with the inputs.
@@ -70,6 +75,7 @@ pub trait Op: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// What one execution takes at least.
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost;
 }
 

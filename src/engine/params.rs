@@ -11,8 +11,10 @@ use std::ops::Range;
 /// Words between two parameters' starts are a multiple of this: 256 bytes, WebGPU's binding alignment.
 pub const ALIGN_WORDS: usize = 64;
 
+/// What a parameter holds before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// One value everywhere.
     Constant(f32),
     /// Normal with mean 0 and this standard deviation.
     Normal(f32),
@@ -20,18 +22,25 @@ pub enum Init {
     Uniform(f32),
 }
 
+/// A named range of a set's flat buffers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
+    /// Unique within its set; the name in checkpoints.
     pub name: String,
+    /// Row-major.
     pub shape: Vec<usize>,
+    /// What it holds before training.
     pub init: Init,
     /// Words in the flat buffers of the set.
     pub range: Range<usize>,
 }
 
+/// Parameters that one optimizer updates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParamSet {
+    /// `model`, or what a method calls it.
     pub name: String,
+    /// In the order in which they were declared, which is that of their ranges.
     pub parameters: Vec<Parameter>,
 }
 
@@ -41,6 +50,7 @@ impl ParamSet {
         self.parameters.last().map_or(0, |p| p.range.end.next_multiple_of(ALIGN_WORDS))
     }
 
+    /// The parameter of this name.
     pub fn find(&self, name: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|p| p.name == name)
     }
@@ -54,10 +64,12 @@ impl ParamSet {
 /// The layout of all parameter sets of a method. Graphs of one method share it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParamLayout {
+    /// By index, as `set_index` gives them.
     pub sets: Vec<ParamSet>,
 }
 
 impl ParamLayout {
+    /// The index of a set, which is made if there is none of this name.
     pub fn set_index(&mut self, name: &str) -> usize {
         self.sets.iter().position(|set| set.name == name).unwrap_or_else(|| {
             self.sets.push(ParamSet { name: name.into(), parameters: Vec::new() });
@@ -65,6 +77,7 @@ impl ParamLayout {
         })
     }
 
+    /// The range of a parameter, which is made if the set has none of this name.
     pub fn declare(&mut self, set: usize, name: &str, shape: &[usize], init: Init) -> Range<usize> {
         if let Some(known) = self.sets[set].find(name) {
             assert_eq!(known.shape, shape, "parameter {name} is used with two shapes");
@@ -101,8 +114,11 @@ impl ParamLayout {
 /// Contents of one set's flat buffers: parameters and Adam's first and second moments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetState {
+    /// What is trained.
     pub params: Vec<f32>,
+    /// First moments.
     pub m: Vec<f32>,
+    /// Second moments.
     pub v: Vec<f32>,
 }
 
@@ -121,6 +137,7 @@ impl SetState {
 /// Everything that training changes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
+    /// As in the layout.
     pub sets: Vec<SetState>,
 }
 

@@ -10,41 +10,56 @@ use super::op::Cost;
 use super::params::ALIGN_WORDS;
 use std::collections::HashMap;
 
+/// What a value lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Buffer {
     /// The one upload of a step: all inputs, each on a 256-byte boundary.
     Inputs,
+    /// A flat buffer of a parameter set.
     Flat {
+        /// The set's index.
         set: usize,
+        /// Which of its buffers.
         flat: Flat,
     },
+    /// Memory that values with lifetimes apart share.
     Slot(usize),
 }
 
 /// A range of 32-bit words in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// Which.
     pub buffer: Buffer,
+    /// The first word.
     pub offset: usize,
+    /// How many words.
     pub len: usize,
 }
 
 /// One execution of a node.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// Of the graph.
     pub node: usize,
+    /// What it takes at least.
     pub cost: Cost,
     /// Inputs whose content must be copied to an output first, because the op updates it but others still read it.
     pub copies: Vec<(Place, Place)>,
+    /// The op's scratch areas.
     pub scratch: Vec<Place>,
 }
 
+/// Steps and memory of a graph.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// By value; `None` for values that no step touches.
     pub places: Vec<Option<Place>>,
+    /// In order.
     pub steps: Vec<Step>,
+    /// The length of each slot.
     pub slot_words: Vec<usize>,
+    /// The length of the upload.
     pub input_words: usize,
     /// What the slots would need without sharing.
     pub unshared_words: usize,
@@ -88,6 +103,7 @@ impl Plan {
         planner.place(scratch, share)
     }
 
+    /// Where a value lives. Only for values that a step touches.
     pub fn place(&self, value: ValueId) -> Place {
         self.places[value.0].expect("the plan places every value that a step uses")
     }
@@ -257,6 +273,7 @@ fn flat_words(graph: &Graph) -> usize {
     graph.layout.sets.iter().map(|set| 4 * set.flat_len()).sum()
 }
 
+/// What one execution of a node takes at least.
 pub fn node_cost(graph: &Graph, node: &Node) -> Cost {
     let (inputs, outputs) = graph.node_types(node);
     node.op.cost(&inputs, &outputs)

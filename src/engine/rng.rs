@@ -31,15 +31,19 @@ pub struct Site(pub u32);
 /// What the random numbers of one step are keyed by. On the device it is the input `rng`: `[seed_lo, seed_hi, step, 0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RngState {
+    /// Of the run.
     pub seed: u64,
+    /// Of the optimizer, or whatever a stream counts by.
     pub step: u32,
 }
 
 impl RngState {
+    /// As the input `rng[4]` of ops that draw.
     pub fn words(self) -> [u32; 4] {
         [self.seed as u32, (self.seed >> 32) as u32, self.step, 0]
     }
 
+    /// Of that input.
     pub fn from_words(words: &[u32]) -> Self {
         RngState { seed: u64::from(words[0]) | u64::from(words[1]) << 32, step: words[2] }
     }
@@ -84,6 +88,7 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// 32 uniform bits.
     pub fn next_u32(&mut self) -> u32 {
         let word = self.state.word(self.site, self.sequence, 0, self.next);
         self.next += 1;
@@ -101,6 +106,7 @@ impl Stream {
         }
     }
 
+    /// Uniform in the open interval (0, 1).
     pub fn uniform(&mut self) -> f32 {
         uniform(self.next_u32())
     }

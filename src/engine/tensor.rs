@@ -5,24 +5,31 @@ use bytemuck::cast_slice;
 /// The id that stands for nothing: no item, no target, no sequence. -1 in the I32 tensors of golden files.
 pub const NONE: u32 = u32::MAX;
 
+/// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DType {
+    /// A float.
     F32,
+    /// An id, a length, or random bits.
     U32,
 }
 
 /// Row-major shape and element type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorType {
+    /// What an element is.
     pub dtype: DType,
+    /// Row-major; empty for a scalar.
     pub shape: Vec<usize>,
 }
 
 impl TensorType {
+    /// Floats of a shape.
     pub fn f32(shape: &[usize]) -> Self {
         TensorType { dtype: DType::F32, shape: shape.to_vec() }
     }
 
+    /// Integers of a shape.
     pub fn u32(shape: &[usize]) -> Self {
         TensorType { dtype: DType::U32, shape: shape.to_vec() }
     }
@@ -53,21 +60,26 @@ impl std::fmt::Display for TensorType {
 /// A host tensor in device precision. U32 elements are kept as the bits of an f32, so that one vector type serves all.
 #[derive(Clone, Debug)]
 pub struct Tensor {
+    /// Shape and element type.
     pub ty: TensorType,
+    /// The elements, row-major.
     pub words: Vec<f32>,
 }
 
 impl Tensor {
+    /// Of floats; panics if shape and length differ.
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
         assert_eq!(shape.iter().product::<usize>(), data.len());
         Tensor { ty: TensorType::f32(shape), words: data }
     }
 
+    /// Of integers; panics if shape and length differ.
     pub fn u32(shape: &[usize], data: &[u32]) -> Self {
         assert_eq!(shape.iter().product::<usize>(), data.len());
         Tensor { ty: TensorType::u32(shape), words: bytemuck::cast_vec(data.to_vec()) }
     }
 
+    /// The elements of a tensor of integers.
     pub fn as_u32(&self) -> &[u32] {
         cast_slice(&self.words)
     }
@@ -76,6 +88,7 @@ impl Tensor {
 /// A value of the reference executor: f64, or u32 as it is.
 #[derive(Clone, Debug)]
 pub struct Array {
+    /// Shape and element type.
     pub ty: TensorType,
     data: Data,
 }
@@ -87,6 +100,7 @@ enum Data {
 }
 
 impl Array {
+    /// Zeros of a type.
     pub fn zeros(ty: &TensorType) -> Self {
         let data = match ty.dtype {
             DType::F32 => Data::F64(vec![0.0; ty.len()]),
@@ -95,6 +109,7 @@ impl Array {
         Array { ty: ty.clone(), data }
     }
 
+    /// From device precision.
     pub fn from_words(ty: &TensorType, words: &[f32]) -> Self {
         let data = match ty.dtype {
             DType::F32 => Data::F64(words.iter().map(|&x| f64::from(x)).collect()),
@@ -103,6 +118,7 @@ impl Array {
         Array { ty: ty.clone(), data }
     }
 
+    /// Of floats; panics if type and length differ.
     pub fn from_f64(ty: &TensorType, values: Vec<f64>) -> Self {
         assert_eq!((ty.dtype, ty.len()), (DType::F32, values.len()));
         Array { ty: ty.clone(), data: Data::F64(values) }
@@ -122,18 +138,22 @@ impl Array {
         }
     }
 
+    /// The shape.
     pub fn shape(&self) -> &[usize] {
         &self.ty.shape
     }
 
+    /// Length of the last axis.
     pub fn width(&self) -> usize {
         self.ty.width()
     }
 
+    /// Rows when everything but the last axis is flattened.
     pub fn rows(&self) -> usize {
         self.ty.rows()
     }
 
+    /// The elements of a float array.
     pub fn f(&self) -> &[f64] {
         match &self.data {
             Data::F64(values) => values,
@@ -141,6 +161,7 @@ impl Array {
         }
     }
 
+    /// The elements of a float array, to be written.
     pub fn f_mut(&mut self) -> &mut [f64] {
         match &mut self.data {
             Data::F64(values) => values,
@@ -148,6 +169,7 @@ impl Array {
         }
     }
 
+    /// The elements of an array of integers.
     pub fn u(&self) -> &[u32] {
         match &self.data {
             Data::U32(values) => values,
@@ -155,6 +177,7 @@ impl Array {
         }
     }
 
+    /// The elements of an array of integers, to be written.
     pub fn u_mut(&mut self) -> &mut [u32] {
         match &mut self.data {
             Data::U32(values) => values,

@@ -16,15 +16,21 @@ pub struct MetricComparison {
     pub metric: &'static str,
     /// Over the seeds of each run.
     pub a: Summary,
+    /// Over the seeds of run B.
     pub b: Summary,
+    /// Mean of A less mean of B.
     pub difference: f64,
     /// `difference` as a share of B; `None` where B is 0.
     pub relative: Option<f64>,
+    /// Of the difference.
     pub bootstrap: Bootstrap,
+    /// Of the users' differences.
     pub wilcoxon: Wilcoxon,
     /// Users with whom A does better, worse, as well.
     pub better: usize,
+    /// Users with whom B does better.
     pub worse: usize,
+    /// Users with whom both do equally well.
     pub equal: usize,
 }
 

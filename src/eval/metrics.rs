@@ -30,12 +30,16 @@ pub fn gains(rank: u32) -> [f64; 6] {
 /// `hr@5, hr@10, hr@20, ndcg@5, ndcg@10, ndcg@20, mrr`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
+    /// Hit rate: the share of events with rank at most k.
     pub hr: Vec<(usize, f64)>,
+    /// Normalised discounted cumulative gain with one relevant item: `1 / log2(rank + 1)` up to rank k.
     pub ndcg: Vec<(usize, f64)>,
+    /// Mean reciprocal rank, over all ranks.
     pub mrr: f64,
 }
 
 impl Metrics {
+    /// At the cut-offs of the papers, `KS`.
     pub fn from_ranks(ranks: &[u32]) -> Self {
         Self::from_ranks_at(ranks, &KS)
     }
@@ -67,6 +71,7 @@ impl Metrics {
         [a, b, c, d, e, f]
     }
 
+    /// NDCG@k, if it was measured.
     pub fn ndcg_at(&self, k: usize) -> Option<f64> {
         value_at(&self.ndcg, k)
     }

@@ -16,6 +16,7 @@ pub const UNREACHABLE: u32 = u32::MAX;
 /// Above this share of users whose target ties with another item, a rank says as much of item numbering as of the model.
 const TIE_LIMIT: f64 = 0.01;
 
+/// Where a target stands among the candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {
     /// From 1; `UNREACHABLE` if the target is excluded.

@@ -27,15 +27,18 @@ const EXACT_UP_TO: usize = 50;
 /// Mean and spread of one metric over seeds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
+    /// The sample's mean.
     pub mean: f64,
     /// Standard deviation of the sample; `None` for one value.
     pub sd: Option<f64>,
     /// Student's 95 % interval of the mean; `None` for one value.
     pub interval: Option<[f64; 2]>,
+    /// The sample, in the order of the seeds.
     pub values: Vec<f64>,
 }
 
 impl Summary {
+    /// Of one value per seed.
     pub fn of(values: Vec<f64>) -> Summary {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
@@ -99,11 +102,13 @@ pub struct Wilcoxon {
     pub n: usize,
     /// The sum of the ranks of positive differences.
     pub w_plus: f64,
+    /// Two-sided.
     pub p: f64,
     /// Rank-biserial correlation: 1 if all differences are positive, -1 if all are negative.
     pub effect: f64,
 }
 
+/// Tests whether the differences are symmetric about 0; those that are 0 are left out.
 pub fn wilcoxon(differences: &[f64]) -> Wilcoxon {
     let mut ordered: Vec<f64> = differences.iter().copied().filter(|d| *d != 0.0).collect();
     ordered.sort_by(|a, b| a.abs().total_cmp(&b.abs()));

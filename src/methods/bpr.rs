@@ -32,6 +32,7 @@ use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
     name: "bpr",
     title: "BPR-MF",
@@ -41,16 +42,21 @@ pub const INFO: MethodInfo = MethodInfo {
     build: |config, sizes| Ok(Box::new(BprMf { config: checked(typed(config)?)?, sizes })),
 };
 
+/// Keys of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BprConfig {
+    /// The preset's table.
     pub mode: String,
+    /// Factors of a user and of an item.
     pub dim: usize,
     /// Whether items have a bias.
     pub bias: bool,
     /// Weight of the squared norms of the factors used.
     pub l2: f64,
+    /// Standard deviation of the initial factors.
     pub init_std: f64,
+    /// How long and how fast to train.
     #[serde(flatten)]
     pub training: Training,
 }

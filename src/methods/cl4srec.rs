@@ -3,6 +3,7 @@
 
 use super::{MethodInfo, lma4rec};
 
+/// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
     name: "cl4srec",
     title: "CL4SRec",

@@ -49,6 +49,7 @@ use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, RwLock};
 
+/// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
     name: "lma4rec",
     title: "LMA4Rec",
@@ -68,11 +69,15 @@ pub enum Representation {
     Last,
 }
 
+/// Keys of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lma4RecConfig {
+    /// The preset's table: `paper` or `quality`.
     pub mode: String,
+    /// Of the recommendation (Eq. 7).
     pub loss: Loss,
+    /// Negatives per position of `sampled_softmax`.
     pub negatives: usize,
     /// The contrastive term; off: "w/o SSL".
     pub ssl: bool,
@@ -82,13 +87,19 @@ pub struct Lma4RecConfig {
     pub da: bool,
     /// lambda
     pub ssl_weight: f64,
+    /// tau: what similarities of views are divided by.
     pub temperature: f64,
+    /// How views are compared.
     pub similarity: Measure,
+    /// What stands for a view.
     pub representation: Representation,
+    /// The network.
     #[serde(flatten)]
     pub encoder: Transformer,
+    /// How long and how fast to train.
     #[serde(flatten)]
     pub training: Training,
+    /// How views are made.
     pub augment: AugmentConfig,
 }
 
@@ -130,6 +141,7 @@ const KEEP_LOGIT: Clamp = Clamp { low: -3.0, high: 5.0 };
 /// Copies of each sequence in a batch with views.
 const COPIES: usize = 3;
 
+/// LMA4Rec for a catalogue.
 pub struct Lma4Rec {
     config: Lma4RecConfig,
     n_items: usize,

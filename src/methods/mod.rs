@@ -32,9 +32,13 @@ pub struct Training {
     pub epochs: usize,
     /// Users per step.
     pub batch_size: usize,
+    /// Adam's.
     pub learning_rate: f64,
+    /// Decay of Adam's first moment.
     pub beta1: f64,
+    /// Decay of Adam's second moment.
     pub beta2: f64,
+    /// Added to the gradient as `weight_decay * param`.
     pub weight_decay: f64,
     /// Bound on the global norm of the gradient; 0 is none.
     pub clip_norm: f64,
@@ -61,6 +65,7 @@ impl Default for Training {
 }
 
 impl Training {
+    /// The optimizer's hyper-parameters.
     pub fn adam(&self) -> AdamConfig {
         AdamConfig {
             learning_rate: self.learning_rate,
@@ -95,6 +100,7 @@ impl Training {
         Ok(())
     }
 
+    /// The bound on the norm, if there is one.
     pub fn clip(&self) -> Option<f64> {
         (self.clip_norm > 0.0).then_some(self.clip_norm)
     }
@@ -112,7 +118,9 @@ pub struct Shape {
 /// One step's input, made ahead of use on a background thread.
 #[derive(Clone, Debug)]
 pub struct Batch {
+    /// Which plan runs it.
     pub shape: Shape,
+    /// The inputs, but for those of the optimizers.
     pub feed: Feed,
     /// Rows that belong to a sequence, for the tokens/s of the progress bar.
     pub tokens: usize,
@@ -123,6 +131,7 @@ pub type ReadParameter<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<f32>>;
 
 /// Makes batches; shared with the background thread.
 pub trait Sampler: Send + Sync {
+    /// The batch of these users. Whatever is drawn follows from `rng` and the users alone.
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch>;
 
     /// Called before the batches of an epoch, counted from 1, are made.
@@ -131,7 +140,9 @@ pub trait Sampler: Send + Sync {
     }
 }
 
+/// A recommender: what it learns by, what it learns from, and how it scores.
 pub trait Method: Send + Sync {
+    /// How long and how fast to train.
     fn training(&self) -> &Training;
 
     /// Items of a history that the scorer looks at.
@@ -145,6 +156,7 @@ pub trait Method: Send + Sync {
         vec!["model"]
     }
 
+    /// What makes the batches of these interactions.
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>>;
 
     /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
@@ -164,11 +176,14 @@ pub trait Method: Send + Sync {
 /// What a data set asks of the tables of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
+    /// U
     pub users: usize,
+    /// V
     pub items: usize,
 }
 
 impl Sizes {
+    /// Of a data set.
     pub fn of(data: &Interactions) -> Self {
         Sizes { users: data.n_users(), items: data.n_items() }
     }
@@ -176,8 +191,11 @@ impl Sizes {
 
 /// A method as `gpurec methods` lists it.
 pub struct MethodInfo {
+    /// What `--method` takes.
     pub name: &'static str,
+    /// What the papers call it.
     pub title: &'static str,
+    /// Where it comes from.
     pub paper: &'static str,
     /// TOML with a table per mode; comments name the source of each value.
     pub preset: &'static str,
@@ -187,6 +205,7 @@ pub struct MethodInfo {
     pub build: fn(config: &toml::Table, sizes: Sizes) -> Result<Box<dyn Method>>,
 }
 
+/// All methods, in the order of `gpurec methods`.
 pub const METHODS: &[MethodInfo] = &[lma4rec::INFO, coserec::INFO, cl4srec::INFO, sasrec::INFO, bpr::INFO, pop::INFO];
 
 /// The method of this name.

@@ -31,7 +31,9 @@ pub enum Loss {
 /// The loss with its sampling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NextItem {
+    /// Over which items.
     pub loss: Loss,
+    /// Negatives per position of `sampled_softmax`.
     pub negatives: usize,
 }
 
@@ -39,8 +41,11 @@ pub struct NextItem {
 /// (augmented views) and inert rows have no target.
 #[derive(Clone, Copy)]
 pub struct BatchRows<'a> {
+    /// The batch.
     pub packed: &'a Packed,
+    /// Whose the first sequences are.
     pub users: &'a [u32],
+    /// Where the targets come from.
     pub data: &'a Interactions,
     /// All items of each user, which are never negatives.
     pub owned: &'a UserItems,

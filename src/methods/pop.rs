@@ -15,6 +15,7 @@ use crate::ops::fill::Fill;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
     name: "pop",
     title: "Popularity",

@@ -20,6 +20,7 @@ use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
     name: "sasrec",
     title: "SASRec",
@@ -29,15 +30,20 @@ pub const INFO: MethodInfo = MethodInfo {
     build: |config, Sizes { items, .. }| Ok(Box::new(SasRec { config: checked(typed(config)?)?, n_items: items })),
 };
 
+/// Keys of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SasRecConfig {
+    /// The preset's table: `paper` or `quality`.
     pub mode: String,
+    /// Over which items.
     pub loss: Loss,
     /// Negatives per position of `sampled_softmax`.
     pub negatives: usize,
+    /// The network.
     #[serde(flatten)]
     pub encoder: Transformer,
+    /// How long and how fast to train.
     #[serde(flatten)]
     pub training: Training,
 }
@@ -63,6 +69,7 @@ fn checked(config: SasRecConfig) -> Result<SasRecConfig> {
     Ok(config)
 }
 
+/// SASRec for a catalogue.
 pub struct SasRec {
     config: SasRecConfig,
     n_items: usize,

@@ -14,6 +14,7 @@ pub struct Scorer {
     pub table: ValueId,
     /// `[V']`
     pub bias: Option<ValueId>,
+    /// V
     pub items: usize,
 }
 

@@ -20,10 +20,12 @@ pub struct Tokens {
     pub training: Option<TrainingTokens>,
 }
 
+/// What gradients and random numbers need to know of the rows.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingTokens {
     /// Rows grouped by item, for the gradient of the item table.
     pub item_segments: ValueId,
+    /// Rows grouped by position, for the gradient of the position table.
     pub position_segments: ValueId,
     /// `[4]`, seed and step.
     pub rng: ValueId,

@@ -26,8 +26,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Transformer {
+    /// Columns of a hidden state.
     pub dim: usize,
+    /// Attention heads, which share the columns.
     pub heads: usize,
+    /// How many there are.
     pub blocks: usize,
     /// Width of the feed-forward layer's hidden part.
     pub inner_dim: usize,
@@ -37,7 +40,9 @@ pub struct Transformer {
     pub hidden_dropout: f64,
     /// On attention probabilities.
     pub attention_dropout: f64,
+    /// Standard deviation of initial weights and embeddings.
     pub init_std: f64,
+    /// Added to the variance.
     pub layer_norm_eps: f64,
 }
 
@@ -60,9 +65,11 @@ impl Default for Transformer {
 /// The noise of a training pass, by what multiplies the output of the feed-forward layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FeedForwardNoise {
+    /// `hidden_dropout`, as elsewhere.
     Dropout,
     /// Learnable Bernoulli masks; `antithetic` is ARM's second pass, which shares all other noise with the first.
     Learned {
+        /// Keeps by the mirrored uniform numbers.
         antithetic: bool,
     },
 }

@@ -21,18 +21,24 @@ use std::f64::consts::PI;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
+    /// `max(x, 0)`
     Relu,
     /// With the error function.
     Gelu,
     /// Hendrycks and Gimpel's approximation by tanh.
     GeluTanh,
+    /// `x sigmoid(x)`
     Silu,
+    /// `1 / (1 + e^-x)`
     Sigmoid,
+    /// `tanh x`
     Tanh,
+    /// `ln(1 + e^x)`
     Softplus,
 }
 
 impl Activation {
+    /// Every kind, in the order of their numbers in shaders.
     pub const ALL: [Activation; 7] = {
         use Activation::*;
         [Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh, Softplus]
@@ -275,7 +281,7 @@ impl Op for ActivationGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("activation", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("activation", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let kind = b.attr_str("kind")?;
@@ -287,7 +293,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     // Both tails, the fine structure around 0 (never at 0, where ReLU has a kink), and values of 1e4.
     let grid = (0..131).map(|i| 0.2 * (i as f32 - 65.3)).chain([1e-3, -1e-3, 0.899, 1.29, -1.27, 1e4, -1e4]);
     let grid: Vec<f32> = grid.collect();

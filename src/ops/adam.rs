@@ -15,12 +15,17 @@ use crate::shader;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// The hyper-parameters of `hyper`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamConfig {
+    /// The step's length.
     pub learning_rate: f64,
+    /// Decay of the first moment.
     pub beta1: f64,
+    /// Decay of the second moment.
     pub beta2: f64,
+    /// Added to the root of the second moment.
     pub eps: f64,
     /// Added to the gradient as `weight_decay * param`.
     pub weight_decay: f64,
@@ -132,7 +137,7 @@ fn update(hyper: [f32; 8], scale: f32, param: &mut [f32], grad: &[f32], m: &mut 
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("adam", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("adam", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let config = AdamConfig {
@@ -155,7 +160,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, step: u64, weight_decay: f64| {
         let values = |factor: usize, scale: f32| (0..n).map(|i| ((i * factor) % 101) as f32 * scale).collect();
         let case = Case::new(KERNELS[0], format!("{n} step {step} decay {weight_decay}")).attr("step", step);

@@ -58,7 +58,7 @@ impl Op for Add {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("add", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("add", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let inputs = [b.input("a")?, b.input("b")?];
@@ -67,7 +67,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [1, 3, 63, 64, 65, 130]
         .map(|n| Case::new(KERNELS[0], format!("{n}x3")).normal("a", &[n, 3], 1.0).normal("b", &[n, 3], 100.0))
         .into()

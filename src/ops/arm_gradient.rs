@@ -135,6 +135,7 @@ fn drawn_rows(op: ArmGradient, state: RngState, keys: &[u32], loss_a: &[f32], lo
 /// `mask_a[R, C]`, `mask_b[R, C]` (0 or 1), `grad[1]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArmGradientFromUniforms {
+    /// The keep logit.
     pub logit: f64,
 }
 
@@ -172,7 +173,7 @@ impl Op for ArmGradientFromUniforms {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("arm_gradient", build_from_uniforms), ("arm_gradient_drawn", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("arm_gradient", build_from_uniforms), ("arm_gradient_drawn", build)];
 
 fn build_from_uniforms(b: &mut Builder) -> Result<()> {
     let inputs = [b.input("loss_a")?, b.input("loss_b")?, b.input("u")?];
@@ -191,7 +192,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let losses = |case: Case, rows: usize| {
         let loss = |scale: usize| (0..rows).map(|r| ((r * scale) % 17) as f32 / 8.0).collect();
         case.constant("loss_a", &[rows], loss(5)).constant("loss_b", &[rows], loss(7))

@@ -26,7 +26,9 @@ mod panels;
 /// Dropout on the probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionDropout {
+    /// The share of probabilities that become 0; the others grow by `1 / (1 - probability)`.
     pub probability: f64,
+    /// Where the masks are drawn.
     pub site: Site,
 }
 
@@ -36,11 +38,15 @@ pub struct AttentionDropout {
 /// A query that may attend to nothing gets `y = 0`, `lse = -1e30`.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
+    /// Heads, each with its share of the columns.
     pub heads: usize,
+    /// What scores are multiplied by, usually `head width ^ -1/2`.
     pub scale: f64,
     /// A row attends to itself and to what comes before it.
     pub causal: bool,
+    /// On the probabilities; draws by (sequence, head, query, key).
     pub dropout: Option<AttentionDropout>,
+    /// Whether `row_flags` say what may be attended to.
     pub key_flags: bool,
 }
 
@@ -191,6 +197,7 @@ impl Op for Attention {
 /// Inputs: those of `forward`, then its outputs `y` and `lse`, then `dy`; outputs `dq`, `dk`, `dv`, each like `q`.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionGradient {
+    /// The op that this is the gradient of.
     pub forward: Attention,
 }
 
@@ -265,7 +272,7 @@ fn cut<'a>(words: &'a mut [f32], borders: &[u32], words_per_row: usize) -> (Vec<
     (pieces.collect(), rest)
 }
 
-pub const KERNELS: &[Kernel] = &[("attention", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("attention", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("q")?, b.input("k")?, b.input("v")?, b.input("cu_seqlens")?];
@@ -288,7 +295,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, causal: bool, lengths: &[usize], inert: usize, (heads, width): (usize, usize)| {
         let borders: Vec<u32> = (0..=lengths.len()).map(|s| lengths[..s].iter().sum::<usize>() as u32).collect();
         let shape = [lengths.iter().sum::<usize>() + inert, heads, width];

@@ -117,7 +117,7 @@ impl Op for BceWithLogitsGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("bce_with_logits", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("bce_with_logits", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let inputs = [b.input("logits")?, b.input("target")?];
@@ -126,7 +126,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, scale: f64| {
         let target = (0..n).map(|i| [0.0, 1.0, 0.25][i % 3]).collect();
         let case = Case::new(KERNELS[0], format!("{n} logits of {scale}"));

@@ -21,7 +21,9 @@ use rayon::prelude::*;
 /// Inputs `x[N, D]`, `logit[1]` or `[D]`, `rng[4]`, `row_keys[N, 2]` (logical sequence, position); output `y[N, D]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BernoulliMask {
+    /// Where the uniform numbers are drawn.
     pub site: Site,
+    /// Keep where `u > sigmoid(-logit)`, not where `u < sigmoid(logit)`: ARM's second pass.
     pub antithetic: bool,
 }
 
@@ -119,7 +121,7 @@ fn mask_rows(
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("bernoulli_mask", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("bernoulli_mask", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let op = BernoulliMask { site: Site(b.attr_usize("site")? as u32), antithetic: b.attr_bool("antithetic")? };
@@ -129,7 +131,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, d: usize, antithetic: bool, logit: &[f32]| {
         let name = format!("{n}x{d}{}", if antithetic { " antithetic" } else { "" });
         let case = Case::new(KERNELS[0], name).attr("site", 4).attr("seed", 99).attr("step", 2);

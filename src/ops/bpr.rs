@@ -110,7 +110,7 @@ impl Op for BprGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("bpr", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("bpr", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let inputs = [b.input("positive")?, b.input("negative")?];
@@ -119,7 +119,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, scale: f64| {
         let case = Case::new(KERNELS[0], format!("{n} scores of {scale}"));
         case.normal("positive", &[n], scale).normal("negative", &[n], scale)

@@ -11,7 +11,9 @@ use crate::shader;
 /// Input `x`; output `y`, which updates `x` in place. Not differentiable: it follows the optimizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Clamp {
+    /// The least value that stays.
     pub low: f64,
+    /// The largest value that stays.
     pub high: f64,
 }
 
@@ -47,7 +49,7 @@ impl Op for Clamp {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("clamp", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("clamp", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let x = b.input("x")?;
@@ -56,7 +58,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize| {
         let data = (0..n).map(|i| i as f32 - 3.0).collect();
         Case::new(KERNELS[0], n.to_string()).constant("x", &[n], data)

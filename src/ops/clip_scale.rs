@@ -88,7 +88,7 @@ fn square_sum(x: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-pub const KERNELS: &[Kernel] = &[("clip_scale", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("clip_scale", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let op = ClipScale { max_norm: b.attr_f64("max_norm")? };
@@ -98,7 +98,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, max_norm: f64, factor: f32| {
         let values = (0..n).map(|i| (((i * 37) % 101) as f32 - 50.0) * factor).collect();
         let case = Case::new(KERNELS[0], format!("{n} of {factor}, norm {max_norm}")).attr("max_norm", max_norm);

@@ -63,7 +63,7 @@ impl Op for ColumnSum {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("column_sum", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("column_sum", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let x = b.input("x")?;
@@ -72,7 +72,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [(1, 1), (3, 65), (255, 2), (257, 64), (600, 130)]
         .map(|(n, d)| Case::new(KERNELS[0], format!("{n}x{d}")).constant("x", &[n, d], ramp(n * d)))
         .into()

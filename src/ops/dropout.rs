@@ -20,6 +20,7 @@ use rayon::prelude::*;
 pub struct Dropout {
     /// Of dropping, in [0, 1).
     pub probability: f64,
+    /// Where the masks are drawn.
     pub site: Site,
 }
 
@@ -154,7 +155,9 @@ pub fn draw_from(
 /// Dropout with what it draws from.
 #[derive(Clone, Copy)]
 pub struct Draws<'a> {
+    /// Rate and site.
     pub dropout: Dropout,
+    /// `[4]`, the words of an `RngState`.
     pub rng: &'a [u32],
     /// `[N, 2]` of the whole tensor.
     pub row_keys: &'a [u32],
@@ -187,7 +190,7 @@ pub fn drop_rows(first: usize, width: usize, rows: &mut [f32], draws: Draws) {
     );
 }
 
-pub const KERNELS: &[Kernel] = &[("dropout", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("dropout", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let op = Dropout { probability: b.attr_f64("probability")?, site: Site(b.attr_usize("site")? as u32) };
@@ -202,7 +205,7 @@ pub fn case_keys(n: usize) -> Vec<u32> {
     (0..n as u32).flat_map(|i| [1000 - i / 5, i % 5]).collect()
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, d: usize, probability: f64| {
         let case = Case::new(KERNELS[0], format!("{n}x{d} p={probability}")).attr("probability", probability);
         let case = case.attr("site", 12).attr("seed", 0x1234_5678_9abc_u64).attr("step", 7);

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 /// output `y[.., D]`. The row `padding_idx` is read as it is and gets no gradient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Embedding {
+    /// A row that gathers like any other and gets no gradient.
     pub padding_idx: Option<u32>,
 }
 
@@ -96,8 +97,11 @@ impl Op for Embedding {
 /// `dtable[V, D]`. With `accumulate` only the rows of the segments are touched, in place; else all rows are written.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddingGradient {
+    /// Rows of the table.
     pub rows: usize,
+    /// As of the forward op.
     pub padding_idx: Option<u32>,
+    /// Whether a gradient of the table is an input, to which this one is added.
     pub accumulate: bool,
 }
 
@@ -168,7 +172,7 @@ impl Op for EmbeddingGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("embedding", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("embedding", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let padding_idx = b.optional_f64("padding_idx").map(|id| id as u32);
@@ -188,7 +192,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, rows: usize, width: usize| Case::new(KERNELS[0], name).normal("table", &[rows, width], 1.0);
     let none = NONE;
     vec![

@@ -11,7 +11,9 @@ use crate::shader;
 /// No inputs; output `y` of the given shape.
 #[derive(Debug)]
 pub struct Fill {
+    /// What every element is.
     pub value: f32,
+    /// Of the output.
     pub shape: Vec<usize>,
 }
 
@@ -43,7 +45,7 @@ impl Op for Fill {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("fill", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("fill", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let (value, len) = (b.attr_f64("value")? as f32, b.attr_usize("len")?);
@@ -52,6 +54,6 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [1, 64, 65].map(|n| Case::new(KERNELS[0], n.to_string()).attr("value", -2.5).attr("len", n)).into()
 }

@@ -14,7 +14,9 @@ use rayon::prelude::*;
 /// Input `x`; output `y`, which updates `x` in place.
 #[derive(Clone, Copy, Debug)]
 pub struct FmaLoop {
+    /// The factor.
     pub a: f64,
+    /// The summand.
     pub b: f64,
     /// A multiple of `UNROLLED`.
     pub rounds: usize,
@@ -63,7 +65,7 @@ impl Op for FmaLoop {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("fma_loop", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("fma_loop", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let (x, rounds) = (b.input("x")?, b.attr_usize("rounds")?);
@@ -72,7 +74,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, rounds: usize| {
         let x = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
         let case = Case::new(KERNELS[0], format!("{n} x {rounds}")).constant("x", &[n], x);

@@ -24,16 +24,22 @@ use crate::ops::unit_rows::UnitRows;
 use crate::shader;
 use rayon::prelude::*;
 
+/// How two representations are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Similarity {
+    /// `<a, b>`
     Dot,
+    /// `<a, b> / (|a| |b|)`
     Cosine,
 }
 
+/// Which rows belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
+    /// Rows `i` and `i + B` of the same `2B`, and no row with itself: NT-Xent.
     TwoViews,
+    /// Row `i` of the queries and row `i` of the keys.
     Diagonal,
 }
 
@@ -69,7 +75,9 @@ pub fn info_nce_one_way(graph: &mut Graph, query: ValueId, key: ValueId, scale: 
 /// Only `loss` is differentiated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InfoNce {
+    /// What inner products are multiplied by: 1 / temperature.
     pub scale: f64,
+    /// Which rows belong together.
     pub pairing: Pairing,
 }
 
@@ -208,8 +216,11 @@ fn logits_gpu(b: &mut GpuBuilder, mut consume: impl FnMut(&mut GpuBuilder, usize
 /// `G_ij = by_row (exp(s_ij - lse_i) - T_ij) + by_column (exp(s_ij - lse_j) - T_ji)`, `s = scale a b^T`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InfoNceGradient {
+    /// The op that this is the gradient of.
     pub op: InfoNce,
+    /// Whether the queries want a gradient.
     pub by_row: bool,
+    /// Whether the keys want one.
     pub by_column: bool,
 }
 
@@ -309,7 +320,7 @@ impl Op for InfoNceGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] =
+pub(crate) const KERNELS: &[Kernel] =
     &[("info_nce", build), ("info_nce_one_way", build_one_way), ("info_nce_rows", build_rows)];
 
 fn two_views(b: &mut Builder) -> Result<[ValueId; 2]> {
@@ -342,7 +353,7 @@ fn build_one_way(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let views = |kernel: usize, (rows, width): (usize, usize), similarity: &str, temperature: f64| {
         let case = Case::new(KERNELS[kernel], format!("{rows}x{width} {similarity} {temperature}"));
         case.attr("similarity", similarity).attr("temperature", temperature)

@@ -28,8 +28,11 @@ mod cpu;
 /// that differs from `x`.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
+    /// Added to the variance.
     pub eps: f64,
+    /// Whether an input is added before normalising.
     pub residual: bool,
+    /// On `x`, before `residual` is added.
     pub dropout: Option<Dropout>,
 }
 
@@ -163,7 +166,9 @@ impl Op for LayerNorm {
 /// `dsum[N, D]` (the residual's gradient), `dweight[D]`, `dbias[D]`, and `dx[N, D]` when there is dropout.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNormGradient {
+    /// As of the forward op.
     pub dropout: Option<Dropout>,
+    /// Whether another gradient of the residual is an input, to be added to this one.
     pub sum_cotangent: bool,
 }
 
@@ -272,7 +277,7 @@ impl Op for LayerNormGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("layer_norm", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("layer_norm", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("x")?, b.input("weight")?, b.input("bias")?];
@@ -293,7 +298,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, d: usize, name: &str| {
         let case = Case::new(KERNELS[0], format!("{n}x{d}{name}")).attr("eps", 1e-5);
         case.normal("x", &[n, d], 2.0).normal("weight", &[d], 1.0).normal("bias", &[d], 1.0)

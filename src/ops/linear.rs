@@ -25,8 +25,11 @@ use rayon::prelude::*;
 /// (saved) when `activation`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linear {
+    /// Applied to the sum; the sum itself is then the second output.
     pub activation: Option<Activation>,
+    /// On the output, before the residual is added.
     pub dropout: Option<Dropout>,
+    /// Whether an input is added at the end.
     pub residual: bool,
 }
 
@@ -204,7 +207,7 @@ impl Op for Linear {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("linear", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("linear", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("x")?, b.input("weight")?];
@@ -226,7 +229,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, n: usize, o: usize, i: usize| {
         let case = Case::new(KERNELS[0], format!("{name}{n}x{o}x{i}"));
         case.normal("x", &[n, i], 1.0).normal("weight", &[o, i], 0.3)

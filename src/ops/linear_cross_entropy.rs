@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::ops::tiles::{self, Gradients, NONE, reference_score};
 use cpu::{Losses, Problem};
 use gpu::GpuProblem;
+use std::sync::Arc;
 
 #[path = "linear_cross_entropy/cpu.rs"]
 mod cpu;
@@ -94,6 +95,7 @@ impl Op for LinearCrossEntropy {
 /// Inputs `hidden`, `weight`, (`bias`), `target`, `lse`, `dloss[N]`; outputs `dhidden`, `dweight`, (`dbias`).
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCrossEntropyGradient {
+    /// As of the forward op.
     pub items: Option<usize>,
 }
 
@@ -146,7 +148,7 @@ impl Op for LinearCrossEntropyGradient {
 
     /// Inputs without `lse`, which becomes an output.
     fn with_forward(&self) -> Option<WithForward> {
-        Some(WithForward { op: Box::new(LinearCrossEntropyWithGradient { items: self.items }), saved_from_end: 2 })
+        Some(WithForward { op: Arc::new(LinearCrossEntropyWithGradient { items: self.items }), saved_from_end: 2 })
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -159,6 +161,7 @@ impl Op for LinearCrossEntropyGradient {
 /// (`dbias`).
 #[derive(Clone, Copy, Debug)]
 pub struct LinearCrossEntropyWithGradient {
+    /// As of the forward op.
     pub items: Option<usize>,
 }
 
@@ -207,7 +210,7 @@ impl Op for LinearCrossEntropyWithGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("linear_cross_entropy", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("linear_cross_entropy", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("hidden")?, b.input("weight")?];
@@ -221,7 +224,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, n: usize, v: usize, d: usize, scale: f64| {
         let case = Case::new(KERNELS[0], format!("{name}{n}x{v}x{d}"));
         case.normal("hidden", &[n, d], scale).normal("weight", &[v, d], 1.0)

@@ -26,6 +26,7 @@ use rayon::prelude::*;
 /// Outputs `loss[N]` and, for the gradient, `lse[N, 2]` of the student's and the teacher's logits over `tau`.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearKlDiv {
+    /// What the scores of both sides are divided by.
     pub temperature: f64,
     /// The catalogue is the first so many rows of both weights.
     pub items: Option<usize>,
@@ -267,7 +268,7 @@ impl Op for LinearKlDivGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("linear_kl_div", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("linear_kl_div", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let names = ["student_hidden", "student_weight", "teacher_hidden", "teacher_weight"];
@@ -278,7 +279,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, v: usize, d: usize, e: usize, temperature: f64| {
         let case = Case::new(KERNELS[0], format!("{n}x{v}x{d},{e} tau {temperature}")).attr("temperature", temperature);
         let case = case.normal("student_hidden", &[n, d], 1.0).normal("student_weight", &[v, d], 1.0);

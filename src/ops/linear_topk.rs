@@ -25,6 +25,7 @@ pub const MAX_K: usize = 256;
 /// `Rank`. Outputs `values[N, k]` and `indices[N, k]` (u32); where candidates run out, -1e30 and `u32::MAX`.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearTopK {
+    /// Length of the lists, at most `MAX_K`.
     pub k: usize,
     /// The catalogue is the first so many rows of the weight.
     pub items: Option<usize>,
@@ -171,6 +172,7 @@ impl Op for LinearMax {
 /// Input `scores[N, V]`; outputs as `LinearTopK`.
 #[derive(Clone, Copy, Debug)]
 pub struct TopK {
+    /// Length of the lists.
     pub k: usize,
 }
 
@@ -247,7 +249,7 @@ fn topk_gpu(builder: &mut GpuBuilder, z: Region, rows: usize, first: usize, len:
     builder.dispatch(shader!("topk"), &[], &bindings, &params, rows)
 }
 
-pub const KERNELS: &[Kernel] = &[("linear_topk", build), ("linear_max", build_max), ("topk", build_topk)];
+pub(crate) const KERNELS: &[Kernel] = &[("linear_topk", build), ("linear_max", build_max), ("topk", build_topk)];
 
 fn scorer_inputs(b: &mut Builder) -> Result<Vec<crate::engine::graph::ValueId>> {
     let mut inputs = vec![b.input("hidden")?, b.input("weight")?];
@@ -286,7 +288,7 @@ fn build_topk(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |kernel: usize, name: &str, n: usize, v: usize, d: usize| {
         let case = Case::new(KERNELS[kernel], format!("{name}{n}x{v}x{d}"));
         let case = case.constant("hidden", &[n, d], sixteenths(n * d, 37, 101));

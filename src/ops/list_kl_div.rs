@@ -19,7 +19,9 @@ const ROW_BLOCK: usize = 256;
 /// Inputs `teacher[N, L]`, `student[N, L]`; output `loss[N]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ListKlDiv {
+    /// What the teacher's scores are divided by.
     pub teacher_temperature: f64,
+    /// What the student's scores are divided by.
     pub student_temperature: f64,
 }
 
@@ -153,7 +155,7 @@ impl Op for ListKlDivGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("list_kl_div", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("list_kl_div", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let op = ListKlDiv {
@@ -166,7 +168,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, l: usize, scale: f32, teacher_temperature: f64, student_temperature: f64| {
         let case = Case::new(KERNELS[0], format!("{n}x{l} {teacher_temperature} {student_temperature}"));
         let teacher = (0..n * l).map(|i| (((i * 37) % 101) as f32 / 40.0 - 1.25) * scale).collect();

@@ -11,7 +11,7 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::shader;
-pub use gpu::{Gemm, Launch};
+pub(crate) use gpu::{Gemm, Launch};
 use rayon::prelude::*;
 
 #[path = "matmul/gpu.rs"]
@@ -20,22 +20,31 @@ mod gpu;
 /// Inputs `a[.., M, K]` (`[.., K, M]` when `trans_a`), `b[.., K, N]` (`[.., N, K]` when `trans_b`); output `y[.., M, N]`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Matmul {
+    /// `a` is `[K, M]`, not `[M, K]`.
     pub trans_a: bool,
+    /// `b` is `[N, K]`, not `[K, N]`.
     pub trans_b: bool,
 }
 
 /// The sizes of one (batched) product.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
+    /// Products side by side.
     pub batch: usize,
+    /// Rows of the output.
     pub m: usize,
+    /// Columns of the output.
     pub n: usize,
+    /// Length of the inner products.
     pub k: usize,
 }
 
 impl Matmul {
+    /// `A B`
     pub const NN: Matmul = Matmul { trans_a: false, trans_b: false };
+    /// `A B^T`
     pub const NT: Matmul = Matmul { trans_a: false, trans_b: true };
+    /// `A^T B`
     pub const TN: Matmul = Matmul { trans_a: true, trans_b: false };
 
     fn sizes(&self, a: &TensorType, b: &TensorType) -> Option<Sizes> {
@@ -129,8 +138,11 @@ impl Op for Matmul {
 /// A matrix in host memory by its strides.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
+    /// From the first element on.
     pub data: &'a [f32],
+    /// Words from one row to the next.
     pub row_stride: usize,
+    /// Words from one column to the next.
     pub column_stride: usize,
 }
 
@@ -230,7 +242,7 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
 }
 
 /// Appends the dispatches of a product.
-pub fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
+pub(crate) fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
     let Launch { mut consts, params, groups, slices } = gemm.launch(builder.limits);
     let sliced = slices > 1;
     let target = if sliced { builder.scratch(slices * gemm.y.len) } else { gemm.y };
@@ -249,7 +261,7 @@ pub fn sum_slabs_gpu(builder: &mut GpuBuilder, x: Region, y: Region, slabs: usiz
     builder.dispatch(shader!("sum_slabs"), &[], &[(x, Read), (y, access)], &params, y.len.div_ceil(64))
 }
 
-pub const KERNELS: &[Kernel] = &[("matmul", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("matmul", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let op = Matmul { trans_a: b.attr_bool("trans_a")?, trans_b: b.attr_bool("trans_b")? };
@@ -259,7 +271,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |(batch, m, n, k): (usize, usize, usize, usize), trans_a: bool, trans_b: bool| {
         let form = [if trans_a { 'T' } else { 'N' }, if trans_b { 'T' } else { 'N' }];
         let name = format!("{} {batch}x{m}x{n}x{k}", form.iter().collect::<String>());

@@ -158,7 +158,7 @@ fn lane_words(width: usize) -> usize {
     TILE + TILE_ROWS + TILE_ROWS * width + SteadyScorer::scratch(width)
 }
 
-pub const KERNELS: &[Kernel] = &[("rank", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("rank", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("hidden")?, b.input("weight")?];
@@ -190,7 +190,7 @@ pub fn histories(rows: usize, items: usize) -> (Vec<u32>, Vec<u32>) {
     (offsets, seen)
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, n: usize, v: usize, d: usize| {
         let (offsets, seen) = histories(n, v);
         let case =

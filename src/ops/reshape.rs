@@ -11,6 +11,7 @@ use crate::error::Result;
 /// Input `x`; output `y` of the given shape with as many elements.
 #[derive(Debug)]
 pub struct Reshape {
+    /// Of the output.
     pub shape: Vec<usize>,
 }
 
@@ -49,7 +50,7 @@ impl Op for Reshape {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("reshape", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("reshape", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let x = b.input("x")?;
@@ -60,6 +61,6 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     vec![Case::new(KERNELS[0], "6x35 to 10x21").attr("rows", 10).normal("x", &[6, 35], 1.0)]
 }

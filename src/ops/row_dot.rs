@@ -170,6 +170,7 @@ impl Op for RowDotHiddenGradient {
 pub struct RowDotTableGradient {
     /// Rows of the table.
     pub items: usize,
+    /// Whether a gradient of the table is an input, to which this one is added.
     pub accumulate: bool,
 }
 
@@ -233,7 +234,7 @@ impl Op for RowDotTableGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("row_dot", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("row_dot", build)];
 
 /// With `twice`, the table is read by two nodes, so that the second gradient is added to the first in place.
 fn build(b: &mut Builder) -> Result<()> {
@@ -249,7 +250,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, (items, width): (usize, usize), shape: &[usize], id: &dyn Fn(usize) -> u32| {
         let ids: Vec<u32> = (0..shape.iter().product()).map(id).collect();
         let case = Case::new(KERNELS[0], format!("{name} {items}x{width} {shape:?}")).ids("ids", shape, &ids);

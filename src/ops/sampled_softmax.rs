@@ -155,7 +155,7 @@ impl Op for SampledSoftmaxGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("sampled_softmax", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("sampled_softmax", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let (hidden, table) = (b.input("hidden")?, b.input("table")?);
@@ -167,7 +167,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |(n, k, items, width): (usize, usize, usize, usize), scale: f64| {
         let case = Case::new(KERNELS[0], format!("{n}x{k} of {items}x{width}, scale {scale}"));
         let case = case.normal("hidden", &[n, width], scale).normal("table", &[items, width], 1.0);

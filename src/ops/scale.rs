@@ -12,6 +12,7 @@ use crate::shader;
 /// Input `x`; output `y`, which updates `x` in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
+    /// What every element is multiplied by.
     pub factor: f64,
 }
 
@@ -53,7 +54,7 @@ impl Op for Scale {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("scale", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("scale", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let (x, factor) = (b.input("x")?, b.attr_f64("factor")?);
@@ -62,6 +63,6 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [1, 63, 65].map(|n| Case::new(KERNELS[0], n.to_string()).attr("factor", -0.3).normal("x", &[n], 1e4)).into()
 }

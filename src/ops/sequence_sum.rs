@@ -50,7 +50,7 @@ impl Op for SequenceSum {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("sequence_sum", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("sequence_sum", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let inputs = [b.input("x")?, b.input("weight")?, b.input("cu_seqlens")?];
@@ -59,7 +59,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, n: usize, cu_seqlens: &[u32]| {
         let ramp = |step: usize| (0..n).map(|i| (i * step % 11) as f32 - 4.0).collect::<Vec<f32>>();
         let case = Case::new(KERNELS[0], name).constant("x", &[n], ramp(3)).constant("weight", &[n], ramp(5));

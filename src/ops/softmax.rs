@@ -16,7 +16,9 @@ use rayon::prelude::*;
 /// Input `x[.., D]`; output `y` of the same shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Softmax {
+    /// `e^x / sum e^x`
     Plain,
+    /// `x - ln sum e^x`
     Log,
 }
 
@@ -157,7 +159,7 @@ impl Op for SoftmaxGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] =
+pub(crate) const KERNELS: &[Kernel] =
     &[("softmax", |b| build(b, Softmax::Plain)), ("log_softmax", |b| build(b, Softmax::Log))];
 
 fn build(b: &mut Builder, op: Softmax) -> Result<()> {
@@ -167,7 +169,7 @@ fn build(b: &mut Builder, op: Softmax) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for &kernel in KERNELS {
         let sizes = [(1, 2), (3, 63), (64, 3), (65, 65), (2, 130)];

@@ -121,7 +121,7 @@ impl Op for UnitRowsGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("unit_rows", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("unit_rows", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let x = b.input("x")?;
@@ -130,7 +130,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize, d: usize, scale: f64| {
         Case::new(KERNELS[0], format!("{n}x{d} of {scale}")).normal("x", &[n, d], scale)
     };

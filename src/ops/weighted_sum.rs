@@ -56,6 +56,7 @@ impl Op for WeightedSum {
 /// Inputs `weight[N]`, `dy[1]`; output `dx`, of the shape of `x`.
 #[derive(Debug)]
 pub struct WeightedSumGradient {
+    /// Of the forward op's input.
     pub shape: Vec<usize>,
 }
 
@@ -89,7 +90,7 @@ impl Op for WeightedSumGradient {
     }
 }
 
-pub const KERNELS: &[Kernel] = &[("weighted_sum", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("weighted_sum", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let inputs = [b.input("x")?, b.input("weight")?];
@@ -98,7 +99,7 @@ fn build(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let case = |n: usize| {
         let weight = (0..n).map(|i| if i % 3 == 1 { 0.0 } else { 0.25 }).collect();
         Case::new(KERNELS[0], n.to_string()).normal("x", &[n], 1.0).constant("weight", &[n], weight)

@@ -41,7 +41,9 @@ pub struct PartialEpoch {
     pub batches: usize,
     /// Sums of the metrics over these steps.
     pub sums: Vec<f64>,
+    /// Rows that belonged to a sequence.
     pub tokens: usize,
+    /// Spent on these steps, in all processes.
     pub seconds: f64,
     /// Parameters that the sampler read before the first batch, by name.
     #[serde(skip)]
@@ -59,10 +61,12 @@ const ITEMS: &str = "items";
 const EPOCH_START: &str = "epoch_start/";
 const METADATA_KEY: &str = "gpurec";
 
+/// Where training goes on from.
 pub fn latest(folder: &Path) -> PathBuf {
     folder.join("latest.safetensors")
 }
 
+/// The parameters of the best epoch.
 pub fn best(folder: &Path) -> PathBuf {
     folder.join("best.safetensors")
 }
@@ -70,7 +74,9 @@ pub fn best(folder: &Path) -> PathBuf {
 /// What a checkpoint holds beside the state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
+    /// Whose it is.
     pub identity: Identity,
+    /// Names of the items, by index.
     pub items: Vec<String>,
 }
 
@@ -112,11 +118,14 @@ pub fn save(
 pub struct Checkpoint {
     path: PathBuf,
     bytes: Vec<u8>,
+    /// Whose it is.
     pub header: Header,
+    /// Where training stands.
     pub progress: Progress,
 }
 
 impl Checkpoint {
+    /// Reads and checks a file. `Error::Format` says what is wrong with it.
     pub fn read(path: &Path) -> Result<Checkpoint> {
         let bytes = std::fs::read(path).map_err(|e| Error::io("read the checkpoint", path, e))?;
         let wrong = |problem: String| Error::Format { path: path.into(), problem };

@@ -13,13 +13,17 @@ pub const FORMAT: u32 = 2;
 /// Stored in every checkpoint, and complete: method and item names can be made from it without the run's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
+    /// `FORMAT` when it was written.
     pub format: u32,
     /// The program that wrote it.
     pub version: String,
+    /// By name.
     pub method: String,
     /// Complete configuration of the method.
     pub config: Table,
+    /// Of the run.
     pub seed: u64,
+    /// What it was trained on.
     pub data: DataIdentity,
 }
 
@@ -30,18 +34,26 @@ pub struct DataIdentity {
     pub dataset: String,
     /// How it was read.
     pub source: ReadOptions,
+    /// The rule.
     pub split: String,
+    /// U
     pub users: usize,
+    /// V
     pub items: usize,
     /// SHA-256, in hexadecimal, of the users' and items' names in their order, and of the three parts of the sequences.
     pub user_names: String,
+    /// Digest.
     pub item_names: String,
+    /// Digest.
     pub training_events: String,
+    /// Digest.
     pub valid_targets: String,
+    /// Digest.
     pub test_targets: String,
 }
 
 impl DataIdentity {
+    /// Of a data set as the user named it.
     pub fn new(dataset: &str, source: &ReadOptions, data: &Interactions) -> Self {
         let targets = |events: &mut dyn Iterator<Item = HeldOut<'_>>| {
             digest(events.map(|event| [event.user.to_le_bytes(), event.target.to_le_bytes()].concat()))

@@ -7,6 +7,7 @@ pub mod ranks;
 pub mod run;
 pub mod trainer;
 
+pub use crate::ops::linear_topk::MAX_K;
 pub use identity::{DataIdentity, Identity};
 pub use ranker::{ItemTable, Ranker, Ranks, Request, USERS_PER_RUN};
 pub use ranks::UserRanks;

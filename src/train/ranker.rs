@@ -69,6 +69,7 @@ pub struct Ranker<'m> {
 }
 
 impl<'m> Ranker<'m> {
+    /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
         Ranker { method, layout, plans: HashMap::new() }
     }

@@ -21,18 +21,22 @@ const TENSORS: [&str; 5] = ["valid_users", "valid", "test_users", "test", "test_
 /// The ranks of a run, one for each held-out event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserRanks {
+    /// Which events.
     pub data: DataIdentity,
     /// The user of each validation event, as an index.
     pub valid_users: Vec<u32>,
+    /// The rank of each validation event, history excluded from the candidates.
     pub valid: Vec<u32>,
     /// The user of each test event.
     pub test_users: Vec<u32>,
     /// History excluded from the candidates, as in `valid`.
     pub test: Vec<u32>,
+    /// Every item a candidate.
     pub test_history_kept: Vec<u32>,
 }
 
 impl UserRanks {
+    /// Of the events of a data set, in its order.
     pub fn new(identity: DataIdentity, data: &Interactions, valid: Ranks, test: Ranks) -> UserRanks {
         UserRanks {
             data: identity,
@@ -49,6 +53,7 @@ impl UserRanks {
         run.join("ranks.safetensors")
     }
 
+    /// Writes them as safetensors.
     pub fn write(&self, path: &Path) -> Result<()> {
         let columns = [&self.valid_users, &self.valid, &self.test_users, &self.test, &self.test_history_kept];
         let tensors = TENSORS.into_iter().zip(columns).map(|(name, column)| {
@@ -61,6 +66,7 @@ impl UserRanks {
         write_atomically(path, &bytes)
     }
 
+    /// Reads and checks them.
     pub fn read(path: &Path) -> Result<UserRanks> {
         let bytes = std::fs::read(path).map_err(|e| Error::io("read the ranks", path, e))?;
         let wrong = |problem: String| Error::Format { path: path.into(), problem };

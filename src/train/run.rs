@@ -24,6 +24,7 @@ use toml::{Table, Value};
 /// What the user asked for.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
+    /// By name.
     pub method: String,
     /// The name or path as the user gave it.
     pub dataset: String,
@@ -31,17 +32,24 @@ pub struct RunOptions {
     pub source: ReadOptions,
     /// Complete configuration of the method.
     pub config: Table,
+    /// Of every random number.
     pub seed: u64,
+    /// The folder of the run.
     pub out: PathBuf,
+    /// Go on from its checkpoint.
     pub resume: bool,
 }
 
 /// `result.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunResult {
+    /// By name.
     pub method: String,
+    /// What reports call it.
     pub dataset: String,
+    /// Of every random number.
     pub seed: u64,
+    /// What it ran on.
     pub device: String,
     /// Epochs trained.
     pub epochs: usize,
@@ -49,9 +57,11 @@ pub struct RunResult {
     pub best_epoch: usize,
     /// Wall-clock seconds of training and evaluation, in all processes if the run was continued.
     pub seconds: f64,
+    /// History excluded from the candidates.
     pub valid: Metrics,
     /// History excluded from the candidates.
     pub test: Metrics,
+    /// Every item a candidate.
     pub test_history_kept: Metrics,
 }
 
@@ -71,19 +81,24 @@ pub fn config_text(method: &str, dataset: &str, source: &ReadOptions, seed: u64,
 
 /// A method set up on its data.
 pub struct Run {
+    /// What the user asked for.
     pub options: RunOptions,
+    /// The method as it is listed.
     pub info: &'static MethodInfo,
+    /// What it trains on.
     pub data: Arc<Interactions>,
     method: Box<dyn Method>,
 }
 
 impl Run {
+    /// Builds the method; nothing is written yet.
     pub fn new(options: RunOptions, data: Arc<Interactions>) -> Result<Run> {
         let info = methods::find(&options.method)?;
         let method = (info.build)(&options.config, Sizes::of(&data))?;
         Ok(Run { options, info, data, method })
     }
 
+    /// The method with its configuration.
     pub fn method(&self) -> &dyn Method {
         self.method.as_ref()
     }
@@ -92,6 +107,7 @@ impl Run {
         self.options.out.join(name)
     }
 
+    /// The folder of its checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.path("checkpoint")
     }
@@ -159,6 +175,7 @@ impl Run {
         Ok(result)
     }
 
+    /// `config.toml` of this run.
     pub fn config_text(&self) -> String {
         let RunOptions { method, dataset, source, config, seed, .. } = &self.options;
         config_text(method, dataset, source, *seed, config)
@@ -243,8 +260,11 @@ impl Observer for Log<'_> {
 
 /// A trained model, from its checkpoint alone.
 pub struct Trained {
+    /// Whose it is.
     pub identity: Identity,
+    /// Names of the items, by index.
     pub items: Vec<String>,
+    /// With the configuration it was trained with.
     pub method: Box<dyn Method>,
     checkpoint: Checkpoint,
 }

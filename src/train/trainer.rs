@@ -27,10 +27,13 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct EpochReport {
+    /// From 1.
     pub epoch: usize,
+    /// Steps done by its end.
     pub step: u64,
     /// Mean over the steps of the epoch, by metric name; `loss` is the total.
     pub losses: serde_json::Map<String, serde_json::Value>,
+    /// History excluded from the candidates.
     pub valid: Metrics,
     /// Of the steps and the validation.
     pub seconds: f64,
@@ -39,6 +42,7 @@ pub struct EpochReport {
 }
 
 impl EpochReport {
+    /// Where the folder of a run has them.
     pub fn path(run: &Path) -> PathBuf {
         run.join("metrics.jsonl")
     }
@@ -55,10 +59,15 @@ impl EpochReport {
 /// What one kind of op did in some training steps.
 #[derive(Clone, Debug, Default)]
 pub struct OpTime {
+    /// By name.
     pub op: &'static str,
+    /// Executions, in all steps together.
     pub calls: usize,
+    /// In all steps together.
     pub seconds: f64,
+    /// In all steps together.
     pub flops: u64,
+    /// That it had to move at least, in all steps together.
     pub bytes: u64,
 }
 
@@ -66,8 +75,11 @@ pub struct OpTime {
 pub trait Observer {
     /// `done` of the epoch's steps were done before this process.
     fn epoch_started(&mut self, _epoch: usize, _epochs: usize, _steps: usize, _done: usize) {}
+    /// Steps were done; `loss` is the last one read, if one was read.
     fn steps_done(&mut self, _steps: usize, _loss: Option<f32>, _tokens_per_second: f64) {}
+    /// An epoch was trained and validated.
     fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) {}
+    /// Something a person should know.
     fn warning(&mut self, _message: &str) {}
     /// Asked after every step: whether to end training with a checkpoint.
     fn wants_to_stop(&mut self) -> bool {
@@ -78,6 +90,7 @@ pub trait Observer {
 /// An observer that sees nothing.
 impl Observer for () {}
 
+/// One training run: a method, its data, and where training stands.
 pub struct Trainer<'a> {
     method: &'a dyn Method,
     data: Arc<Interactions>,
@@ -97,7 +110,9 @@ pub struct Trainer<'a> {
 /// Where checkpoints go, and what each says about itself.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
+    /// Where they go.
     pub folder: PathBuf,
+    /// What each says about itself.
     pub header: Header,
 }
 
@@ -130,14 +145,17 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// The parameters.
     pub fn layout(&self) -> &ParamLayout {
         &self.layout
     }
 
+    /// Where training stands.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
+    /// Batches of users with something to train on.
     pub fn steps_per_epoch(&self) -> usize {
         self.users.len().div_ceil(self.method.training().batch_size)
     }

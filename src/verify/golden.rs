@@ -14,9 +14,12 @@ use crate::{eval, ops};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// One file of known answers.
 #[derive(Debug)]
 pub struct Golden {
+    /// By its name in golden files.
     pub op: String,
+    /// What the op is configured by.
     pub attrs: serde_json::Map<String, serde_json::Value>,
     tensors: BTreeMap<String, Tensor>,
 }
@@ -31,6 +34,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Golden {
+    /// Reads a file. `Error::Format` says what is wrong with it.
     pub fn read(path: &Path) -> Result<Golden> {
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let wrong = |problem: String| Error::Format { path: path.into(), problem };

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod golden;
 pub mod portability;
 pub mod program;
+mod verdict;
 
 use crate::engine::exec::cpu::CpuExecutor;
 use crate::engine::exec::gpu::device::{Device, Wanted};
@@ -16,6 +17,7 @@ use crate::engine::exec::gpu::replay::GpuExecutor;
 use crate::engine::exec::reference::ReferenceExecutor;
 use crate::engine::exec::{ExecOptions, Executor, Precision};
 use crate::error::{Error, Result};
+pub use verdict::{Subject, Verdict};
 
 /// Tolerance: this many times the reference's own change under 1-ulp input noise ...
 pub const NOISE_FACTOR: f64 = 16.0;
@@ -26,12 +28,19 @@ pub const MIXED_FLOOR: f64 = 4e-3;
 
 /// An executor kind under test; a GPU device is opened once and handed from case to case with its compiled kernels.
 pub enum Target {
+    /// The specification itself.
     Reference,
-    Cpu { threads: usize },
+    /// The host's cores.
+    Cpu {
+        /// 0 is one per core.
+        threads: usize,
+    },
+    /// An adapter; empty while its executor is lent out.
     Gpu(Option<Box<Device>>),
 }
 
 impl Target {
+    /// Opens the adapter that `wanted` chooses.
     pub fn gpu(wanted: &Wanted, precision: Precision) -> Result<Target> {
         Ok(Target::Gpu(Some(Box::new(Device::open(wanted, precision)?))))
     }
@@ -44,6 +53,7 @@ impl Target {
         }
     }
 
+    /// `reference`, `cpu` or `gpu`.
     pub fn name(&self) -> &'static str {
         match self {
             Target::Reference => "reference",
@@ -80,6 +90,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of both.
     pub fn worst(self, other: Outcome) -> Outcome {
         Outcome { share: self.share.max(other.share) }
     }
@@ -101,4 +112,5 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What every check returns.
 pub type Checked = std::result::Result<Outcome, Failure>;

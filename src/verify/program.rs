@@ -11,9 +11,12 @@ use std::collections::{BTreeMap, HashMap};
 /// Results by name: `out.NAME` and `grad.NAME`, as in golden files.
 pub type Results<T> = BTreeMap<String, T>;
 
+/// A case with its gradient, as every executor runs it.
 #[derive(Debug)]
 pub struct Program {
+    /// Forward and backward.
     pub graph: Graph,
+    /// Inputs and cotangents.
     pub feed: Feed,
     /// Differentiable inputs, as `(name, value)`.
     pub wrt: Vec<(String, ValueId)>,

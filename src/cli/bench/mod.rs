@@ -1,25 +1,18 @@
 //! `gpurec bench`: how fast kernels and training steps are, beside the ceilings that the same device reaches.
 
-mod kernels;
-mod measure;
-mod peaks;
 mod report;
 mod roofline;
-mod step;
 
 use super::DeviceArgs;
 use super::console::{bar, note, say};
+use crate::bench::{BenchKernel, KERNELS, Patience, PeakSizes, Size, StepWork, measure, peaks};
 use crate::engine::exec::gpu::device::{adapters, choose};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use kernels::{BenchKernel, KERNELS, Size};
-use measure::{Patience, measure};
-use peaks::PeakSizes;
 use report::{Report, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use step::StepWork;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +24,7 @@ Examples:
 
 Measure on a quiet machine, and compare only what one run measured.";
 
+/// The arguments of `gpurec bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {

@@ -1,9 +1,9 @@
 //! What `gpurec bench` found: as a table, as a file, and beside an earlier file.
 
-use super::measure::Measured;
-use super::peaks::Peaks;
-use crate::cli::console::{bytes, table};
+use crate::bench::{Measured, Peaks};
+use crate::cli::console::table;
 use crate::error::{Error, Result};
+use indicatif::HumanBytes;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -83,7 +83,7 @@ impl Report {
                 format!("{:.1}", row.gflops),
                 format!("{:.2}", row.gbps),
                 format!("{:.0} %", 100.0 * row.peak_share),
-                bytes(row.extra_bytes),
+                HumanBytes(row.extra_bytes).to_string(),
                 row.dispatches.to_string(),
             ]
         };
@@ -93,7 +93,7 @@ impl Report {
              {}\nGFLOP/s counts the products of the mathematics, not what is computed twice; GB/s each input read once and each\n\
              output written once; \"of peak\" is the nearer ceiling; \"extra\" is memory beyond inputs, outputs and gradients.",
             self.device,
-            bytes(copied_bytes),
+            HumanBytes(copied_bytes),
             table(&header, self.results.iter().map(row), 3),
         )
     }

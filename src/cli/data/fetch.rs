@@ -1,6 +1,6 @@
 //! `gpurec data fetch`, and what is known of a data set that is not here.
 
-use crate::cli::console::{bar, bytes, grouped, note, say};
+use crate::cli::console::{bar, grouped, note, say};
 use crate::data::catalog::{DATA_DIR, data_dir};
 use crate::data::fetch::Checked;
 use crate::data::manifest::{Access, Presence};
@@ -55,7 +55,7 @@ fn report(fetched: &Fetched) -> String {
     for (file, checked) in &fetched.verified {
         let size = file.metadata().map_or(0, |metadata| metadata.len());
         let was = if fetched.downloaded { "fetched" } else { "already here" };
-        text += &format!("{was}: {} ({})\n", file.display(), bytes(size));
+        text += &format!("{was}: {} ({})\n", file.display(), HumanBytes(size));
         text += &match checked {
             Checked::Published(kind, sum) => format!("verified: {kind} {sum}, as published\n"),
             Checked::Recorded { sha256, first: true } => format!(
@@ -99,7 +99,7 @@ pub fn about(manifest: &Manifest, data_dir: Option<&Path>) -> String {
     for (kind, sum) in [("sha256", &manifest.source.sha256), ("md5", &manifest.source.md5)] {
         rows.extend(sum.clone().map(|sum| (kind, sum)));
     }
-    rows.extend(manifest.source.bytes.map(|n| ("size", bytes(n))));
+    rows.extend(manifest.source.bytes.map(|n| ("size", HumanBytes(n).to_string())));
     if !manifest.prepare.is_empty() {
         let steps: Vec<String> = manifest.prepare.iter().map(ToString::to_string).collect();
         rows.push(("prepared", steps.join("; then ")));

@@ -4,12 +4,13 @@ mod check;
 mod fetch;
 mod prepare;
 
-use super::console::{bytes, say, table};
+use super::console::{say, table};
 use super::source::SourceArgs;
 use crate::data::catalog::{DATA_DIR, data_dir};
 use crate::data::manifest::Presence;
 use crate::data::{Interactions, Source, list, manifest, manifests, resolve};
 use crate::error::Result;
+use indicatif::HumanBytes;
 
 /// Sequences shown, and items of each.
 const SHOWN: (usize, usize) = (5, 12);
@@ -93,11 +94,11 @@ fn list_all() -> Result<()> {
             Source::Bundled => "bundled".into(),
             Source::File(path) => path.display().to_string(),
         };
-        [info.name, info.paper_name.unwrap_or("-").into(), place, bytes(info.bytes)]
+        [info.name, info.paper_name.unwrap_or("-").into(), place, HumanBytes(info.bytes).to_string()]
     });
     let absent = absent.into_iter().map(|manifest| {
         let paper_name = manifest.paper_name.as_deref().unwrap_or("-");
-        let size = manifest.source.bytes.map_or("-".into(), bytes);
+        let size = manifest.source.bytes.map_or("-".into(), |n| HumanBytes(n).to_string());
         [manifest.name.clone(), paper_name.into(), fetch::where_to_get(manifest, dir.as_deref()), size]
     });
     say(table(&["data set", "in papers", "where", "size"], rows.chain(absent), 3))?;

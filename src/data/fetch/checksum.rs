@@ -13,7 +13,12 @@ pub enum Checked {
     /// The published checksum: its kind and value.
     Published(&'static str, String),
     /// The SHA-256 recorded when the file was first seen here, or just now: nobody published one.
-    Recorded { sha256: String, first: bool },
+    Recorded {
+        /// Its value.
+        sha256: String,
+        /// Whether it was recorded just now.
+        first: bool,
+    },
 }
 
 /// A file that is not what it should be.

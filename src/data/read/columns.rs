@@ -10,12 +10,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Columns {
+    /// `--user-col`
     #[serde(rename = "user_col", skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// `--item-col`
     #[serde(rename = "item_col", skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
+    /// `--time-col`
     #[serde(rename = "time_col", skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
+    /// `--event-col`
     #[serde(rename = "event_col", skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
     /// The first line is data: columns have numbers only.

@@ -39,6 +39,7 @@ pub struct ReadOptions {
     /// By the file's name when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// Which columns of a table mean what.
     #[serde(flatten)]
     pub columns: Columns,
     /// The separator of csv and tsv, an ASCII character.
@@ -49,15 +50,23 @@ pub struct ReadOptions {
     pub split: Option<SplitRule>,
 }
 
+/// How a source is written; the table above says what each holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
+    /// `.txt`, by its first line.
     Sequences,
+    /// `.txt`, by its first line.
     Pairs,
+    /// `.csv`
     Csv,
+    /// `.tsv`
     Tsv,
+    /// `.inter`
     Inter,
+    /// `.jsonl`
     Jsonl,
+    /// `.parquet`
     Parquet,
 }
 

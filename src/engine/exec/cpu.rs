@@ -17,23 +17,28 @@ use std::time::Instant;
 /// A tensor that a CPU kernel reads.
 #[derive(Clone, Copy)]
 pub struct In<'a> {
+    /// Shape and element type.
     pub ty: &'a TensorType,
     words: &'a [f32],
 }
 
 impl<'a> In<'a> {
+    /// The content as floats.
     pub fn f(&self) -> &'a [f32] {
         self.words
     }
 
+    /// The content as integers.
     pub fn u(&self) -> &'a [u32] {
         bytemuck::cast_slice(self.words)
     }
 
+    /// Rows when everything but the last axis is flattened.
     pub fn rows(&self) -> usize {
         self.ty.rows()
     }
 
+    /// Length of the last axis.
     pub fn width(&self) -> usize {
         self.ty.width()
     }
@@ -41,15 +46,18 @@ impl<'a> In<'a> {
 
 /// A tensor that a CPU kernel writes.
 pub struct Out<'a> {
+    /// Shape and element type.
     pub ty: &'a TensorType,
     words: &'a mut [f32],
 }
 
 impl Out<'_> {
+    /// The content as floats.
     pub fn f(&mut self) -> &mut [f32] {
         self.words
     }
 
+    /// The content as integers.
     pub fn u(&mut self) -> &mut [u32] {
         bytemuck::cast_slice_mut(self.words)
     }
@@ -57,8 +65,11 @@ impl Out<'_> {
 
 /// What a CPU kernel works on. Inputs that are updated in place read as empty: their content is in the output.
 pub struct CpuIo<'a> {
+    /// In the op's order.
     pub inputs: Vec<In<'a>>,
+    /// In the op's order; what they hold on entry is anything, but for those updated in place.
     pub outputs: Vec<Out<'a>>,
+    /// As many words as `Op::cpu_scratch` asked for, holding anything.
     pub scratch: &'a mut [f32],
     in_place: &'static [(usize, usize)],
 }
@@ -89,6 +100,7 @@ struct Compiled {
     plan: Plan,
 }
 
+/// Runs graphs in f32 on the host's cores.
 pub struct CpuExecutor {
     options: ExecOptions,
     pool: rayon::ThreadPool,

@@ -20,10 +20,12 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// Gives an input its content.
     pub fn set(&mut self, name: &str, tensor: Tensor) {
         self.tensors.insert(name.into(), tensor);
     }
 
+    /// The content of an input.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
@@ -79,8 +81,10 @@ pub trait Executor {
     /// Reads back the parameters and the optimiser state.
     fn state(&mut self) -> Result<State>;
 
+    /// Plans a graph and makes its memory and kernels.
     fn compile(&mut self, graph: Graph) -> Result<PlanId>;
 
+    /// Runs a plan once. It may only be queued; `fetch`, `state` and `drain_metrics` wait.
     fn run(&mut self, plan: PlanId, feed: &Feed) -> Result<()>;
 
     /// Runs the plan with a clock beside it: the seconds of each of its steps. Slower than `run`, same results.
@@ -92,8 +96,10 @@ pub trait Executor {
     /// The metrics of all runs since the last call, oldest first; one row per run that has metrics.
     fn drain_metrics(&mut self) -> Result<Vec<Vec<f32>>>;
 
+    /// The graph behind a plan, as it was after sharing and fusing.
     fn graph(&self, plan: PlanId) -> &Graph;
 
+    /// Steps and memory of a plan.
     fn plan(&self, plan: PlanId) -> &Plan;
 
     /// Bytes held for parameters, gradients, moments, inputs and slots, of all plans together.
@@ -116,6 +122,7 @@ pub trait Executor {
 /// How exact products are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
+    /// Every product in f32.
     #[default]
     F32,
     /// Forward products of layers and of logits take inputs rounded to f16, where matrix units multiply them, and sum in
@@ -128,6 +135,7 @@ pub enum Precision {
 pub enum DeviceChoice<'a> {
     /// A discrete GPU, else an integrated one, else the cpu. Never a software adapter.
     Auto,
+    /// The host's cores.
     Cpu,
     /// A real GPU, or an error.
     Gpu,
@@ -138,6 +146,7 @@ pub enum DeviceChoice<'a> {
 }
 
 impl<'a> DeviceChoice<'a> {
+    /// `auto`, `cpu`, `gpu`, `reference`, or a part of an adapter's name.
     pub fn parse(text: &'a str) -> Self {
         match text {
             "auto" => DeviceChoice::Auto,

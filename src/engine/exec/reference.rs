@@ -87,6 +87,7 @@ pub struct ReferenceExecutor {
 }
 
 impl ReferenceExecutor {
+    /// Nothing is loaded yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -36,6 +36,7 @@ pub fn has_fma() -> bool {
 
 /// `exp` is good to 2 ulp between these bounds; below the first it gives 0, above the second `exp(EXP_MAX)`.
 pub const EXP_MIN: f32 = -87.0;
+/// The largest argument: `exp` of more is `exp(EXP_MAX)`.
 pub const EXP_MAX: f32 = 88.0;
 
 /// `a b + c`, rounded once where the instruction set can.

@@ -55,6 +55,7 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
+    /// Reads what `segments` has made.
     pub fn new(words: &'a [u32]) -> Self {
         let (n, count) = ((words.len() - 2) / 3, words[0] as usize);
         Segments { places: &words[1..=n], starts: &words[n + 1..][..count + 1], ids: &words[2 * n + 2..][..count] }
@@ -78,13 +79,17 @@ pub fn table_chunks(rows: usize, width: usize, limits: GpuLimits) -> impl Iterat
 
 /// The sums of a table's gradient on a GPU.
 pub struct SegmentSum {
+    /// What `segments` has made.
     pub segments: Region,
     /// One row per `places_per_row` places.
     pub x: Region,
+    /// Ids per row of the cotangent.
     pub places_per_row: usize,
     /// One factor per place, or 1.
     pub weights: Option<Region>,
+    /// All ids.
     pub places: usize,
+    /// Columns of the table.
     pub width: usize,
     /// Add to what the table holds, else to zeros.
     pub accumulate: bool,

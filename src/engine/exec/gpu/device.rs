@@ -9,14 +9,23 @@ use std::sync::{Arc, Mutex};
 /// One adapter as `gpurec devices` lists it.
 #[derive(Clone, Debug)]
 pub struct AdapterSummary {
+    /// As the driver gives it.
     pub name: String,
+    /// `vulkan`, `metal` or `dx12`.
     pub backend: String,
+    /// Name and version.
     pub driver: String,
+    /// What wgpu takes it for.
     pub kind: wgpu::DeviceType,
+    /// The largest storage binding.
     pub max_binding_bytes: u64,
+    /// The largest buffer.
     pub max_buffer_bytes: u64,
+    /// Memory that a workgroup shares.
     pub max_workgroup_bytes: u32,
+    /// Whether it has a clock of its own.
     pub timestamps: bool,
+    /// Whether shaders may use f16.
     pub f16: bool,
     /// Threads of a subgroup, where it is always the same and they can hand values to each other.
     pub subgroup: Option<u32>,
@@ -39,6 +48,17 @@ impl AdapterSummary {
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroup: fixed_subgroup(adapter, wgpu::Features::SUBGROUP),
             matrix_subgroup: matrix_subgroup(adapter),
+        }
+    }
+
+    /// What kind of device it is, in words.
+    pub fn class(&self) -> &'static str {
+        match self.kind {
+            wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+            wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+            wgpu::DeviceType::VirtualGpu => "virtual GPU",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "unknown",
         }
     }
 
@@ -116,9 +136,13 @@ pub fn choose(adapters: &[AdapterSummary], wanted: &Wanted) -> Option<usize> {
 
 /// An open device with its compiled kernels.
 pub struct Device {
+    /// What was opened.
     pub summary: AdapterSummary,
+    /// wgpu's handle.
     pub device: wgpu::Device,
+    /// Where work is submitted.
     pub queue: wgpu::Queue,
+    /// What plans and ops may assume.
     pub limits: GpuLimits,
     /// The device's clock can be read between dispatches.
     pub timestamps: bool,
@@ -129,11 +153,14 @@ pub struct Device {
 
 /// A compiled kernel for one pattern of binding intents.
 pub struct Pipeline {
+    /// wgpu's handle.
     pub pipeline: wgpu::ComputePipeline,
+    /// What its bind groups look like.
     pub layout: wgpu::BindGroupLayout,
 }
 
 impl Device {
+    /// Opens the adapter that `wanted` chooses. `Error::NoAdapter` where there is none such.
     pub fn open(wanted: &Wanted, precision: Precision) -> Result<Device> {
         let adapters = all_adapters();
         let summaries: Vec<AdapterSummary> = adapters.iter().map(AdapterSummary::of).collect();
@@ -222,6 +249,7 @@ impl Device {
         }
     }
 
+    /// A buffer of `words` words. `Error::AdapterLimit` or `Error::OutOfMemory` where it does not fit.
     pub fn buffer(&self, label: &str, words: usize, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = 4 * words.max(4) as u64;
         if size > self.device.limits().max_buffer_size {
@@ -300,6 +328,7 @@ impl Device {
     }
 }
 
+/// Why mixed precision is refused.
 pub fn no_matrix_units(device: &str) -> Error {
     Error::usage(
         format!("--precision mixed: {device} has no matrix units that multiply 16x16 matrices of f16 with sums in f32"),

@@ -12,7 +12,9 @@ use crate::error::Result;
 /// A file of `shaders/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shader {
+    /// Without its ending.
     pub name: &'static str,
+    /// WGSL, before constants, library files and unrolled loops.
     pub source: &'static str,
 }
 
@@ -27,34 +29,15 @@ macro_rules! shader {
     };
 }
 
-/// Files that shaders may include.
-const LIBRARY: &[(&str, &str)] = &[
-    ("activation", include_str!("../../../../shaders/lib/activation.wgsl")),
-    ("attention", include_str!("../../../../shaders/lib/attention.wgsl")),
-    ("attention_alone", include_str!("../../../../shaders/lib/attention_alone.wgsl")),
-    ("attention_keys", include_str!("../../../../shaders/lib/attention_keys.wgsl")),
-    ("attention_spread", include_str!("../../../../shaders/lib/attention_spread.wgsl")),
-    ("attention_staged", include_str!("../../../../shaders/lib/attention_staged.wgsl")),
-    ("attention_together", include_str!("../../../../shaders/lib/attention_together.wgsl")),
-    ("gemm_matrices", include_str!("../../../../shaders/lib/gemm_matrices.wgsl")),
-    ("gemm_operands", include_str!("../../../../shaders/lib/gemm_operands.wgsl")),
-    ("gemm_quads", include_str!("../../../../shaders/lib/gemm_quads.wgsl")),
-    ("gemm_registers", include_str!("../../../../shaders/lib/gemm_registers.wgsl")),
-    ("gemm_tiles", include_str!("../../../../shaders/lib/gemm_tiles.wgsl")),
-    ("gemm_words", include_str!("../../../../shaders/lib/gemm_words.wgsl")),
-    ("grid", include_str!("../../../../shaders/lib/grid.wgsl")),
-    ("linear_quads", include_str!("../../../../shaders/lib/linear_quads.wgsl")),
-    ("linear_words", include_str!("../../../../shaders/lib/linear_words.wgsl")),
-    ("math", include_str!("../../../../shaders/lib/math.wgsl")),
-    ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
-    ("reduce", include_str!("../../../../shaders/lib/reduce.wgsl")),
-    ("segments", include_str!("../../../../shaders/lib/segments.wgsl")),
-];
+// `LIBRARY`: the files of `shaders/lib`, which shaders may include.
+include!(concat!(env!("OUT_DIR"), "/shader_library.rs"));
 
 /// A shader with its constants: what is compiled, and the key of the pipeline cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelKey {
+    /// The file.
     pub shader: Shader,
+    /// Name and value of each constant.
     pub consts: Vec<(&'static str, u32)>,
 }
 
@@ -98,6 +81,7 @@ impl KernelKey {
 /// What a kernel does with a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
+    /// Nothing is written.
     Read,
     /// Every word is written; nothing is read before.
     Write,
@@ -108,16 +92,22 @@ pub enum Access {
 /// A tensor of the node, or a scratch area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
+    /// An input of the op.
     Input(usize),
+    /// An output of the op.
     Output(usize),
+    /// An area that `GpuBuilder::scratch` gave.
     Scratch(usize),
 }
 
 /// A range of 32-bit words of an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
+    /// Whose words.
     pub operand: Operand,
+    /// The first word.
     pub offset: usize,
+    /// How many words.
     pub len: usize,
 }
 
@@ -132,7 +122,9 @@ impl Region {
 /// A uniform value of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Param {
+    /// Sizes, counts, flags.
     U32(u32),
+    /// Factors.
     F32(f32),
 }
 
@@ -161,6 +153,7 @@ impl From<f64> for Param {
 }
 
 impl Param {
+    /// The word as it lies in the uniform.
     pub fn bits(self) -> u32 {
         match self {
             Param::U32(value) => value,
@@ -172,8 +165,11 @@ impl Param {
 /// One dispatch: bindings 1.. in order after the uniform at binding 0.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
+    /// What runs.
     pub kernel: KernelKey,
+    /// From binding 1 on.
     pub bindings: Vec<(Region, Access)>,
+    /// The words of the uniform, in the order of the shader's struct.
     pub params: Vec<Param>,
     /// Number of workgroups before folding.
     pub groups: usize,
@@ -209,6 +205,7 @@ pub struct GpuLimits {
     pub binding_words: usize,
     /// Scratch an op should stay below, in words.
     pub scratch_words: usize,
+    /// Which tiles and kernels suit it.
     pub adapter: AdapterClass,
     /// Threads of a subgroup, where it is always the same and they can hand values to each other.
     pub subgroup: Option<u32>,
@@ -219,22 +216,30 @@ pub struct GpuLimits {
 
 /// Collects the dispatches of one node.
 pub struct GpuBuilder<'a> {
+    /// Types of the op's inputs.
     pub inputs: &'a [&'a TensorType],
+    /// Types of its outputs.
     pub outputs: &'a [&'a TensorType],
+    /// What the adapter allows.
     pub limits: GpuLimits,
+    /// What the op has asked for so far, in order.
     pub dispatches: Vec<Dispatch>,
+    /// Its scratch areas so far.
     pub scratch_words: Vec<usize>,
 }
 
 impl<'a> GpuBuilder<'a> {
+    /// Nothing is dispatched yet.
     pub fn new(inputs: &'a [&'a TensorType], outputs: &'a [&'a TensorType], limits: GpuLimits) -> Self {
         GpuBuilder { inputs, outputs, limits, dispatches: Vec::new(), scratch_words: Vec::new() }
     }
 
+    /// The whole of input `i`.
     pub fn input(&self, i: usize) -> Region {
         Region { operand: Operand::Input(i), offset: 0, len: self.inputs[i].len() }
     }
 
+    /// The whole of output `i`.
     pub fn output(&self, i: usize) -> Region {
         Region { operand: Operand::Output(i), offset: 0, len: self.outputs[i].len() }
     }
@@ -264,6 +269,8 @@ impl<'a> GpuBuilder<'a> {
         Ok(())
     }
 
+    /// Runs a shader with these constants on `groups` workgroups: `bindings` from binding 1 on, `params` in the uniform
+    /// at binding 0. Dispatches run one after the other.
     pub fn dispatch(
         &mut self,
         shader: Shader,

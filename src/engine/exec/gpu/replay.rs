@@ -57,6 +57,7 @@ pub(super) struct Compiled {
     _uniforms: wgpu::Buffer,
 }
 
+/// Runs graphs as prebuilt dispatches on one device.
 pub struct GpuExecutor {
     pub(super) device: Device,
     options: ExecOptions,
@@ -75,6 +76,7 @@ pub struct GpuExecutor {
 }
 
 impl GpuExecutor {
+    /// Nothing is compiled yet.
     pub fn new(device: Device, options: ExecOptions) -> Self {
         GpuExecutor {
             device,
@@ -97,6 +99,7 @@ impl GpuExecutor {
         self.device
     }
 
+    /// The device that it runs on.
     pub fn device(&self) -> &Device {
         &self.device
     }

@@ -11,10 +11,14 @@ use std::sync::Arc;
 /// Batches that take turns.
 const BATCHES: usize = 12;
 
+/// Which training steps to measure.
 #[derive(Clone, Debug)]
 pub struct StepWork {
+    /// By name.
     pub method: String,
+    /// By name or path.
     pub dataset: String,
+    /// `key=value`, as of `--set`.
     pub assignments: Vec<String>,
 }
 

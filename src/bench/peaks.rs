@@ -8,9 +8,12 @@ use crate::ops::activation::Activation;
 use crate::ops::fma_loop::FmaLoop;
 use serde::{Deserialize, Serialize};
 
+/// The ceilings of a device.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Peaks {
+    /// Fused multiply-adds in registers, as 10^9 operations a second.
     pub gflops: f64,
+    /// A copy, as 10^9 bytes a second, read and written ones together.
     pub gbps: f64,
     /// Read, and written once more.
     pub copied_bytes: u64,
@@ -19,11 +22,15 @@ pub struct Peaks {
 /// How large the two measurements are.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakSizes {
+    /// Numbers that are multiplied and added to side by side.
     pub elements: usize,
+    /// How often each of them is.
     pub rounds: usize,
+    /// Length of the copy.
     pub copied_words: usize,
 }
 
+/// Both ceilings, the multiply-adds by the best sample and the copy by the median.
 pub fn measure(executor: &mut dyn Executor, sizes: PeakSizes, patience: Patience) -> Result<Peaks> {
     let mut graph = Graph::new(ParamLayout::default());
     let x = graph.param("x", &[sizes.elements], Init::Constant(1.0));

@@ -1,6 +1,6 @@
 //! Times a graph on an executor. Runs may be asynchronous: fetching one number waits for everything before it.
 
-use crate::engine::graph::{Flat, Graph, ValueId};
+use crate::engine::graph::{Flat, Graph, Source, ValueId};
 use crate::engine::params::Init;
 use crate::engine::plan::node_cost;
 use crate::engine::{Executor, Feed};
@@ -15,13 +15,16 @@ const LONG: Duration = Duration::from_secs(5);
 
 /// What is to be timed: a graph whose tensors are parameters, so that a run uploads next to nothing.
 pub struct Work {
+    /// What runs.
     pub graph: Graph,
+    /// Its inputs.
     pub feed: Feed,
     /// What the kernel is asked for. Gradients of parameters go to their buffers; other outputs count as asked for.
     pub outputs: Vec<ValueId>,
 }
 
 impl Work {
+    /// Asks for `outputs`.
     pub fn new(graph: Graph, feed: Feed, outputs: Vec<ValueId>) -> Work {
         Work { graph, feed, outputs }
     }
@@ -30,7 +33,7 @@ impl Work {
     pub fn with_gradients(mut self, output: ValueId, cotangent: ValueId, wrt: &[ValueId]) -> Result<Work> {
         let gradients = self.graph.vjp(&[(output, cotangent)], wrt)?;
         for parameter in wrt {
-            let crate::engine::graph::Source::Parameter { set, range } = &self.graph.values[parameter.0].source else {
+            let Source::Parameter { set, range } = &self.graph.values[parameter.0].source else {
                 continue;
             };
             self.graph.gradient_homes.insert(gradients[parameter], (*set, range.clone()));
@@ -44,14 +47,18 @@ impl Work {
     }
 }
 
+/// What was found of one graph or step.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Seconds of one run, ascending.
     pub samples: Vec<f64>,
+    /// Of one run.
     pub flops: u64,
+    /// That one run must move at least.
     pub bytes: u64,
     /// Memory of the plan beyond parameters, gradients, inputs and what was asked for.
     pub extra_bytes: u64,
+    /// Kernels of one run.
     pub dispatches: usize,
 }
 
@@ -61,6 +68,7 @@ impl Measured {
         self.samples[((self.samples.len() - 1) as f64 * q).round() as usize]
     }
 
+    /// The median, in seconds.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
@@ -70,10 +78,13 @@ impl Measured {
 /// queued, so that waiting for the last of them costs little beside them.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
+    /// To look at one thing for.
     pub total: Duration,
+    /// Between two looks at the clock.
     pub sample: Duration,
 }
 
+/// Times one graph on an executor, which is loaded with its parameters.
 pub fn measure(executor: &mut dyn Executor, work: Work, patience: Patience) -> Result<Measured> {
     let Work { mut graph, feed, outputs } = work;
     let costs: Vec<_> = graph.nodes.iter().map(|node| node_cost(&graph, node)).collect();

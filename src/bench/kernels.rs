@@ -26,16 +26,24 @@ use crate::ops::softmax::Softmax;
 /// A size that a flag of the command sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Size {
+    /// Sequences.
     Batch,
+    /// Positions of a sequence.
     Steps,
+    /// Heads of attention.
     Heads,
+    /// Tokens, queries or representations.
     Rows,
+    /// Columns; of one head for attention.
     Dim,
+    /// Columns of the output.
     Hidden,
+    /// Items in the catalogue.
     Items,
 }
 
 impl Size {
+    /// In the order of their flags.
     pub const ALL: [Size; 7] =
         [Size::Batch, Size::Steps, Size::Heads, Size::Rows, Size::Dim, Size::Hidden, Size::Items];
 
@@ -75,7 +83,9 @@ impl std::fmt::Display for Shape {
     }
 }
 
+/// A kernel that can be measured, with its sizes.
 pub struct BenchKernel {
+    /// What the command line calls it.
     pub name: &'static str,
     sizes: &'static [Size],
     defaults: &'static [&'static [usize]],
