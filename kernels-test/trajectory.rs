@@ -68,9 +68,8 @@ fn losses(method: &dyn Method, data: &Arc<Interactions>, target: &mut Target) ->
     let losses = target.with(ExecOptions::default(), |executor| {
         let mut trainer = Trainer::new(method, data.clone(), 5, executor, None)?;
         let sampler = method.sampler(data.clone())?;
-        let order = epoch_order(5, 1, data.n_users());
-        let trainable: Vec<u32> = order.into_iter().filter(|&u| data.sequence(u as usize).len() >= 4).collect();
-        let mut users = trainable.chunks_exact(BATCH).cycle();
+        let order = epoch_order(5, 1, &sampler.samples());
+        let mut users = order.chunks_exact(BATCH).cycle();
         for step in 1..=STEPS {
             let batch = sampler.batch(users.next().expect("cycles"), RngState { seed: 5, step: step as u32 })?;
             trainer.step(executor, batch)?;

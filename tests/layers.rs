@@ -152,6 +152,26 @@ fn wgpu_is_named_by_the_gpu_executor_alone() {
     assert!(files.iter().all(|file| file.starts_with("engine/exec/gpu")), "{files:?}");
 }
 
+/// Each row of "The path of one interaction" begins with files of `src` and what to look at in them.
+#[test]
+fn the_path_of_one_interaction_leads_through_places_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/design.md")).unwrap();
+    let section = page.split("## The path of one interaction").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(rows.len() > 15, "the table is there");
+    for row in rows {
+        let words = row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+        let (files, names): (Vec<&str>, Vec<&str>) = words.partition(|word| word.ends_with(".rs"));
+        let texts = files.iter().map(|file| fs::read_to_string(root.join("src").join(file)));
+        let text: String = texts.map(|text| text.unwrap_or_else(|e| panic!("{row}: {e}"))).collect();
+        for name in names.iter().map(|name| name.rsplit("::").next().unwrap()) {
+            let declared = ["fn", "struct"].iter().any(|kind| text.contains(&format!("{kind} {name}")));
+            assert!(declared, "{row}: {name} is not there");
+        }
+    }
+}
+
 #[test]
 fn lists_whole_paths_and_other_crates_are_seen_but_no_tests() {
     let code = "use crate::engine::{Feed, exec::gpu as device}; use wgpu::Limits;

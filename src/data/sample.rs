@@ -5,14 +5,19 @@
 use super::interactions::Interactions;
 use crate::engine::rng::{RngState, Site, Stream};
 
-/// The site of the order of users in an epoch.
+/// The site of the order of an epoch.
 pub const EPOCH_ORDER: Site = Site(0xE70C);
 
-/// The order in which epoch `epoch` visits the users: a uniform permutation of `0..n_users`.
-pub fn epoch_order(seed: u64, epoch: u32, n_users: usize) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..n_users as u32).collect();
+/// The order in which epoch `epoch` visits the training samples: a uniform permutation.
+pub fn epoch_order(seed: u64, epoch: u32, samples: &[u32]) -> Vec<u32> {
+    let mut order = samples.to_vec();
     RngState { seed, step: epoch }.stream(EPOCH_ORDER, 0).shuffle(&mut order);
     order
+}
+
+/// Users with an input and its target among their training events.
+pub fn trainable_users(data: &Interactions) -> Vec<u32> {
+    (0..data.n_users() as u32).filter(|&user| data.train(user as usize).len() >= 2).collect()
 }
 
 /// Uniform over the items that are not in `user_items` (ascending, unique); over all items if the user has every one.
@@ -85,14 +90,15 @@ mod tests {
 
     #[test]
     fn an_epoch_visits_every_user_once_and_each_epoch_in_its_own_order() {
-        let first = epoch_order(1, 0, 1000);
+        let users: Vec<u32> = (0..1000).collect();
+        let first = epoch_order(1, 0, &users);
         let mut sorted = first.clone();
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..1000));
-        assert_eq!(first, epoch_order(1, 0, 1000));
-        assert_ne!(first, epoch_order(1, 1, 1000));
-        assert_ne!(first, epoch_order(2, 0, 1000));
-        assert!(epoch_order(1, 0, 0).is_empty());
+        assert_eq!(first, epoch_order(1, 0, &users));
+        assert_ne!(first, epoch_order(1, 1, &users));
+        assert_ne!(first, epoch_order(2, 0, &users));
+        assert!(epoch_order(1, 0, &[]).is_empty());
     }
 
     #[test]

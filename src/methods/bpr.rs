@@ -14,9 +14,9 @@ use super::batch::feed_ids;
 use super::config::{table_of, typed};
 use super::next_item::Ids;
 use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
-use crate::data::Interactions;
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::{UserItems, negative};
+use crate::data::{Interactions, trainable_users};
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
@@ -192,6 +192,10 @@ struct Pairs {
 const NEGATIVES: Site = Site(0xB9);
 
 impl Sampler for Pairs {
+    fn samples(&self) -> Vec<u32> {
+        trainable_users(&self.data)
+    }
+
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
         let mut columns = [(); INPUTS.len()].map(|()| Vec::new());
         for &user in users {

@@ -25,7 +25,7 @@ use super::{Batch, Method, MethodInfo, ReadParameter, Sampler, Shape, Sizes, Tra
 use crate::data::augment::{AugmentConfig, SimilarityKind, augment};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
-use crate::data::{Interactions, Packed, Similarity};
+use crate::data::{Interactions, Packed, Similarity, trainable_users};
 use crate::engine::grad::Gradients;
 use crate::engine::graph::Flat;
 use crate::engine::params::ParamLayout;
@@ -47,7 +47,7 @@ use crate::ops::segments::segments_len;
 use crate::ops::sequence_sum::SequenceSum;
 use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 /// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
@@ -327,7 +327,7 @@ impl Method for Lma4Rec {
             config: self.config.clone(),
             next_item: self.next_item(),
             padding_item: self.padding_item(),
-            owned: UserItems::new(&data),
+            owned: Arc::new(UserItems::new(&data)),
             similar: augments.then(|| Neighbours::new(similarity(&data))),
             data,
         }))
@@ -342,33 +342,33 @@ impl Method for Lma4Rec {
 }
 
 /// Makes batches: all originals, then all first views, then all second views.
+#[derive(Clone)]
 struct Views {
     config: Lma4RecConfig,
     next_item: NextItem,
     padding_item: u32,
     data: Arc<Interactions>,
-    owned: UserItems,
+    owned: Arc<UserItems>,
     similar: Option<Neighbours>,
 }
 
 /// The similar items that Insert and Substitute put in.
+#[derive(Clone)]
 struct Neighbours {
-    offline: Similarity,
+    /// By users in common.
+    offline: Arc<Similarity>,
     /// Those of this epoch.
-    current: RwLock<Arc<Similarity>>,
+    current: Arc<Similarity>,
 }
 
 impl Neighbours {
     fn new(offline: Similarity) -> Self {
-        Neighbours { current: RwLock::new(Arc::new(offline.clone())), offline }
+        let offline = Arc::new(offline);
+        Neighbours { current: offline.clone(), offline }
     }
 
-    fn current(&self) -> Arc<Similarity> {
-        self.current.read().expect("no holder of the lock panics").clone()
-    }
-
-    fn refresh(&self, online: &Similarity) {
-        *self.current.write().expect("no holder of the lock panics") = Arc::new(self.offline.or_closer(online));
+    fn with_online(&self, online: &Similarity) -> Self {
+        Neighbours { current: Arc::new(self.offline.or_closer(online)), offline: self.offline.clone() }
     }
 }
 
@@ -376,6 +376,18 @@ impl Neighbours {
 const AUGMENTATION: Site = Site(0xA06);
 
 impl Views {
+    /// The neighbours of an epoch that looks at the embeddings.
+    fn refreshed(&self, epoch: usize, parameter: ReadParameter) -> Result<Option<Neighbours>> {
+        let AugmentConfig { similarity, warm_up, .. } = self.config.augment;
+        match &self.similar {
+            Some(similar) if similarity == SimilarityKind::Hybrid && epoch > warm_up => {
+                let online = by_embeddings(&parameter("item_table")?, self.config.encoder.dim, self.data.n_items());
+                Ok(Some(similar.with_online(&online)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The augmented items of one view; under `flatten` padded on the left to `max_len`.
     fn view(&self, similar: Option<&Similarity>, history: &[u32], logical: u32, rng: RngState) -> Vec<u32> {
         let mut items = match similar {
@@ -427,18 +439,17 @@ impl Views {
 }
 
 impl Sampler for Views {
-    fn start_epoch(&self, epoch: usize, parameter: ReadParameter) -> Result<()> {
-        let AugmentConfig { similarity, warm_up, .. } = self.config.augment;
-        let Some(similar) = &self.similar else { return Ok(()) };
-        if similarity == SimilarityKind::Hybrid && epoch > warm_up {
-            let online = by_embeddings(&parameter("item_table")?, self.config.encoder.dim, self.data.n_items());
-            similar.refresh(&online);
-        }
-        Ok(())
+    fn samples(&self) -> Vec<u32> {
+        trainable_users(&self.data)
+    }
+
+    fn of_epoch(&self, epoch: usize, parameter: ReadParameter) -> Result<Option<Arc<dyn Sampler>>> {
+        let refreshed = self.refreshed(epoch, parameter)?;
+        Ok(refreshed.map(|similar| Arc::new(Views { similar: Some(similar), ..self.clone() }) as Arc<dyn Sampler>))
     }
 
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
-        let similar = self.similar.as_ref().map(Neighbours::current);
+        let similar = self.similar.as_ref().map(|similar| similar.current.as_ref());
         let copies = if self.config.ssl { COPIES as u32 } else { 1 };
         let mut packed = Packed::new();
         for copy in 0..copies {
@@ -447,7 +458,7 @@ impl Sampler for Views {
                 match copy {
                     0 => packed.push(logical, history, self.config.encoder.max_len),
                     _ => {
-                        let view = self.view(similar.as_deref(), history, logical, rng);
+                        let view = self.view(similar, history, logical, rng);
                         packed.push(logical, &view, self.config.encoder.max_len);
                     }
                 }

@@ -66,14 +66,14 @@ fn neighbours_of_item_0(settings: &[&str]) -> Vec<u32> {
         config: method.config.clone(),
         next_item: method.next_item(),
         padding_item: method.padding_item(),
-        owned: UserItems::new(&data),
+        owned: Arc::new(UserItems::new(&data)),
         similar: Some(Neighbours::new(offline)),
         data,
     };
     let epoch = |epoch| {
         let mut read = |name: &str| (name == "item_table").then(|| table.clone()).ok_or(Error::graph(name, "unknown"));
-        views.start_epoch(epoch, &mut read).unwrap();
-        views.similar.as_ref().unwrap().current().top1(0).unwrap().0
+        let neighbours = views.refreshed(epoch, &mut read).unwrap().or_else(|| views.similar.clone()).unwrap();
+        neighbours.current.top1(0).unwrap().0
     };
     (1..=3).map(epoch).collect()
 }

@@ -131,12 +131,16 @@ pub type ReadParameter<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<f32>>;
 
 /// Makes batches; shared with the background thread.
 pub trait Sampler: Send + Sync {
-    /// The batch of these users. Whatever is drawn follows from `rng` and the users alone.
-    fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch>;
+    /// What there is to train on, by numbers that `batch` understands: users, prefixes, events. An epoch visits each once.
+    fn samples(&self) -> Vec<u32>;
 
-    /// Called before the batches of an epoch, counted from 1, are made.
-    fn start_epoch(&self, _epoch: usize, _parameter: ReadParameter) -> Result<()> {
-        Ok(())
+    /// The batch of these samples. Whatever is drawn follows from `rng` and the samples alone.
+    fn batch(&self, samples: &[u32], rng: RngState) -> Result<Batch>;
+
+    /// What makes the batches of an epoch, counted from 1, in its place: for samplers that follow the parameters, which
+    /// they read here as they are at the start of the epoch.
+    fn of_epoch(&self, _epoch: usize, _parameter: ReadParameter) -> Result<Option<Arc<dyn Sampler>>> {
+        Ok(None)
     }
 }
 

@@ -79,7 +79,11 @@ impl Method for Pop {
 struct NoBatches;
 
 impl Sampler for NoBatches {
-    fn batch(&self, _users: &[u32], _rng: RngState) -> Result<Batch> {
+    fn samples(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn batch(&self, _samples: &[u32], _rng: RngState) -> Result<Batch> {
         Err(Error::graph("pop", "popularity has no training step"))
     }
 }

@@ -10,7 +10,7 @@ use super::next_item::{BatchRows, Loss, NextItem};
 use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::UserItems;
-use crate::data::{Interactions, Packed};
+use crate::data::{Interactions, Packed, trainable_users};
 use crate::engine::params::ParamLayout;
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Graph};
@@ -127,6 +127,10 @@ struct Batches {
 }
 
 impl Sampler for Batches {
+    fn samples(&self) -> Vec<u32> {
+        trainable_users(&self.data)
+    }
+
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
         let mut packed = Packed::new();
         users.iter().for_each(|&user| packed.push(user, self.data.train_input(user as usize), self.max_len));

@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Training events with an input and a target among them.
-const MIN_TRAINABLE: usize = 2;
 /// Steps between two readings of the loss.
 const METRICS_EVERY: usize = 50;
 /// Within a long epoch a checkpoint is written this often.
@@ -95,8 +93,8 @@ pub struct Trainer<'a> {
     method: &'a dyn Method,
     data: Arc<Interactions>,
     sampler: Arc<dyn Sampler>,
-    /// Users with something to train on.
-    users: Vec<u32>,
+    /// What an epoch visits.
+    samples: Vec<u32>,
     seed: u64,
     layout: ParamLayout,
     plans: HashMap<Shape, PlanId>,
@@ -128,14 +126,14 @@ impl<'a> Trainer<'a> {
         let layout = layout_of(method)?;
         let state = method.initial_state(&layout, seed, &data);
         executor.load(&layout, &state)?;
-        let users = (0..data.n_users() as u32).filter(|&u| data.train(u as usize).len() >= MIN_TRAINABLE).collect();
+        let sampler = method.sampler(data.clone())?;
         let progress = Progress { best_value: -1.0, ..Progress::default() };
         Ok(Trainer {
-            sampler: method.sampler(data.clone())?,
+            samples: sampler.samples(),
+            sampler,
             ranker: Ranker::new(method, layout.clone()),
             method,
             data,
-            users,
             seed,
             layout,
             plans: HashMap::new(),
@@ -155,9 +153,9 @@ impl<'a> Trainer<'a> {
         &self.progress
     }
 
-    /// Batches of users with something to train on.
+    /// Batches of an epoch.
     pub fn steps_per_epoch(&self) -> usize {
-        self.users.len().div_ceil(self.method.training().batch_size)
+        self.samples.len().div_ceil(self.method.training().batch_size)
     }
 
     /// Continues from the checkpoint folder, if it holds a checkpoint. Refuses one of another run.
@@ -186,7 +184,7 @@ impl<'a> Trainer<'a> {
     /// wants to stop, a checkpoint is written and the error is `Interrupted`.
     pub fn fit(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<()> {
         let training = self.method.training();
-        if training.epochs > 0 && self.users.is_empty() {
+        if training.epochs > 0 && self.samples.is_empty() {
             let help = "training needs users with 2 training events or more: an input and its target";
             return Err(Error::usage(format!("no user of {} has enough items to train on", self.data.name), help));
         }
@@ -247,10 +245,9 @@ impl<'a> Trainer<'a> {
 
     /// The steps of one epoch that are not done yet.
     fn steps(&mut self, executor: &mut dyn Executor, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
-        let training = self.method.training();
         // What the sampler reads is kept, so that an epoch that goes on in another process has the same batches.
         let (resumed, read) = (self.progress.partial.batches > 0, &mut self.progress.partial.read);
-        self.sampler.start_epoch(epoch, &mut |name| {
+        let own = self.sampler.of_epoch(epoch, &mut |name| {
             if !resumed {
                 let state = executor.state()?;
                 let values = state.parameter(&self.layout, "model", name);
@@ -261,14 +258,13 @@ impl<'a> Trainer<'a> {
                 .cloned()
                 .ok_or_else(|| Error::graph(name, "the checkpoint does not hold what the sampler read"))
         })?;
-        let order: Vec<u32> = epoch_order(self.seed, epoch as u32, self.users.len());
-        let order: Vec<u32> = order.into_iter().map(|i| self.users[i as usize]).collect();
-        let (batch_size, seed, done) = (training.batch_size, self.seed, self.progress.partial.batches);
+        let sampler = own.unwrap_or_else(|| self.sampler.clone());
+        let (order, seed) = (epoch_order(self.seed, epoch as u32, &self.samples), self.seed);
+        let (batch_size, done) = (self.method.training().batch_size, self.progress.partial.batches);
         let first_step = self.progress.step - done as u64;
-        let sampler = self.sampler.clone();
         let batches = Prefetch::new(done..self.steps_per_epoch(), move |index| {
-            let users = &order[index * batch_size..order.len().min((index + 1) * batch_size)];
-            sampler.batch(users, RngState { seed, step: (first_step + 1 + index as u64) as u32 })
+            let step = (first_step + 1 + index as u64) as u32;
+            sampler.batch(part(&order, batch_size, index), RngState { seed, step })
         });
         let (mut started, mut saved) = (Instant::now(), Instant::now());
         for batch in batches {
@@ -344,11 +340,10 @@ impl<'a> Trainer<'a> {
 
     /// Batch `index` of an epoch, as `fit` makes it from the initial parameters.
     pub fn batch(&self, epoch: usize, index: usize) -> Result<Batch> {
-        let order = epoch_order(self.seed, epoch as u32, self.users.len());
-        let size = self.method.training().batch_size;
-        let users: Vec<u32> = order.iter().skip(index * size).take(size).map(|i| self.users[*i as usize]).collect();
+        let order = epoch_order(self.seed, epoch as u32, &self.samples);
         let step = (epoch - 1) * self.steps_per_epoch() + index + 1;
-        self.sampler.batch(&users, RngState { seed: self.seed, step: step as u32 })
+        let rng = RngState { seed: self.seed, step: step as u32 };
+        self.sampler.batch(part(&order, self.method.training().batch_size, index), rng)
     }
 
     /// The compiled training graph of a shape.
@@ -407,6 +402,11 @@ impl<'a> Trainer<'a> {
         let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
         checkpoint::save(&checkpoint::best(folder), header, &self.layout, &self.best, &self.progress, false)
     }
+}
+
+/// Part `index` of the samples of an epoch.
+fn part(order: &[u32], size: usize, index: usize) -> &[u32] {
+    &order[index * size..order.len().min((index + 1) * size)]
 }
 
 /// The parameter layout of a method, from its training graph for the smallest batch.
