@@ -19,7 +19,7 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::{Error, Result};
 use crate::ops::arm_gradient::sum_all_gpu;
-use crate::ops::matmul::{Gemm, Matmul, Matrix, Sizes, gemm, gemm_gpu};
+use crate::ops::matmul::{Gemm, Matmul, Matrix, Sizes, gemm, gemm_gpu, transpose_columns};
 use crate::ops::unit_rows::UnitRows;
 use crate::shader;
 use rayon::prelude::*;
@@ -81,7 +81,7 @@ pub struct InfoNce {
     pub pairing: Pairing,
 }
 
-/// Rows of logits that one worker holds, and how many workers hold some at a time. Each worker lays out all keys anew.
+/// Rows of logits that one worker holds, and how many workers hold some at a time.
 const ROWS: usize = 128;
 const WORKERS: usize = 4;
 
@@ -115,21 +115,22 @@ impl Op for InfoNce {
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
         let rows = inputs[0].rows();
-        ROWS * rows * WORKERS.min(rows.div_ceil(ROWS))
+        inputs[1].len() + ROWS * rows * WORKERS.min(rows.div_ceil(ROWS))
     }
 
     fn cpu(&self, io: &mut CpuIo) {
         let (query, key, n) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[0].rows());
         let width = io.inputs[0].width();
         let [loss, rows, lse] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let (keys, scratch) = io.scratch.split_at_mut(n * width);
+        let keys = columns_cpu(key, width, keys, n);
         let waves = rows.f().chunks_mut(WORKERS * ROWS).zip(lse.f().chunks_mut(WORKERS * ROWS));
         for (wave, (rows, lse)) in waves.enumerate() {
-            let blocks =
-                io.scratch.par_chunks_mut(ROWS * n).zip(rows.par_chunks_mut(ROWS)).zip(lse.par_chunks_mut(ROWS));
+            let blocks = scratch.par_chunks_mut(ROWS * n).zip(rows.par_chunks_mut(ROWS)).zip(lse.par_chunks_mut(ROWS));
             blocks.enumerate().for_each(|(block, ((logits, rows), lse))| {
                 let first = (wave * WORKERS + block) * ROWS;
                 let logits = &mut logits[..rows.len() * n];
-                logits_cpu(&query[first * width..], key, width, self.scale as f32, logits, n);
+                logits_cpu(&query[first * width..], keys, width, self.scale as f32, logits, n);
                 for ((i, logits), (loss, lse)) in
                     (first..).zip(logits.chunks_exact_mut(n)).zip(rows.iter_mut().zip(lse))
                 {
@@ -187,10 +188,18 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// `b[n, width]` by columns, as products with its rows want it: once, not for every block of logits.
+fn columns_cpu<'s>(b: &[f32], width: usize, columns: &'s mut [f32], n: usize) -> Matrix<'s> {
+    const COLUMNS: usize = 64;
+    let blocks = columns.par_chunks_mut(COLUMNS * n).enumerate();
+    blocks.for_each(|(block, columns)| transpose_columns(b, width, block * COLUMNS, columns, n));
+    Matrix::new(columns, n)
+}
+
 /// `logits[rows, n] = scale * (the first rows of a) b^T`, on the calling thread.
-fn logits_cpu(a: &[f32], b: &[f32], width: usize, scale: f32, logits: &mut [f32], n: usize) {
+fn logits_cpu(a: &[f32], b_t: Matrix, width: usize, scale: f32, logits: &mut [f32], n: usize) {
     let sizes = (logits.len() / n, n, width);
-    gemm(sizes, Matrix::new(a, width), Matrix::transposed(b, width), logits, n, false);
+    gemm(sizes, Matrix::new(a, width), b_t, logits, n, false);
     simd::scale(logits, scale);
 }
 
@@ -276,20 +285,22 @@ impl Op for InfoNceGradient {
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
         let rows = inputs[0].rows();
-        (ROWS + 1) * rows * WORKERS.min(rows.div_ceil(ROWS))
+        inputs[1].len() + (ROWS + 1) * rows * WORKERS.min(rows.div_ceil(ROWS))
     }
 
     fn cpu(&self, io: &mut CpuIo) {
         let (a, b, lse, n) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[2].f(), io.inputs[0].rows());
         let (width, scale) = (io.inputs[0].width(), self.op.scale as f32);
         let c = io.inputs[3].f()[0] * scale / n as f32;
+        let (keys, scratch) = io.scratch.split_at_mut(n * width);
+        let keys = columns_cpu(b, width, keys, n);
         for (wave, da) in io.outputs[0].f().chunks_mut(WORKERS * ROWS * width).enumerate() {
-            let blocks = io.scratch.par_chunks_mut((ROWS + 1) * n).zip(da.par_chunks_mut(ROWS * width));
+            let blocks = scratch.par_chunks_mut((ROWS + 1) * n).zip(da.par_chunks_mut(ROWS * width));
             blocks.enumerate().for_each(|(block, (scratch, da))| {
                 let (first, rows) = ((wave * WORKERS + block) * ROWS, da.len() / width);
                 let (spare, logits) = scratch.split_at_mut(n);
                 let logits = &mut logits[..rows * n];
-                logits_cpu(&a[first * width..], b, width, scale, logits, n);
+                logits_cpu(&a[first * width..], keys, width, scale, logits, n);
                 for (i, row) in (first..).zip(logits.chunks_exact_mut(n)) {
                     self.factors_cpu(i, row, lse, spare);
                 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::ops::activation::{Activation, ActivationGradient, activate};
 use crate::ops::column_sum::ColumnSum;
 use crate::ops::dropout::{self, Draws, Dropout, drop_params, drop_rows};
-use crate::ops::matmul::{Gemm, Launch, Matmul, Matrix, Sizes, gemm, gemm_gpu};
+use crate::ops::matmul::{Gemm, Launch, Matmul, Matrix, Sizes, gemm, gemm_gpu, transpose};
 use crate::shader;
 use rayon::prelude::*;
 
@@ -98,6 +98,10 @@ impl Op for Linear {
         }
     }
 
+    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        inputs[1].len()
+    }
+
     fn cpu(&self, io: &mut CpuIo) {
         let (inputs, places) = (&io.inputs, self.places(io.inputs.len()));
         let (x, weight, bias) = (inputs[0], inputs[1], places.bias.map(|at| inputs[at].f()));
@@ -105,14 +109,17 @@ impl Op for Linear {
         let draws = |(dropout, at): (_, usize)| Draws { dropout, rng: inputs[at].u(), row_keys: inputs[at + 1].u() };
         let draws = self.dropout.zip(places.rng).map(draws);
         let (width_in, width_out) = (x.width(), weight.ty.shape[0]);
+        // Once, not for every block of rows: a product wants the outputs of one input side by side.
+        let weight_t = &mut io.scratch[..width_in * width_out];
+        transpose(weight.f(), width_in, weight_t, width_out);
+        let weight_t = Matrix::new(weight_t, width_out);
         let product = |block: usize, z: &mut [f32]| {
             let rows = z.len() / width_out;
             if let Some(bias) = bias {
                 z.chunks_exact_mut(width_out).for_each(|row| row.copy_from_slice(bias));
             }
             let x = Matrix::new(&x.f()[block * ROW_BLOCK * width_in..], width_in);
-            let weight = Matrix::transposed(weight.f(), width_in);
-            gemm((rows, width_out, width_in), x, weight, z, width_out, bias.is_some());
+            gemm((rows, width_out, width_in), x, weight_t, z, width_out, bias.is_some());
         };
         let finish = |block: usize, y: &mut [f32]| {
             let first = block * ROW_BLOCK;

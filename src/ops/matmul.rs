@@ -195,6 +195,26 @@ pub fn gemm((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mut [f32
     }
 }
 
+/// `out[width, stride]` from the rows of `x[.., width]`, on the calling thread.
+pub fn transpose(x: &[f32], width: usize, out: &mut [f32], stride: usize) {
+    transpose_columns(x, width, 0, &mut out[..width * stride], stride);
+}
+
+/// The same for the columns of `x` from `first` on, as many as `out` has rows: tile by tile, so that both sides stay on
+/// few lines of the cache.
+pub fn transpose_columns(x: &[f32], width: usize, first: usize, out: &mut [f32], stride: usize) {
+    const TILE: usize = 16;
+    for (block, out) in out.chunks_mut(TILE * stride).enumerate() {
+        let first = first + block * TILE;
+        for (tile, rows) in x.chunks(TILE * width).enumerate() {
+            for (column, out) in out.chunks_mut(stride).enumerate() {
+                let values = rows.iter().skip(first + column).step_by(width);
+                out[tile * TILE..].iter_mut().zip(values).for_each(|(out, x)| *out = *x);
+            }
+        }
+    }
+}
+
 /// Rows of the output that one worker computes.
 const ROW_BLOCK: usize = 512;
 /// Inner elements of one split-K slice.

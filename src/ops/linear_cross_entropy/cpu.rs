@@ -2,7 +2,7 @@
 
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::simd;
-use crate::ops::matmul::{Matrix, gemm};
+use crate::ops::matmul::{Matrix, gemm, transpose};
 use crate::ops::tiles::{
     Gradients, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient as tile_gradient, gradient_scratch,
     target_words, with_target,
@@ -179,13 +179,6 @@ pub(super) fn together(problem: Problem, dloss: &[f32], losses: Losses, gradient
             let shares = shares.chunks_exact(stride * width).take(groups);
             shares.for_each(|share| simd::axpy(1.0, &share[i * width..][..width], dhidden));
         }
-    }
-}
-
-/// `out[width, stride]` from the rows of `x[.., width]`.
-fn transpose(x: &[f32], width: usize, out: &mut [f32], stride: usize) {
-    for (i, row) in x.chunks_exact(width).enumerate() {
-        row.iter().zip(out[i..].iter_mut().step_by(stride)).for_each(|(x, out)| *out = *x);
     }
 }
 
