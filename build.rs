@@ -1,5 +1,6 @@
-//! Makes the list of ops from the files of `src/ops`, that of shader libraries from `shaders/lib` and that of data sets from
-//! `datasets`. An op file without `KERNELS` or `cases()` does not compile; a shader that no op file names stops the build here.
+//! Makes the list of ops from the files of `src/ops`, that of methods from the presets of `src/methods`, that of shader
+//! libraries from `shaders/lib` and that of data sets from `datasets`. An op file without `KERNELS` or `cases()` does not
+//! compile, nor does a preset without its method; a shader that no op file names stops the build here.
 
 use std::{env, fs, path::Path};
 
@@ -49,10 +50,23 @@ fn main() {
         assert!(named, "shaders/{shader}.wgsl is an orphan: nothing in src/ops says shader!(\"{shader}\")");
     }
     fs::write(Path::new(&out).join("ops.rs"), text).expect("OUT_DIR is writable");
+    let methods = methods(&Path::new(&root).join("src/methods"));
+    fs::write(Path::new(&out).join("methods.rs"), methods).expect("OUT_DIR is writable");
     let library = texts("LIBRARY", &shader_folder.join("lib"), ".wgsl");
     fs::write(Path::new(&out).join("shader_library.rs"), library).expect("OUT_DIR is writable");
     let manifests = texts("MANIFESTS", &Path::new(&root).join("datasets"), ".toml");
     fs::write(Path::new(&out).join("manifests.rs"), manifests).expect("OUT_DIR is writable");
+}
+
+/// The module of every method, which is a file beside its preset, and the list of them.
+fn methods(folder: &Path) -> String {
+    let (mut modules, mut list) = (String::new(), String::new());
+    for name in stems(folder, ".toml") {
+        let file = folder.join(&name).with_extension("rs");
+        modules.push_str(&format!("#[path = {:?}]\npub mod {name};\n", file.display().to_string()));
+        list.push_str(&format!("{name}::INFO, "));
+    }
+    format!("{modules}\n/// All methods, in alphabetical order.\npub const METHODS: &[MethodInfo] = &[{list}];\n")
 }
 
 /// A constant of the files of a folder: the stem of each, and its text.

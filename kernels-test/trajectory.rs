@@ -4,7 +4,7 @@ use crate::{gpu_trial, trial};
 use gpurec::data::{self, Interactions, epoch_order};
 use gpurec::engine::exec::ExecOptions;
 use gpurec::engine::rng::RngState;
-use gpurec::methods::{self, Method};
+use gpurec::methods::{self, METHODS, Method, MethodInfo};
 use gpurec::train::Trainer;
 use gpurec::verify::{Checked, Failure, Outcome, Target};
 use libtest_mimic::Trial;
@@ -16,36 +16,28 @@ const BATCH: usize = 24;
 /// step and training amplifies it; a wrong gradient is off by far more within the first steps.
 const BAND: f64 = 2e-3;
 
-/// Small enough for software Vulkan, with everything the methods have.
-const MODELS: &[(&str, &[&str])] = &[
-    ("sasrec", &["loss=ce"]),
-    ("sasrec", &["loss=bce"]),
-    ("sasrec", &["loss=sampled_softmax", "negatives=4"]),
-    ("lma4rec", &["mode=quality"]),
-    ("lma4rec", &["mode=paper", "max_len=6"]),
-    ("bpr", &["mode=quality", "l2=0.01"]),
-];
-/// For the methods that have such a key.
+/// Small enough for software Vulkan, for the methods that have such a key.
 const SMALL: &[&str] = &["dim=8", "inner_dim=16", "max_len=10", "blocks=1", "learning_rate=0.003", "batch_size=24"];
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for &(method, assignments) in MODELS {
-        let name = format!("{method} {}", assignments.join(" ")).replace(' ', "_");
-        trials.push(trial(format!("trajectory::cpu::{name}"), move || {
-            follows(method, assignments, &mut Target::Cpu { threads: 2 })
-        }));
-        trials.push(gpu_trial(format!("trajectory::gpu::{name}"), move |target| follows(method, assignments, target)));
+    for info in METHODS {
+        for &case in info.cases {
+            let name = format!("{} {}", info.name, case.join(" ")).replace(' ', "_");
+            trials.push(trial(format!("trajectory::cpu::{name}"), move || {
+                follows(info, case, &mut Target::Cpu { threads: 2 })
+            }));
+            trials.push(gpu_trial(format!("trajectory::gpu::{name}"), move |target| follows(info, case, target)));
+        }
     }
     trials
 }
 
-fn follows(method: &str, assignments: &[&str], target: &mut Target) -> Checked {
+fn follows(info: &MethodInfo, case: &[&str], target: &mut Target) -> Checked {
     let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
-    let info = methods::find(method)?;
     let keys = (info.defaults)();
     let small = SMALL.iter().filter(|text| text.split_once('=').is_some_and(|(key, _)| keys.contains_key(key)));
-    let settings: Vec<String> = small.chain(assignments).map(|s| s.to_string()).collect();
+    let settings: Vec<String> = small.chain(case).map(|s| s.to_string()).collect();
     let config = methods::config::resolve(info, None, None, &settings)?;
     let method = (info.build)(&config, methods::Sizes::of(&data))?;
     let expected = losses(method.as_ref(), &data, &mut Target::Reference)?;

@@ -39,6 +39,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009",
     preset: include_str!("bpr.toml"),
     defaults: || table_of(&BprConfig::default()),
+    cases: &[&["mode=quality", "l2=0.01"]],
     build: |config, sizes| Ok(Box::new(BprMf { config: checked(typed(config)?)?, sizes })),
 };
 

@@ -9,5 +9,7 @@ pub const INFO: MethodInfo = MethodInfo {
     title: "CL4SRec",
     paper: "Xie et al., Contrastive Learning for Sequential Recommendation, ICDE 2022; as CoSeRec compares with it",
     preset: include_str!("cl4srec.toml"),
+    // Those of the code that it shares.
+    cases: &[],
     ..lma4rec::INFO
 };

@@ -177,6 +177,17 @@ mod tests {
         }
     }
 
+    /// A variant under its own name shares the code, and with it the cases, of the method that it is a preset of.
+    #[test]
+    fn the_suites_train_every_method_that_trains() {
+        for info in METHODS {
+            let method = (info.build)(&(info.defaults)(), Sizes { users: 7, items: 10 }).unwrap();
+            let shares = |other: &&MethodInfo| std::ptr::fn_addr_eq(other.build, info.build);
+            let covered = METHODS.iter().filter(shares).any(|other| !other.cases.is_empty());
+            assert_eq!(covered, method.training().epochs > 0, "{}", info.name);
+        }
+    }
+
     #[test]
     fn a_wrong_key_is_refused_with_the_nearest_valid_one() {
         let error = resolve(find("sasrec").unwrap(), None, None, &["learning_rte=0.1".into()]).unwrap_err();

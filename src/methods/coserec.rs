@@ -9,5 +9,7 @@ pub const INFO: MethodInfo = MethodInfo {
     title: "CoSeRec",
     paper: "Liu et al., Contrastive Self-supervised Sequential Recommendation with Robust Augmentation, arXiv 2108.06479",
     preset: include_str!("coserec.toml"),
+    // Those of the code that it shares.
+    cases: &[],
     ..lma4rec::INFO
 };

@@ -56,6 +56,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Hao et al., Learnable Model Augmentation Self-Supervised Learning for Sequential Recommendation, arXiv 2204.10128",
     preset: include_str!("lma4rec.toml"),
     defaults: || table_of(&Lma4RecConfig::default()),
+    cases: &[&["mode=quality"], &["mode=paper", "max_len=6"]],
     build: |config, Sizes { items, .. }| Ok(Box::new(Lma4Rec { config: checked(typed(config)?)?, n_items: items })),
 };
 

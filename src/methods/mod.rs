@@ -2,17 +2,16 @@
 //!
 //! A method is its configuration, the graph of a training step, the batches that feed it, and a scorer. Ablations and
 //! variants are configuration switches; a variant that has a name of its own is a preset of the code that it shares.
+//!
+//! The list of methods is generated from the presets of the folder by `build.rs`: `NAME.toml` with `NAME.rs` is a method as
+//! soon as both are there. The other files are what methods share.
 
 pub mod batch;
-pub mod bpr;
-pub mod cl4srec;
 pub mod config;
-pub mod coserec;
 pub mod embedding_similarity;
-pub mod lma4rec;
 pub mod next_item;
-pub mod pop;
-pub mod sasrec;
+
+include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 use crate::data::Interactions;
 use crate::engine::params::{ParamLayout, State};
@@ -205,12 +204,11 @@ pub struct MethodInfo {
     pub preset: &'static str,
     /// The complete configuration with its defaults, whose keys are the valid ones.
     pub defaults: fn() -> toml::Table,
+    /// Settings that the suites train with, small: one list for each thing that the method can do.
+    pub cases: &'static [&'static [&'static str]],
     /// Makes the method for a data set of these sizes.
     pub build: fn(config: &toml::Table, sizes: Sizes) -> Result<Box<dyn Method>>,
 }
-
-/// All methods, in the order of `gpurec methods`.
-pub const METHODS: &[MethodInfo] = &[lma4rec::INFO, coserec::INFO, cl4srec::INFO, sasrec::INFO, bpr::INFO, pop::INFO];
 
 /// The method of this name.
 pub fn find(name: &str) -> Result<&'static MethodInfo> {

@@ -1,12 +1,15 @@
-//! The recommendation loss at every position: the item that came next, against all others or a sample of them.
+//! The recommendation loss at every position: the item that came next, against all others or a sample of them. What
+//! methods share that learn by nothing else: the end of their training graph, and the batches.
 
-use crate::data::pack::INERT;
+use super::batch::feed_tokens;
+use super::{Batch, Sampler, Shape, Training};
+use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::{UserItems, negative};
-use crate::data::{Interactions, Packed};
+use crate::data::{Interactions, Packed, trainable_users};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
-use crate::error::Result;
-use crate::nn::Scorer;
+use crate::error::{Error, Result};
+use crate::nn::{Scorer, adam_step};
 use crate::ops::add::Add;
 use crate::ops::bce_with_logits::BceWithLogits;
 use crate::ops::fill::Fill;
@@ -14,7 +17,9 @@ use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::row_dot::RowDot;
 use crate::ops::sampled_softmax::{candidates, sampled_softmax};
 use crate::ops::segments::{segments, segments_len};
+use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Which loss, by the field's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +60,23 @@ pub struct BatchRows<'a> {
 const NEGATIVES: Site = Site(0x4E47);
 
 impl NextItem {
+    /// Refuses a sample that makes no softmax.
+    pub fn validate(&self) -> Result<()> {
+        if self.loss == Loss::SampledSoftmax && self.negatives < 2 {
+            return Err(Error::usage("sampled_softmax needs at least 2 negatives", "for example --set negatives=128"));
+        }
+        Ok(())
+    }
+
+    /// Ends a training graph: the mean loss of the rows with a target, its gradients, and Adam's step.
+    pub fn minimise(&self, graph: &mut Graph, scorer: &Scorer, training: &Training) -> Result<()> {
+        let (losses, inputs) = self.row_losses(graph, scorer, None)?;
+        let loss = graph.add1(WeightedSum, &[losses, inputs.weight])?;
+        graph.metric("loss", loss);
+        let gradients = graph.backward(loss)?;
+        adam_step(graph, "model", &gradients, training.clip())
+    }
+
     fn samples(&self) -> usize {
         match self.loss {
             Loss::Bce => 1,
@@ -123,6 +145,41 @@ impl NextItem {
             }
             Loss::SampledSoftmax => feed_ids("candidates", candidates(&target, &negatives)),
         }
+    }
+}
+
+/// Makes batches for a graph that begins with `Tokens::for_training` and ends with `NextItem::minimise`: a sequence per
+/// user, its training events but the last.
+pub struct Histories {
+    next_item: NextItem,
+    max_len: usize,
+    data: Arc<Interactions>,
+    owned: UserItems,
+}
+
+impl Histories {
+    /// Of the last `max_len` items of each user.
+    pub fn new(next_item: NextItem, max_len: usize, data: Arc<Interactions>) -> Self {
+        let owned = UserItems::new(&data);
+        Histories { next_item, max_len, data, owned }
+    }
+}
+
+impl Sampler for Histories {
+    fn samples(&self) -> Vec<u32> {
+        trainable_users(&self.data)
+    }
+
+    fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
+        let mut packed = Packed::new();
+        users.iter().for_each(|&user| packed.push(user, self.data.train_input(user as usize), self.max_len));
+        let tokens = packed.n_rows();
+        packed.pad_to(row_bucket(tokens), INERT);
+        let mut feed = Feed::default();
+        feed_tokens(&mut feed, &packed, None, Some(rng));
+        let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
+        self.next_item.feed(&mut feed, &rows, rng);
+        Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
     }
 }
 

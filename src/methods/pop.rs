@@ -22,6 +22,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "the non-personal baseline of LMA4Rec, Table 2",
     preset: include_str!("pop.toml"),
     defaults: || table_of(&PopConfig::default()),
+    cases: &[],
     build: |config, Sizes { items, .. }| {
         let training = Training { epochs: 0, ..Training::default() };
         Ok(Box::new(Pop { _config: typed(config)?, n_items: items, training }))

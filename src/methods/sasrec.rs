@@ -4,19 +4,14 @@
 //! With `loss = "bce"` it is the papers' baseline; with `loss = "ce"` (softmax over the whole catalogue) the same
 //! encoder beats most published methods on their own data.
 
-use super::batch::feed_tokens;
 use super::config::{table_of, typed};
-use super::next_item::{BatchRows, Loss, NextItem};
-use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
-use crate::data::pack::{INERT, row_bucket};
-use crate::data::sample::UserItems;
-use crate::data::{Interactions, Packed, trainable_users};
+use super::next_item::{Histories, Loss, NextItem};
+use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use crate::data::Interactions;
+use crate::engine::Graph;
 use crate::engine::params::ParamLayout;
-use crate::engine::rng::RngState;
-use crate::engine::{Feed, Graph};
-use crate::error::{Error, Result};
-use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
-use crate::ops::weighted_sum::WeightedSum;
+use crate::error::Result;
+use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -27,6 +22,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; encoder as in S3-Rec and CoSeRec",
     preset: include_str!("sasrec.toml"),
     defaults: || table_of(&SasRecConfig::default()),
+    cases: &[&["loss=ce"], &["loss=bce"], &["loss=sampled_softmax", "negatives=4"]],
     build: |config, Sizes { items, .. }| Ok(Box::new(SasRec { config: checked(typed(config)?)?, n_items: items })),
 };
 
@@ -63,9 +59,7 @@ impl Default for SasRecConfig {
 fn checked(config: SasRecConfig) -> Result<SasRecConfig> {
     config.encoder.validate()?;
     config.training.validate()?;
-    if config.loss == Loss::SampledSoftmax && config.negatives < 2 {
-        return Err(Error::usage("sampled_softmax needs at least 2 negatives", "for example --set negatives=128"));
-    }
+    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
     Ok(config)
 }
 
@@ -98,17 +92,12 @@ impl Method for SasRec {
         let noise = Some(FeedForwardNoise::Dropout);
         let query = encoder.encode(&mut graph, &tokens, table, None, noise)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items };
-        let (losses, inputs) = self.next_item().row_losses(&mut graph, &scorer, None)?;
-        let loss = graph.add1(WeightedSum, &[losses, inputs.weight])?;
-        graph.metric("loss", loss);
-        let gradients = graph.backward(loss)?;
-        adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
+        self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
         Ok(graph)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        let owned = UserItems::new(&data);
-        Ok(Arc::new(Batches { next_item: self.next_item(), max_len: self.max_len(), data, owned }))
+        Ok(Arc::new(Histories::new(self.next_item(), self.max_len(), data)))
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
@@ -116,30 +105,5 @@ impl Method for SasRec {
         let hidden = self.config.encoder.encode(graph, tokens, table, None, None)?;
         let query = tokens.last_of_each_sequence(graph, hidden)?;
         Ok(Scorer { query, table, bias: None, items: self.n_items })
-    }
-}
-
-struct Batches {
-    next_item: NextItem,
-    max_len: usize,
-    data: Arc<Interactions>,
-    owned: UserItems,
-}
-
-impl Sampler for Batches {
-    fn samples(&self) -> Vec<u32> {
-        trainable_users(&self.data)
-    }
-
-    fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
-        let mut packed = Packed::new();
-        users.iter().for_each(|&user| packed.push(user, self.data.train_input(user as usize), self.max_len));
-        let tokens = packed.n_rows();
-        packed.pad_to(row_bucket(tokens), INERT);
-        let mut feed = Feed::default();
-        feed_tokens(&mut feed, &packed, None, Some(rng));
-        let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
-        self.next_item.feed(&mut feed, &rows, rng);
-        Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
     }
 }

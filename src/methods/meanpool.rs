@@ -1,0 +1,199 @@
+//! Mean pooling, the two towers of Covington et al. (RecSys 2016) on sequences: a user is the mean of the items met.
+//!
+//! ```text
+//! m_t = 1/t sum_{s <= t} E[item_s]
+//! q_t = W_L relu(... relu(W_1 dropout(m_t) + b_1) ...) + b_L        `layers` = L; with 0 layers q_t = m_t
+//! score(v) = <q_t, E[v]>
+//! ```
+//!
+//! It knows what was met and not in which order: what a sequential model gains over it, it gains from the order. The mean over
+//! what came before is attention with scores of zero: softmax weighs all keys in reach alike.
+
+use super::config::{table_of, typed};
+use super::next_item::{Histories, Loss, NextItem};
+use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use crate::data::Interactions;
+use crate::engine::params::{Init, ParamLayout};
+use crate::engine::rng::Site;
+use crate::engine::{Graph, ValueId};
+use crate::error::{Error, Result};
+use crate::nn::{Scorer, Tokens};
+use crate::ops::activation::Activation;
+use crate::ops::attention::Attention;
+use crate::ops::dropout::Dropout;
+use crate::ops::embedding::Embedding;
+use crate::ops::linear::Linear;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What `gpurec methods` lists.
+pub const INFO: MethodInfo = MethodInfo {
+    name: "meanpool",
+    title: "Mean pooling",
+    paper: "after Covington et al., Deep Neural Networks for YouTube Recommendations, RecSys 2016",
+    preset: include_str!("meanpool.toml"),
+    defaults: || table_of(&MeanPoolConfig::default()),
+    cases: &[&["loss=ce", "layers=0"], &["loss=sampled_softmax", "negatives=4", "layers=2"]],
+    build: |config, Sizes { items, .. }| Ok(Box::new(MeanPool { config: checked(typed(config)?)?, n_items: items })),
+};
+
+/// Keys of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeanPoolConfig {
+    /// The preset's table.
+    pub mode: String,
+    /// Over which items.
+    pub loss: Loss,
+    /// Negatives per position of `sampled_softmax`.
+    pub negatives: usize,
+    /// Columns of an item's vector, and of every layer.
+    pub dim: usize,
+    /// Layers of the user's tower; 0 leaves the mean as it is.
+    pub layers: usize,
+    /// Items of the history that are used, the last ones.
+    pub max_len: usize,
+    /// On the mean.
+    pub dropout: f64,
+    /// Standard deviation of initial weights and vectors.
+    pub init_std: f64,
+    /// How long and how fast to train.
+    #[serde(flatten)]
+    pub training: Training,
+}
+
+impl Default for MeanPoolConfig {
+    fn default() -> Self {
+        MeanPoolConfig {
+            mode: String::new(),
+            loss: Loss::Ce,
+            negatives: 128,
+            dim: 64,
+            layers: 1,
+            max_len: 50,
+            dropout: 0.2,
+            init_std: 0.02,
+            training: Training::default(),
+        }
+    }
+}
+
+fn checked(config: MeanPoolConfig) -> Result<MeanPoolConfig> {
+    config.training.validate()?;
+    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
+    if config.dim == 0 || config.max_len == 0 {
+        return Err(Error::usage("dim and max_len of 0 make no model", "set both to at least 1"));
+    }
+    if !(0.0..1.0).contains(&config.dropout) {
+        let problem = format!("dropout = {} is no rate", config.dropout);
+        return Err(Error::usage(problem, "rates are from 0 up to, not including, 1"));
+    }
+    Ok(config)
+}
+
+/// Mean pooling for a catalogue.
+pub struct MeanPool {
+    config: MeanPoolConfig,
+    n_items: usize,
+}
+
+/// Where the dropout of the mean draws.
+const DROPOUT: Site = Site(0x3EA);
+
+impl MeanPool {
+    fn next_item(&self) -> NextItem {
+        NextItem { loss: self.config.loss, negatives: self.config.negatives }
+    }
+
+    fn normal(&self) -> Init {
+        Init::Normal(self.config.init_std as f32)
+    }
+
+    fn item_table(&self, graph: &mut Graph) -> ValueId {
+        graph.param("item_table", &[self.n_items, self.config.dim], self.normal())
+    }
+
+    /// `q_t` of every row, `[N, dim]`.
+    fn queries(&self, graph: &mut Graph, tokens: &Tokens, table: ValueId) -> Result<ValueId> {
+        let dim = self.config.dim;
+        let gathered: Vec<ValueId> =
+            [table, tokens.items].into_iter().chain(tokens.training.map(|t| t.item_segments)).collect();
+        let items = graph.add1(Embedding { padding_idx: None }, &gathered)?;
+        let mean = Attention { heads: 1, scale: 0.0, causal: true, dropout: None, key_flags: false };
+        let mut x = graph.add1(mean, &[items, items, items, tokens.cu_seqlens])?;
+        if let Some(training) = tokens.training.filter(|_| self.config.dropout > 0.0) {
+            let dropout = Dropout { probability: self.config.dropout, site: DROPOUT };
+            x = graph.add1(dropout, &[x, training.rng, training.row_keys])?;
+        }
+        for layer in 1..=self.config.layers {
+            let weight = graph.param(&format!("layer{layer}.weight"), &[dim, dim], self.normal());
+            let bias = graph.param(&format!("layer{layer}.bias"), &[dim], Init::Constant(0.0));
+            let activation = (layer < self.config.layers).then_some(Activation::Relu);
+            x = graph.add1(Linear { activation, ..Linear::default() }, &[x, weight, bias])?;
+        }
+        Ok(x)
+    }
+}
+
+impl Method for MeanPool {
+    fn training(&self) -> &Training {
+        &self.config.training
+    }
+
+    fn max_len(&self) -> usize {
+        self.config.max_len
+    }
+
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
+        let table = self.item_table(&mut graph);
+        let query = self.queries(&mut graph, &tokens, table)?;
+        let scorer = Scorer { query, table, bias: None, items: self.n_items };
+        self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
+        Ok(graph)
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
+        Ok(Arc::new(Histories::new(self.next_item(), self.config.max_len, data)))
+    }
+
+    fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
+        let table = self.item_table(graph);
+        let queries = self.queries(graph, tokens, table)?;
+        let query = tokens.last_of_each_sequence(graph, queries)?;
+        Ok(Scorer { query, table, bias: None, items: self.n_items })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::exec::DeviceChoice;
+    use crate::methods::config;
+    use crate::train::trainer::layout_of;
+    use crate::train::{Ranker, Request};
+
+    /// The query after each history, and the item table `[9, 4]`.
+    fn queries(histories: &[&[u32]]) -> (Vec<f32>, Vec<f32>) {
+        let config = config::resolve(&INFO, None, None, &["layers=0".into(), "dim=4".into()]).unwrap();
+        let method = (INFO.build)(&config, Sizes { users: 3, items: 9 }).unwrap();
+        let layout = layout_of(method.as_ref()).unwrap();
+        let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+        executor.load(&layout, &layout.initial_state(3)).unwrap();
+        let mut ranker = Ranker::new(method.as_ref(), layout);
+        let requests: Vec<Request> = histories.iter().map(|history| Request::new(history)).collect();
+        let queries = ranker.queries(executor.as_mut(), &requests).unwrap().words;
+        (queries, ranker.item_table(executor.as_mut(), 9).unwrap().table.words)
+    }
+
+    #[test]
+    fn a_user_is_the_mean_of_the_items_met_in_whatever_order() {
+        let (queries, table) = queries(&[&[1, 7, 2], &[2, 1, 7], &[5]]);
+        let near = |a: f32, b: f32| (a - b).abs() < 1e-7;
+        for d in 0..4 {
+            let mean = (table[4 + d] + table[28 + d] + table[8 + d]) / 3.0;
+            assert!(near(queries[d], mean) && near(queries[4 + d], mean) && queries[8 + d] == table[20 + d]);
+        }
+    }
+}
