@@ -41,6 +41,10 @@ impl Op for Mutant {
         Linear::default().reference(inputs, outputs);
     }
 
+    fn cpu_scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> usize {
+        Linear::default().cpu_scratch(inputs, outputs)
+    }
+
     fn cpu(&self, io: &mut CpuIo) {
         if self.0 == Mutation::DroppedTerm {
             io.inputs.pop();

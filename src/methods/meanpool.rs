@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It knows what was met and not in which order: what a sequential model gains over it, it gains from the order. The mean over
-//! what came before is attention with scores of zero: softmax weighs all keys in reach alike.
+//! what came before is attention by queries of zeros: softmax weighs all keys in reach alike.
 
 use super::config::{table_of, typed};
 use super::next_item::{Histories, Loss, NextItem};
@@ -22,6 +22,7 @@ use crate::ops::activation::Activation;
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
+use crate::ops::fill::Fill;
 use crate::ops::linear::Linear;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -119,8 +120,9 @@ impl MeanPool {
         let gathered: Vec<ValueId> =
             [table, tokens.items].into_iter().chain(tokens.training.map(|t| t.item_segments)).collect();
         let items = graph.add1(Embedding { padding_idx: None }, &gathered)?;
-        let mean = Attention { heads: 1, scale: 0.0, causal: true, dropout: None, key_flags: false };
-        let mut x = graph.add1(mean, &[items, items, items, tokens.cu_seqlens])?;
+        let nothing = graph.add1(Fill { value: 0.0, shape: graph.shape(items).to_vec() }, &[])?;
+        let mean = Attention { heads: 1, scale: 1.0, causal: true, dropout: None, key_flags: false };
+        let mut x = graph.add1(mean, &[nothing, nothing, items, tokens.cu_seqlens])?;
         if let Some(training) = tokens.training.filter(|_| self.config.dropout > 0.0) {
             let dropout = Dropout { probability: self.config.dropout, site: DROPOUT };
             x = graph.add1(dropout, &[x, training.rng, training.row_keys])?;
