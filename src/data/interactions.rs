@@ -16,9 +16,9 @@ use indicatif::HumanCount;
 pub struct Interactions {
     /// What reports call it: the file's name without its extensions, or what its description says.
     pub name: String,
-    /// User names as the source has them, [U].
+    /// User names as the source has them, `[U]`.
     pub users: Vec<String>,
-    /// Item names as the source has them, [V].
+    /// Item names as the source has them, `[V]`.
     pub items: Vec<String>,
     offsets: Vec<usize>,
     events: Vec<u32>,

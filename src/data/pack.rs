@@ -10,11 +10,11 @@
 pub struct Packed {
     /// Prefix sums of the sequence lengths, [B+1].
     pub cu_seqlens: Vec<u32>,
-    /// Item index of each row, [N].
+    /// Item index of each row, `[N]`.
     pub items: Vec<u32>,
-    /// Column in the window of `max_len`, [N].
+    /// Column in the window of `max_len`, `[N]`.
     pub positions: Vec<u32>,
-    /// Logical sequence id, which random numbers are counted by, [N]. `INERT` on padding rows.
+    /// Logical sequence id, which random numbers are counted by, `[N]`. `INERT` on padding rows.
     pub sequence: Vec<u32>,
 }
 
@@ -75,7 +75,7 @@ impl Packed {
         self.sequence.resize(rows, INERT);
     }
 
-    /// The row of each sequence's last item, [B]; `INERT` for an empty sequence.
+    /// The row of each sequence's last item, `[B]`; `INERT` for an empty sequence.
     pub fn last_rows(&self) -> Vec<u32> {
         self.cu_seqlens.windows(2).map(|ends| if ends[0] < ends[1] { ends[1] - 1 } else { INERT }).collect()
     }

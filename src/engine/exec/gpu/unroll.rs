@@ -1,7 +1,9 @@
 //! Loops of shaders that are written out before the shader is compiled.
 //!
-//!     //unroll i in COUNT              for i = 0 .. COUNT: the lines up to //end with $i replaced by 0u, 1u, ..
-//!     //unroll i in COUNT if CONSTANT  the same when the constant is 1; else a loop with the variable i
+//! ```text
+//! //unroll i in COUNT              for i = 0 .. COUNT: the lines up to //end with $i replaced by 0u, 1u, ..
+//! //unroll i in COUNT if CONSTANT  the same when the constant is 1; else a loop with the variable i
+//! ```
 //!
 //! COUNT is a constant of the kernel or a number. Compilers need not unroll loops over private arrays; where they do not,
 //! the arrays stay in memory instead of registers, which costs more than everything else in such a kernel.
