@@ -177,6 +177,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_sample_of_one_item_is_refused_by_every_method_that_samples() {
+        let sizes = Sizes { users: 7, items: 10 };
+        let samples = |info: &&MethodInfo| (info.defaults)().contains_key("negatives");
+        let methods: Vec<_> = METHODS.iter().filter(samples).collect();
+        assert!(methods.len() >= 3);
+        for info in methods {
+            let build = |negatives: &str| {
+                let settings = ["loss=sampled_softmax", negatives].map(String::from);
+                (info.build)(&resolve(info, None, None, &settings).unwrap(), sizes).map(drop)
+            };
+            assert!(build("negatives=2").is_ok() && build("negatives=1").is_err(), "{}", info.name);
+        }
+    }
+
     /// A variant under its own name shares the code, and with it the cases, of the method that it is a preset of.
     #[test]
     fn the_suites_train_every_method_that_trains() {

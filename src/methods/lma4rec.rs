@@ -128,6 +128,7 @@ fn checked(config: Lma4RecConfig) -> Result<Lma4RecConfig> {
     config.encoder.validate()?;
     config.training.validate()?;
     config.augment.validate()?;
+    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
     if config.temperature <= 0.0 {
         return Err(Error::usage(
             format!("temperature = {} is not positive", config.temperature),
