@@ -1,6 +1,6 @@
-//! Makes the list of ops from the files of `src/ops`, that of methods from the presets of `src/methods`, that of shader
-//! libraries from `shaders/lib` and that of data sets from `datasets`. An op file without `KERNELS` or `cases()` does not
-//! compile, nor does a preset without its method; a shader that no op file names stops the build here.
+//! Makes the lists of ops (the files of `src/ops`), methods (the presets of `src/methods`), formats of data (`src/data/formats`),
+//! shader libraries (`shaders/lib`) and manifests of data sets (`datasets`). An op file without `KERNELS` or `cases()` does
+//! not compile, nor does a preset without its method; a shader that no op file names stops the build here.
 
 use std::{env, fs, path::Path};
 
@@ -20,7 +20,7 @@ fn main() {
     let out = env::var("OUT_DIR").expect("cargo sets it");
     let (ops_folder, shader_folder) = (Path::new(&root).join("src/ops"), Path::new(&root).join("shaders"));
     let ops = stems(&ops_folder, ".rs");
-    let mut text = String::new();
+    let mut text = modules(&ops_folder, &ops);
     let mut sources = String::new();
     for op in &ops {
         let file = ops_folder.join(op).with_extension("rs");
@@ -32,7 +32,6 @@ fn main() {
             println!("cargo:rerun-if-changed={}", part.display());
             sources.push_str(&fs::read_to_string(&part).expect("the file was just listed"));
         }
-        text.push_str(&format!("#[path = {:?}]\npub mod {op};\n", file.display().to_string()));
     }
     for folder in stems(&ops_folder, "").iter().map(|name| ops_folder.join(name)).filter(|path| path.is_dir()) {
         for entry in fs::read_dir(&folder).expect("the folder was just listed").flatten() {
@@ -52,21 +51,37 @@ fn main() {
     fs::write(Path::new(&out).join("ops.rs"), text).expect("OUT_DIR is writable");
     let methods = methods(&Path::new(&root).join("src/methods"));
     fs::write(Path::new(&out).join("methods.rs"), methods).expect("OUT_DIR is writable");
+    let formats = formats(&Path::new(&root).join("src/data/formats"));
+    fs::write(Path::new(&out).join("formats.rs"), formats).expect("OUT_DIR is writable");
     let library = texts("LIBRARY", &shader_folder.join("lib"), ".wgsl");
     fs::write(Path::new(&out).join("shader_library.rs"), library).expect("OUT_DIR is writable");
     let manifests = texts("MANIFESTS", &Path::new(&root).join("datasets"), ".toml");
     fs::write(Path::new(&out).join("manifests.rs"), manifests).expect("OUT_DIR is writable");
 }
 
-/// The module of every method, which is a file beside its preset, and the list of them.
+/// Every method, which is a file beside its preset.
 fn methods(folder: &Path) -> String {
-    let (mut modules, mut list) = (String::new(), String::new());
-    for name in stems(folder, ".toml") {
-        let file = folder.join(&name).with_extension("rs");
-        modules.push_str(&format!("#[path = {:?}]\npub mod {name};\n", file.display().to_string()));
-        list.push_str(&format!("{name}::INFO, "));
-    }
+    let names = stems(folder, ".toml");
+    let list: String = names.iter().map(|name| format!("{name}::INFO, ")).collect();
+    let modules = modules(folder, &names);
     format!("{modules}\n/// All methods, in alphabetical order.\npub const METHODS: &[MethodInfo] = &[{list}];\n")
+}
+
+/// Every file of formats.
+fn formats(folder: &Path) -> String {
+    let names = stems(folder, ".rs");
+    let list: String = names.iter().map(|name| format!("{name}::FORMATS, ")).collect();
+    let modules = modules(folder, &names);
+    format!("{modules}\n/// The formats of each file.\nconst FORMATS: &[&[FormatInfo]] = &[{list}];\n")
+}
+
+/// Declares the files of a folder as modules.
+fn modules(folder: &Path, names: &[String]) -> String {
+    let module = |name: &String| {
+        let file = folder.join(name).with_extension("rs");
+        format!("#[path = {:?}]\npub mod {name};\n", file.display().to_string())
+    };
+    names.iter().map(module).collect()
 }
 
 /// A constant of the files of a folder: the stem of each, and its text.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Reading tables")]
 pub struct SourceArgs {
-    /// sequences, pairs, csv, tsv, inter, jsonl or parquet; by the file's name when not given
+    /// One of the formats that `gpurec data --help` lists; by the file's name when not given
     #[arg(long, value_name = "FORMAT", value_parser = parsed::<Format>)]
     format: Option<Format>,
 

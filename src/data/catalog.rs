@@ -4,10 +4,11 @@
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 use std::path::{Path, PathBuf};
 
+use super::formats::Format;
 use super::interactions::Interactions;
 use super::manifest::{Access, manifest, manifests};
 use super::prepared;
-use super::read::{Format, ReadOptions, dataset_name, read, read_bytes};
+use super::read::{ReadOptions, dataset_name, read, read_bytes};
 use crate::error::{Error, Result};
 
 /// The environment variable that names the data folder.
@@ -94,7 +95,7 @@ fn locate_in(name_or_path: &str, data_dir: Option<&Path>) -> Result<Source> {
 
 /// Names have neither separators nor extensions; a missing file is then reported as just that.
 fn looks_like_a_path(given: &str) -> bool {
-    given.contains(['/', '\\']) || given.ends_with(".gz") || Format::EXTENSIONS.iter().any(|e| given.ends_with(e))
+    given.contains(['/', '\\']) || given.ends_with(".gz") || Format::of_file(Path::new(given)).is_some()
 }
 
 fn unknown(given: &str, known: &[DatasetInfo], data_dir: Option<&Path>) -> Error {
@@ -128,7 +129,7 @@ fn list_in(data_dir: Option<&Path>) -> Result<Vec<DatasetInfo>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if prepared::is_prepared(&path) || path.is_file() && is_readable_format(&path) {
+        if prepared::is_prepared(&path) || path.is_file() && Format::of_file(&path).is_some() {
             files.push(path);
         }
     }
@@ -150,12 +151,6 @@ fn stored_bytes(path: &Path) -> std::io::Result<u64> {
         return Ok(path.metadata()?.len());
     }
     std::fs::read_dir(path)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
-}
-
-fn is_readable_format(path: &Path) -> bool {
-    let file = path.to_string_lossy();
-    let file = file.strip_suffix(".gz").unwrap_or(&file);
-    Format::EXTENSIONS.iter().any(|extension| file.ends_with(extension))
 }
 
 #[cfg(test)]

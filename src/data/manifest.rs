@@ -5,7 +5,7 @@
 
 use super::prepare::Step;
 use super::prepared;
-use super::read::{Format, ReadOptions};
+use super::read::ReadOptions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ pub fn manifest(name: &str) -> Option<&'static Manifest> {
 impl Manifest {
     /// Whether its file is one that `gpurec run` reads as it is.
     pub fn is_sequences(&self) -> bool {
-        self.read.as_ref().is_some_and(|read| read.options.format == Some(Format::Sequences))
+        self.read.as_ref().and_then(|read| read.options.format).is_some_and(|format| format.name() == "sequences")
     }
 
     /// Where `gpurec data fetch` puts its files: sequences into the data folder itself, raw data into a folder of its own.

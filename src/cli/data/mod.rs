@@ -8,30 +8,33 @@ use super::console::{say, table};
 use super::source::SourceArgs;
 use crate::data::catalog::{DATA_DIR, data_dir};
 use crate::data::manifest::Presence;
-use crate::data::{Interactions, Source, list, manifest, manifests, resolve};
+use crate::data::{Format, Interactions, Source, list, manifest, manifests, resolve};
 use crate::error::Result;
 use indicatif::HumanBytes;
 
 /// Sequences shown, and items of each.
 const SHOWN: (usize, usize) = (5, 12);
 
-const FORMATS: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   gpurec data list
   gpurec data fetch amazon_beauty
   gpurec data show kuairec
   gpurec data check my_events.csv --user-col customer --item-col sku --time-col ordered_at
-  gpurec data prepare my_events.csv --k-core 5 --out my_data
+  gpurec data prepare my_events.csv --k-core 5 --out my_data";
 
-Formats, each also gzipped (.gz) but for parquet:
-  .txt      `user item item ...`, one user a line in time order, or `user item` pairs
-  .csv .tsv a header and one event a line; columns are found by their usual names or given by --user-col and so on
-  .inter    RecBole's atomic file
-  .parquet  flat columns of numbers or strings
-A folder made by `gpurec data prepare` is a data set too.";
+/// The examples, and what can be read.
+fn after_help() -> String {
+    let formats = Format::all().map(|format| format!("  {:<9} {}\n", format.name(), format.content()));
+    let formats: String = formats.collect();
+    format!(
+        "{EXAMPLES}\n\nFormats, of files called .NAME or named by --format; text may be in gzip (.NAME.gz):\n{formats}\
+         A folder made by `gpurec data prepare` is a data set too."
+    )
+}
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = FORMATS)]
+#[command(after_help = after_help())]
 pub struct DataArgs {
     #[command(subcommand)]
     command: DataCommand,

@@ -10,12 +10,20 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::{Place, ReadOptions, shortened};
+use super::{FormatInfo, Reader};
 use crate::data::log::{Event, EventLog, parse_time};
+use crate::data::read::ReadOptions;
+use crate::data::read::text::{Place, shortened};
 use crate::error::{Error, Result};
 
+pub(crate) const FORMATS: &[FormatInfo] = &[FormatInfo {
+    name: "parquet",
+    content: "flat columns of numbers, timestamps or strings",
+    reader: Reader::File(read),
+}];
+
 /// Reads the columns of interest, a row group at a time.
-pub fn read(file: File, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
+fn read(file: File, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
     // The library takes some kinds of damage for a broken invariant of its own.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));

@@ -3,14 +3,22 @@
 use std::io::BufRead;
 use std::path::Path;
 
-use super::columns::Places;
-use super::{Lines, Place, ReadOptions};
+use super::{FormatInfo, Reader};
 use crate::data::log::{Event, EventLog, parse_time};
+use crate::data::read::ReadOptions;
+use crate::data::read::columns::Places;
+use crate::data::read::text::{Lines, Place};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 
+pub(crate) const FORMATS: &[FormatInfo] = &[FormatInfo {
+    name: "jsonl",
+    content: "one JSON object a line: an event, or a user with a list of events (columns such as `events.aid`)",
+    reader: Reader::Text(read),
+}];
+
 /// Reads the objects. The keys of the first are the header.
-pub fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
+fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
     let (mut log, mut lines, mut columns) = (EventLog::default(), Lines::new(source, origin), None);
     while let Some((place, line)) = lines.next()? {
         if line.trim().is_empty() {

@@ -5,21 +5,40 @@ use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::Path;
 
-use super::{Lines, Place, shortened};
+use super::{FormatInfo, Reader};
 use crate::data::log::{Event, EventLog};
+use crate::data::read::text::{Lines, Place, shortened};
 use crate::error::Result;
+
+pub(crate) const FORMATS: &[FormatInfo] = &[
+    FormatInfo {
+        name: "txt",
+        content: "`user item item ...`, one user a line in time order, or `user item` pairs: the first line tells",
+        reader: Reader::Text(|source, origin, _| read(source, origin)),
+    },
+    FormatInfo {
+        name: "sequences",
+        content: "the first of these, also where that line has one item",
+        reader: Reader::Text(|source, origin, _| read_sequences(source, origin)),
+    },
+    FormatInfo {
+        name: "pairs",
+        content: "the second, one event a line in time order",
+        reader: Reader::Text(|source, origin, _| read_pairs(source, origin)),
+    },
+];
 
 const MAX_ID: u32 = i32::MAX as u32;
 
 /// Pairs where the first line has two words, else sequences.
-pub fn read(mut source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
+fn read(mut source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
     let start = source.fill_buf().map_err(|error| Place { path: origin, line: 1 }.unreadable(error))?;
     let first = start.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
     let words = first.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
     if words == 2 { read_pairs(source, origin) } else { read_sequences(source, origin) }
 }
 
-pub fn read_sequences(source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
+fn read_sequences(source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
     let (mut log, mut line_of, mut lines) = (EventLog::default(), HashMap::new(), Lines::new(source, origin));
     while let Some((place, line)) = lines.next()? {
         let mut words = words(line);
@@ -41,7 +60,7 @@ pub fn read_sequences(source: Box<dyn BufRead + '_>, origin: &Path) -> Result<Ev
     Ok(log)
 }
 
-pub fn read_pairs(source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
+fn read_pairs(source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
     let (mut log, mut lines) = (EventLog::default(), Lines::new(source, origin));
     while let Some((place, line)) = lines.next()? {
         let mut words = words(line);

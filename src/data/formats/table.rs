@@ -3,14 +3,34 @@
 use std::io::BufRead;
 use std::path::Path;
 
-use super::columns::Places;
-use super::{Place, ReadOptions, shortened};
+use super::{FormatInfo, Reader};
 use crate::data::log::{Event, EventLog, parse_time};
+use crate::data::read::ReadOptions;
+use crate::data::read::columns::Places;
+use crate::data::read::text::{Place, shortened};
 use crate::error::{Error, Result};
 use csv::ByteRecord;
 
-/// Reads a table. Quotes mean something only where commas separate.
-pub fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions, separator: u8) -> Result<EventLog> {
+pub(crate) const FORMATS: &[FormatInfo] = &[
+    FormatInfo {
+        name: "csv",
+        content: "a header and one event a line; columns have their usual names, or are given by --user-col and so on",
+        reader: Reader::Text(|source, origin, options| read(source, origin, options, b',')),
+    },
+    FormatInfo {
+        name: "tsv",
+        content: "the same, with tabs",
+        reader: Reader::Text(|source, origin, options| read(source, origin, options, b'\t')),
+    },
+    FormatInfo {
+        name: "inter",
+        content: "RecBole's atomic file: a tsv whose header gives types, `user_id:token`",
+        reader: Reader::Text(|source, origin, options| read(source, origin, options, b'\t')),
+    },
+];
+
+/// Reads a table. Quotes mean something only where commas or semicolons separate.
+fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions, separator: u8) -> Result<EventLog> {
     let separator = options.separator.and_then(|own| u8::try_from(own).ok()).unwrap_or(separator);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(separator)
