@@ -1,4 +1,4 @@
-//! `y = factor * x`, elementwise. The smallest op: see "How to add an op" in docs/design.md.
+//! `y = factor * x`, elementwise. The smallest op: see CONTRIBUTING.md.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
