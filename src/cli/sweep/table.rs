@@ -88,7 +88,7 @@ mod tests {
         let (name, method) = ("without_lma".to_string(), "coserec".to_string());
         let cell = Cell { name, method, common: Vec::new(), own: Vec::new() };
         let mut rows = PublishedRows::default();
-        (0..2).for_each(|_| rows.add("CoSeRec", published("coserec", "Toys")));
+        (0..2).for_each(|_| rows.add("CoSeRec", published("coserec", &toml::Table::new(), "Toys")));
         let text = markdown(&[(&cell, SeedResults { runs: vec![example_result(1, &[1, 30])] })], &rows);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[2].starts_with("| without_lma | 0.5000 |"), "{text}");
