@@ -43,6 +43,7 @@ pub mod files;
 pub mod methods;
 pub mod nn;
 pub mod ops;
+pub mod settings;
 pub mod train;
 pub mod verify;
 

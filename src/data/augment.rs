@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::similarity::Similarity;
 use crate::engine::rng::Stream;
 use crate::error::{Error, Result};
+use crate::settings;
 
 /// The five operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,19 +143,13 @@ impl AugmentConfig {
 
     /// Refuses a ratio outside 0 to 1.
     pub fn validate(&self) -> Result<()> {
-        let ratios = [
+        settings::shares(&[
             ("crop_ratio", self.crop_ratio),
             ("mask_ratio", self.mask_ratio),
             ("reorder_ratio", self.reorder_ratio),
             ("insert_ratio", self.insert_ratio),
             ("substitute_ratio", self.substitute_ratio),
-        ];
-        match ratios.into_iter().find(|(_, ratio)| !(0.0..=1.0).contains(ratio)) {
-            Some((name, ratio)) => {
-                Err(Error::usage(format!("{name} = {ratio} is not a share"), format!("set {name} to 0 up to 1")))
-            }
-            None => Ok(()),
-        }
+        ])
     }
 }
 

@@ -20,7 +20,7 @@ use crate::data::{Interactions, trainable_users};
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{Scorer, Tokens, adam_step};
 use crate::ops::add::Add;
 use crate::ops::bpr::Bpr;
@@ -29,6 +29,7 @@ use crate::ops::reshape::Reshape;
 use crate::ops::row_dot::RowDot;
 use crate::ops::scale::Scale;
 use crate::ops::weighted_sum::WeightedSum;
+use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -70,12 +71,8 @@ impl Default for BprConfig {
 
 fn checked(config: BprConfig) -> Result<BprConfig> {
     config.training.validate()?;
-    if config.dim == 0 {
-        return Err(Error::usage("dim = 0 makes no model", "set dim to at least 1"));
-    }
-    if !(config.l2.is_finite() && config.l2 >= 0.0) {
-        return Err(Error::usage(format!("l2 = {} is no weight", config.l2), "l2 must be 0 or a positive number"));
-    }
+    settings::at_least_one(&[("dim", config.dim)])?;
+    settings::not_negative(&[("l2", config.l2), ("init_std", config.init_std)])?;
     Ok(config)
 }
 

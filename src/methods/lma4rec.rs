@@ -31,7 +31,7 @@ use crate::engine::graph::Flat;
 use crate::engine::params::ParamLayout;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::transformer::feed_forward_site;
 use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
 use crate::ops::activation::Activation;
@@ -46,6 +46,7 @@ use crate::ops::scale::Scale;
 use crate::ops::segments::segments_len;
 use crate::ops::sequence_sum::SequenceSum;
 use crate::ops::weighted_sum::WeightedSum;
+use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -129,12 +130,8 @@ fn checked(config: Lma4RecConfig) -> Result<Lma4RecConfig> {
     config.training.validate()?;
     config.augment.validate()?;
     NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
-    if config.temperature <= 0.0 {
-        return Err(Error::usage(
-            format!("temperature = {} is not positive", config.temperature),
-            "set temperature=1.0",
-        ));
-    }
+    settings::positive(&[("temperature", config.temperature)])?;
+    settings::not_negative(&[("ssl_weight", config.ssl_weight)])?;
     Ok(config)
 }
 

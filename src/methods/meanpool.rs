@@ -16,7 +16,7 @@ use crate::data::Interactions;
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{Scorer, Tokens};
 use crate::ops::activation::Activation;
 use crate::ops::attention::Attention;
@@ -24,6 +24,7 @@ use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
 use crate::ops::fill::Fill;
 use crate::ops::linear::Linear;
+use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -82,13 +83,9 @@ impl Default for MeanPoolConfig {
 fn checked(config: MeanPoolConfig) -> Result<MeanPoolConfig> {
     config.training.validate()?;
     NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
-    if config.dim == 0 || config.max_len == 0 {
-        return Err(Error::usage("dim and max_len of 0 make no model", "set both to at least 1"));
-    }
-    if !(0.0..1.0).contains(&config.dropout) {
-        let problem = format!("dropout = {} is no rate", config.dropout);
-        return Err(Error::usage(problem, "rates are from 0 up to, not including, 1"));
-    }
+    settings::at_least_one(&[("dim", config.dim), ("max_len", config.max_len)])?;
+    settings::rates(&[("dropout", config.dropout)])?;
+    settings::not_negative(&[("init_std", config.init_std)])?;
     Ok(config)
 }
 

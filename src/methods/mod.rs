@@ -20,6 +20,7 @@ use crate::engine::{Feed, Graph};
 use crate::error::{Error, Result};
 use crate::nn::{Scorer, Tokens};
 use crate::ops::adam::AdamConfig;
+use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -77,26 +78,10 @@ impl Training {
 
     /// Refuses settings that cannot train.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |name: &str, value: f64, allowed: &str| {
-            Err(Error::usage(format!("{name} = {value} cannot train"), format!("{name} must be {allowed}")))
-        };
-        if self.batch_size == 0 {
-            return refuse("batch_size", 0.0, "at least 1");
-        }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return refuse("learning_rate", self.learning_rate, "a positive number");
-        }
-        for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return refuse(name, beta, "from 0 up to, not including, 1");
-            }
-        }
-        for (name, value) in [("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)] {
-            if !(value.is_finite() && value >= 0.0) {
-                return refuse(name, value, "0 or a positive number");
-            }
-        }
-        Ok(())
+        settings::at_least_one(&[("batch_size", self.batch_size)])?;
+        settings::positive(&[("learning_rate", self.learning_rate)])?;
+        settings::rates(&[("beta1", self.beta1), ("beta2", self.beta2)])?;
+        settings::not_negative(&[("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)])
     }
 
     /// The bound on the norm, if there is one.

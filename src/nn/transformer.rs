@@ -20,6 +20,7 @@ use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
+use crate::settings;
 use serde::{Deserialize, Serialize};
 
 /// Sizes and dropout rates; the defaults are CoSeRec's, which LMA4Rec builds on.
@@ -98,22 +99,19 @@ fn random(tokens: &Tokens) -> [ValueId; 2] {
 impl Transformer {
     /// Refuses sizes and rates that make no network.
     pub fn validate(&self) -> Result<()> {
-        let sizes =
-            [("dim", self.dim), ("heads", self.heads), ("inner_dim", self.inner_dim), ("max_len", self.max_len)];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(Error::usage(format!("{name} = 0 makes no network"), format!("set {name} to at least 1")));
-        }
+        settings::at_least_one(&[
+            ("dim", self.dim),
+            ("heads", self.heads),
+            ("inner_dim", self.inner_dim),
+            ("max_len", self.max_len),
+        ])?;
+        settings::rates(&[("hidden_dropout", self.hidden_dropout), ("attention_dropout", self.attention_dropout)])?;
+        settings::not_negative(&[("init_std", self.init_std), ("layer_norm_eps", self.layer_norm_eps)])?;
         if !self.dim.is_multiple_of(self.heads) {
             let problem = format!("dim = {} cannot be split into {} heads", self.dim, self.heads);
             return Err(Error::usage(problem, "choose heads so that they divide dim"));
         }
-        let rates = [("hidden_dropout", self.hidden_dropout), ("attention_dropout", self.attention_dropout)];
-        match rates.iter().find(|(_, rate)| !(0.0..1.0).contains(rate)) {
-            Some((name, rate)) => {
-                Err(Error::usage(format!("{name} = {rate} is no rate"), "rates are from 0 up to, not including, 1"))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The item table `[rows, dim]`, shared by input and output.
