@@ -1,10 +1,20 @@
 //! From packed sequences to the feed of a graph with `nn::Tokens`.
 
+use super::{Batch, Shape};
 use crate::data::Packed;
-use crate::data::pack::INERT;
+use crate::data::pack::{INERT, row_bucket};
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Tensor};
 use crate::ops::segments::segments;
+
+/// The batch of these sequences but for what the loss reads. Inert rows are added to `packed`, up to a bucket.
+pub fn token_batch(packed: &mut Packed, padding_item: Option<u32>, rng: RngState) -> Batch {
+    let tokens = packed.n_rows();
+    packed.pad_to(row_bucket(tokens), INERT);
+    let mut feed = Feed::default();
+    feed_tokens(&mut feed, packed, padding_item, Some(rng));
+    Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens }
+}
 
 /// Feeds the token inputs. `padding_item` is the row of the item table that is read but not trained, if there is one.
 /// `training` adds what only gradients and random numbers need.

@@ -17,13 +17,13 @@
 //! Ablations of Table 3: `ssl`, `lma`, `da`. CoSeRec is `lma = false`; CL4SRec further restricts the operators: both are
 //! presets of this code, `coserec.rs` and `cl4srec.rs`.
 
-use super::batch::{feed_ids, feed_tokens};
+use super::batch::{feed_ids, token_batch};
 use super::config::{table_of, typed};
 use super::embedding_similarity::by_embeddings;
 use super::next_item::{BatchRows, Loss, LossInputs, NextItem};
 use super::{Batch, Method, MethodInfo, ReadParameter, Sampler, Shape, Sizes, Training};
 use crate::data::augment::{AugmentConfig, SimilarityKind, augment};
-use crate::data::pack::{INERT, row_bucket};
+use crate::data::pack::INERT;
 use crate::data::sample::UserItems;
 use crate::data::{Interactions, Packed, Similarity, trainable_users};
 use crate::engine::grad::Gradients;
@@ -463,21 +463,18 @@ impl Sampler for Views {
                 }
             }
         }
-        let tokens = packed.n_rows();
-        packed.pad_to(row_bucket(tokens), INERT);
-        let mut feed = Feed::default();
-        feed_tokens(&mut feed, &packed, Some(self.padding_item), Some(rng));
+        let mut batch = token_batch(&mut packed, Some(self.padding_item), rng);
         let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
-        self.next_item.feed(&mut feed, &rows, rng);
+        self.next_item.feed(&mut batch.feed, &rows, rng);
         if self.config.ssl {
-            self.feed_views(&mut feed, &packed, users.len());
+            self.feed_views(&mut batch.feed, &packed, users.len());
         }
         let mut row_sequence = vec![INERT; packed.n_rows()];
         for (s, ends) in (0..).zip(packed.cu_seqlens.windows(2)) {
             row_sequence[ends[0] as usize..ends[1] as usize].fill(s);
         }
-        feed.set("row_sequence", Tensor::u32(&[row_sequence.len()], &row_sequence));
-        Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
+        batch.feed.set("row_sequence", Tensor::u32(&[row_sequence.len()], &row_sequence));
+        Ok(batch)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The recommendation loss at every position: the item that came next, against all others or a sample of them. What
 //! methods share that learn by nothing else: the end of their training graph, and the batches.
 
-use super::batch::feed_tokens;
-use super::{Batch, Sampler, Shape, Training};
-use crate::data::pack::{INERT, row_bucket};
+use super::batch::token_batch;
+use super::{Batch, Sampler, Training};
+use crate::data::pack::INERT;
 use crate::data::sample::{UserItems, negative};
 use crate::data::{Interactions, Packed, trainable_users};
 use crate::engine::rng::{RngState, Site};
@@ -173,13 +173,10 @@ impl Sampler for Histories {
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
         let mut packed = Packed::new();
         users.iter().for_each(|&user| packed.push(user, self.data.train_input(user as usize), self.max_len));
-        let tokens = packed.n_rows();
-        packed.pad_to(row_bucket(tokens), INERT);
-        let mut feed = Feed::default();
-        feed_tokens(&mut feed, &packed, None, Some(rng));
+        let mut batch = token_batch(&mut packed, None, rng);
         let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
-        self.next_item.feed(&mut feed, &rows, rng);
-        Ok(Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens })
+        self.next_item.feed(&mut batch.feed, &rows, rng);
+        Ok(batch)
     }
 }
 
