@@ -37,7 +37,7 @@ Examples:
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29
   gpurec verify                          prove the kernels on this machine's device
 
-A data set is a file of lines `user item item item ...` in time order, a table (csv, tsv, RecBole .inter, parquet), or a
+A data set is a file of lines `user item item item ...` in time order, a table (csv, tsv, RecBole .inter, JSON lines, parquet), or a \
 folder made by `gpurec data prepare`; `gpurec data --help` says more.";
 
 /// Trains and evaluates sequential recommenders on any GPU and on plain CPUs.
@@ -70,7 +70,7 @@ enum Command {
     Devices,
     /// List the methods, or show the presets and keys of one
     Methods(methods::MethodsArgs),
-    /// Data sets: list, show, check, prepare
+    /// Data sets: list, fetch, show, check, prepare
     Data(data::DataArgs),
     /// Measure kernels and training steps on a device
     Bench(bench::BenchArgs),

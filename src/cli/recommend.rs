@@ -16,7 +16,7 @@ Examples:
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29 --top-k 5 --json
   gpurec recommend --checkpoint runs/mine --input histories.txt --output lists.csv
-  gpurec recommend --checkpoint runs/mine --input events.parquet --user-col visitor --skip-unknown --output lists.jsonl";
+  gpurec recommend --checkpoint runs/mine --input events.parquet --user-col visitor --output lists.jsonl";
 
 const TEMPLATE: &str = "{bar:30} {human_pos} of {human_len} users  {per_sec}, {eta} left";
 

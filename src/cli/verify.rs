@@ -17,7 +17,7 @@ Examples:
   gpurec verify --op attention --device cpu
   gpurec verify --golden my/known_answers    also every OP.CASE.safetensors of a folder
 
-The tolerance is 16 times what 1-ulp noise on the inputs changes in f64, plus 1e-6 of the largest value (4e-3 with
+The tolerance is 16 times what 1-ulp noise on the inputs changes in f64, plus 1e-6 of the largest value (4e-3 with \
 --precision mixed); the table shows the worst share of it. Exit code 1 when a check fails.";
 
 #[derive(Debug, clap::Args)]

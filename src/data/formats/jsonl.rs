@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 pub(crate) const FORMATS: &[FormatInfo] = &[FormatInfo {
     name: "jsonl",
-    content: "one JSON object a line: an event, or a user with a list of events (columns such as `events.aid`)",
+    content: "one JSON object a line: an event, or a user with a list of events (`events.aid`)",
     reader: Reader::Text(read),
 }];
 

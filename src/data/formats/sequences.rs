@@ -13,17 +13,17 @@ use crate::error::Result;
 pub(crate) const FORMATS: &[FormatInfo] = &[
     FormatInfo {
         name: "txt",
-        content: "`user item item ...`, one user a line in time order, or `user item` pairs: the first line tells",
+        content: "`user item item ...` in time order, one user a line; or `user item` pairs",
         reader: Reader::Text(|source, origin, _| read(source, origin)),
     },
     FormatInfo {
         name: "sequences",
-        content: "the first of these, also where that line has one item",
+        content: "the first of these, whatever its first line looks like",
         reader: Reader::Text(|source, origin, _| read_sequences(source, origin)),
     },
     FormatInfo {
         name: "pairs",
-        content: "the second, one event a line in time order",
+        content: "the second of these",
         reader: Reader::Text(|source, origin, _| read_pairs(source, origin)),
     },
 ];

@@ -14,7 +14,7 @@ use csv::ByteRecord;
 pub(crate) const FORMATS: &[FormatInfo] = &[
     FormatInfo {
         name: "csv",
-        content: "a header and one event a line; columns have their usual names, or are given by --user-col and so on",
+        content: "a header and one event a line; columns by their usual names, or by --user-col and so on",
         reader: Reader::Text(|source, origin, options| read(source, origin, options, b',')),
     },
     FormatInfo {
