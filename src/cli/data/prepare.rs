@@ -19,8 +19,8 @@ Examples:
   gpurec data prepare reviews.parquet --since 2019-01-01 --until 2020-01-01 --k-core 5 --split time:0.8,0.1,0.1 --out yelp
   gpurec data prepare ml-1m                 a fetched data set, as its manifest says
 
-The folder holds sequences.txt.gz (numbered from 1, in time order), users.tsv and items.tsv with the original names,
-times.txt.gz where there are times, and dataset.toml. Equal times keep the order of the file. Steps are applied in the order
+The folder holds sequences.txt.gz (numbered from 1, in time order), users.tsv and items.tsv with the original names, \
+times.txt.gz where there are times, and dataset.toml. Equal times keep the order of the file. Steps are applied in the order \
 of the options below.";
 
 #[derive(Debug, clap::Args)]
