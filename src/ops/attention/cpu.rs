@@ -96,7 +96,9 @@ impl<'a> Worker<'a> {
     fn keep(&self, head: usize, i: usize, first: usize, consecutive: bool, keep: &mut [f32]) {
         let Some((AttentionDropout { probability, site }, state, keys)) = self.random else { return };
         let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
-        let factor = |word: u32| if word >= threshold { scale } else { 0.0 };
+        // By bits: behind a reference, `if word >= threshold { scale }` becomes a gather.
+        let scale = scale.to_bits();
+        let factor = move |word: u32| f32::from_bits(u32::from(word >= threshold).wrapping_neg() & scale);
         let feature = |j: usize| (head as u32) << 20 | keys[2 * j + 1];
         let row_key = &keys[2 * i..2 * i + 2];
         if keep.len() <= FEW_KEYS || !consecutive {
@@ -130,6 +132,13 @@ impl<'a> Worker<'a> {
         Product { form, a, panels, reach, out }.run();
     }
 
+    /// Brings a sequence into the cache, line after line: a head's part of its rows is read in strips, too few at a time to
+    /// hide the way from memory.
+    fn fetch(&self, rows: &Range<usize>, tensors: &[&[f32]]) {
+        let own = |x: &&[f32]| x[rows.start * self.stride..rows.end * self.stride].iter().step_by(LANES).copied().sum::<f32>();
+        std::hint::black_box(tensors.iter().map(own).sum::<f32>());
+    }
+
     /// Lends areas of these sizes.
     fn with_workspace<const N: usize>(sizes: [usize; N], work: impl FnOnce([&mut [Lanes]; N])) {
         WORKSPACE.with_borrow_mut(|workspace| {
@@ -147,6 +156,7 @@ impl<'a> Worker<'a> {
         if rows.is_empty() {
             return;
         }
+        self.fetch(&rows, &self.qkv);
         let (key_panels, column_panels) = (rows.len().div_ceil(LANES), self.width.div_ceil(LANES));
         let sizes = [key_panels * self.width, column_panels * rows.len(), GROUP * key_panels, key_panels];
         Self::with_workspace(sizes, |[keys, values, scores, keep]| {
@@ -184,6 +194,8 @@ impl<'a> Worker<'a> {
             return;
         }
         let ([y, lse, dy], [dq, dk, dv]) = (saved, gradients);
+        self.fetch(&rows, &self.qkv);
+        self.fetch(&rows, &[y, dy]);
         let (key_panels, column_panels) = (rows.len().div_ceil(LANES), self.width.div_ceil(LANES));
         let (by_key, by_column) = (key_panels * self.width, column_panels * rows.len());
         let (block, group_panels) = (GROUP * key_panels, column_panels * GROUP);
