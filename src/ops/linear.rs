@@ -118,7 +118,9 @@ impl Op for Linear {
             if let Some(bias) = bias {
                 z.chunks_exact_mut(width_out).for_each(|row| row.copy_from_slice(bias));
             }
-            let x = Matrix::new(&x.f()[block * ROW_BLOCK * width_in..], width_in);
+            let x = &x.f()[block * ROW_BLOCK * width_in..][..rows * width_in];
+            simd::fetch(x);
+            let x = Matrix::new(x, width_in);
             gemm((rows, width_out, width_in), x, weight_t, z, width_out, bias.is_some());
         };
         let finish = |block: usize, y: &mut [f32]| {

@@ -6,6 +6,7 @@
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
+use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
@@ -156,6 +157,20 @@ impl<'a> Matrix<'a> {
     pub fn transposed(data: &'a [f32], width: usize) -> Self {
         Matrix { data, row_stride: 1, column_stride: width }
     }
+
+    /// Brings the first rows into the cache, where they lie end to end.
+    fn fetch_rows(self, rows: usize) {
+        if self.column_stride == 1 {
+            simd::fetch(&self.data[..rows * self.row_stride]);
+        }
+    }
+
+    /// The same for columns.
+    fn fetch_columns(self, columns: usize) {
+        if self.row_stride == 1 {
+            simd::fetch(&self.data[..columns * self.column_stride]);
+        }
+    }
 }
 
 /// `C = A B`, or `C += A B` with `accumulate`, on the calling thread; `c` is row-major, `c_stride` words per row.
@@ -242,6 +257,8 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
     if slices == 1 {
         c.par_chunks_mut(ROW_BLOCK * n).enumerate().for_each(|(block, c)| {
             let a = Matrix { data: &a.data[block * ROW_BLOCK * a.row_stride..], ..a };
+            a.fetch_rows(c.len() / n);
+            simd::fetch(c);
             gemm((c.len() / n, n, k), a, b, c, n, false);
         });
         return;
@@ -252,7 +269,10 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
         for first in slice.clone().step_by(K_BLOCK) {
             let a = Matrix { data: &a.data[first * a.column_stride..], ..a };
             let b = Matrix { data: &b.data[first * b.row_stride..], ..b };
-            gemm((m, n, K_BLOCK.min(slice.end - first)), a, b, partial, n, first > slice.start);
+            let depth = K_BLOCK.min(slice.end - first);
+            a.fetch_columns(depth);
+            b.fetch_rows(depth);
+            gemm((m, n, depth), a, b, partial, n, first > slice.start);
         }
     });
     c.copy_from_slice(&scratch[..m * n]);

@@ -28,6 +28,12 @@ impl<R, F: FnMut() -> R> WithSimd for Body<F> {
     }
 }
 
+/// Brings words into the cache, line after line, for code that reads them in strips: too few at a time to hide the way from
+/// memory.
+pub fn fetch(x: &[f32]) {
+    std::hint::black_box(x.iter().step_by(LANES).copied().sum::<f32>());
+}
+
 /// Whether `vectorised` has fused multiply-adds: without them `f32::mul_add` is a slow library call.
 #[inline(always)]
 pub fn has_fma() -> bool {
