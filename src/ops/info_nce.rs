@@ -10,19 +10,23 @@
 //! place, times the other side", and the matrix exists only a block of rows at a time.
 
 use crate::engine::case::{Builder, Case, Kernel};
-use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
+use crate::engine::exec::cpu::{CpuIo, In};
+use crate::engine::exec::gpu::kernel::GpuBuilder;
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::graph::{Graph, ValueId};
-use crate::engine::op::{Cost, Op, expect};
+use crate::engine::op::{Cost, Op, WithForward, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::{Error, Result};
-use crate::ops::arm_gradient::sum_all_gpu;
-use crate::ops::matmul::{Gemm, Matmul, Matrix, Sizes, gemm, gemm_gpu, transpose_columns};
 use crate::ops::unit_rows::UnitRows;
-use crate::shader;
-use rayon::prelude::*;
+use cpu::{Losses, Problem, Saved};
+use gpu::{Blocks, Places};
+use std::sync::Arc;
+
+#[path = "info_nce/cpu.rs"]
+mod cpu;
+#[path = "info_nce/gpu.rs"]
+mod gpu;
 
 /// How two representations are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -81,10 +85,6 @@ pub struct InfoNce {
     pub pairing: Pairing,
 }
 
-/// Rows of logits that one worker holds, and how many workers hold some at a time.
-const ROWS: usize = 128;
-const WORKERS: usize = 4;
-
 impl Op for InfoNce {
     fn name(&self) -> &'static str {
         "info_nce"
@@ -114,50 +114,19 @@ impl Op for InfoNce {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        let rows = inputs[0].rows();
-        inputs[1].len() + ROWS * rows * WORKERS.min(rows.div_ceil(ROWS))
+        cpu::scratch(inputs[0].rows(), inputs[0].width())
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let (query, key, n) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[0].rows());
-        let width = io.inputs[0].width();
+        let problem = self.problem(io);
         let [loss, rows, lse] = &mut io.outputs[..] else { unreachable!("inferred") };
-        let (keys, scratch) = io.scratch.split_at_mut(n * width);
-        let keys = columns_cpu(key, width, keys, n);
-        let waves = rows.f().chunks_mut(WORKERS * ROWS).zip(lse.f().chunks_mut(WORKERS * ROWS));
-        for (wave, (rows, lse)) in waves.enumerate() {
-            let blocks = scratch.par_chunks_mut(ROWS * n).zip(rows.par_chunks_mut(ROWS)).zip(lse.par_chunks_mut(ROWS));
-            blocks.enumerate().for_each(|(block, ((logits, rows), lse))| {
-                let first = (wave * WORKERS + block) * ROWS;
-                let logits = &mut logits[..rows.len() * n];
-                logits_cpu(&query[first * width..], keys, width, self.scale as f32, logits, n);
-                for ((i, logits), (loss, lse)) in
-                    (first..).zip(logits.chunks_exact_mut(n)).zip(rows.iter_mut().zip(lse))
-                {
-                    let partner = logits[self.pairing.partner(i, n)];
-                    if self.pairing.excludes(i, i) {
-                        logits[i] = -1e30;
-                    }
-                    let max = simd::max(logits);
-                    let log_sum = simd::sum_exp_sub(logits, max).ln();
-                    (*loss, *lse) = ((max - partner) + log_sum, max + log_sum);
-                }
-            });
-        }
-        let sum: f64 = rows.f().iter().map(|x| f64::from(*x)).sum();
-        loss.f()[0] = (sum / n as f64) as f32;
+        cpu::forward(problem, io.scratch, loss.f(), Losses { rows: rows.f(), lse: lse.f() });
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let (rows, lse) = (b.output(1), b.output(2));
-        let n = b.inputs[0].rows();
-        let (scale, shift) = (self.scale, self.pairing.shift(n));
-        logits_gpu(b, |b, first, logits| {
-            let bindings = [(logits, Read), (rows, Write), (lse, Write)];
-            let params = [n.into(), (logits.len / n).into(), first.into(), scale.into(), shift.into()];
-            b.dispatch(shader!("info_nce"), &[], &bindings, &params, logits.len / n)
-        })?;
-        sum_all_gpu(b, rows, b.output(0), 1.0 / n as f64)
+        let blocks = Blocks::new(b);
+        blocks.each(b, |b, first, logits| gpu::losses(*self, b, first, logits))?;
+        gpu::mean(b)
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -188,37 +157,11 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `b[n, width]` by columns, as products with its rows want it: once, not for every block of logits.
-fn columns_cpu<'s>(b: &[f32], width: usize, columns: &'s mut [f32], n: usize) -> Matrix<'s> {
-    const COLUMNS: usize = 64;
-    let blocks = columns.par_chunks_mut(COLUMNS * n).enumerate();
-    blocks.for_each(|(block, columns)| transpose_columns(b, width, block * COLUMNS, columns, n));
-    Matrix::new(columns, n)
-}
-
-/// `logits[rows, n] = scale * (the first rows of a) b^T`, on the calling thread.
-fn logits_cpu(a: &[f32], b_t: Matrix, width: usize, scale: f32, logits: &mut [f32], n: usize) {
-    let sizes = (logits.len() / n, n, width);
-    gemm(sizes, Matrix::new(a, width), b_t, logits, n, false);
-    simd::scale(logits, scale);
-}
-
-/// Appends, for each block of rows that fits the scratch, the product `a b^T` of inputs 0 and 1 and what `consume` adds:
-/// it gets the index of the block's first row and its unscaled logits `[rows, N]`.
-fn logits_gpu(b: &mut GpuBuilder, mut consume: impl FnMut(&mut GpuBuilder, usize, Region) -> Result<()>) -> Result<()> {
-    let (n, width) = (b.inputs[0].rows(), b.inputs[0].width());
-    let most = b.limits.scratch_words.min(b.limits.binding_words) / n;
-    let block = (most / 64 * 64).clamp(64, n.next_multiple_of(64));
-    let scratch = b.scratch(block.min(n) * n);
-    for first in (0..n).step_by(block) {
-        let rows = block.min(n - first);
-        let logits = scratch.slice(0, rows * n);
-        let a = b.input(0).slice(first * width, rows * width);
-        let sizes = Sizes { batch: 1, m: rows, n, k: width };
-        gemm_gpu(b, Gemm::new(Matmul::NT, sizes, a, b.input(1), logits))?;
-        consume(b, first, logits)?;
+impl InfoNce {
+    fn problem<'a>(&self, io: &CpuIo<'a>) -> Problem<'a> {
+        let (a, b) = (io.inputs[0], io.inputs[1]);
+        Problem { op: *self, a: a.f(), b: b.f(), n: a.rows(), width: a.width() }
     }
-    Ok(())
 }
 
 /// Inputs `a[N, D]`, `b[N, D]`, `lse[N]`, `dloss[1]`; output `da[N, D] = c G b` with
@@ -284,46 +227,89 @@ impl Op for InfoNceGradient {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        let rows = inputs[0].rows();
-        inputs[1].len() + (ROWS + 1) * rows * WORKERS.min(rows.div_ceil(ROWS))
+        cpu::scratch(inputs[0].rows(), inputs[0].width())
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let (a, b, lse, n) = (io.inputs[0].f(), io.inputs[1].f(), io.inputs[2].f(), io.inputs[0].rows());
-        let (width, scale) = (io.inputs[0].width(), self.op.scale as f32);
-        let c = io.inputs[3].f()[0] * scale / n as f32;
-        let (keys, scratch) = io.scratch.split_at_mut(n * width);
-        let keys = columns_cpu(b, width, keys, n);
-        for (wave, da) in io.outputs[0].f().chunks_mut(WORKERS * ROWS * width).enumerate() {
-            let blocks = scratch.par_chunks_mut((ROWS + 1) * n).zip(da.par_chunks_mut(ROWS * width));
-            blocks.enumerate().for_each(|(block, (scratch, da))| {
-                let (first, rows) = ((wave * WORKERS + block) * ROWS, da.len() / width);
-                let (spare, logits) = scratch.split_at_mut(n);
-                let logits = &mut logits[..rows * n];
-                logits_cpu(&a[first * width..], keys, width, scale, logits, n);
-                for (i, row) in (first..).zip(logits.chunks_exact_mut(n)) {
-                    self.factors_cpu(i, row, lse, spare);
-                }
-                gemm((rows, width, n), Matrix::new(logits, n), Matrix::new(b, width), da, width, false);
-                simd::scale(da, c);
-            });
-        }
+        let (lse, c) = (io.inputs[2].f(), self.factor(&io.inputs[3], io.inputs[0].rows()));
+        cpu::gradient(self.op.problem(io), *self, io.scratch, Saved { lse, c }, io.outputs[0].f());
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let (n, width) = (b.inputs[0].rows(), b.inputs[0].width());
-        let (lse, dloss, da) = (b.input(2), b.input(3), b.output(0));
-        let op = *self;
-        logits_gpu(b, |b, first, logits| {
-            let rows = logits.len / n;
-            let bindings = [(lse, Read), (dloss, Read), (logits, Update)];
-            let [by_row, by_column, shift] = [op.by_row.into(), op.by_column.into(), op.op.pairing.shift(n).into()];
-            let params = [n.into(), logits.len.into(), first.into(), op.op.scale.into(), shift, by_row, by_column];
-            b.dispatch(shader!("info_nce_gradient"), &[], &bindings, &params, logits.len.div_ceil(64))?;
-            let sizes = Sizes { batch: 1, m: rows, n: width, k: n };
-            let da = da.slice(first * width, rows * width);
-            gemm_gpu(b, Gemm::new(Matmul::NN, sizes, logits, b.input(1), da))
-        })
+        let places = Places { lse: b.input(2), dloss: b.input(3), da: b.output(0) };
+        let blocks = Blocks::new(b);
+        blocks.each(b, |b, first, logits| gpu::gradient(*self, b, places, first, logits))
+    }
+
+    /// Two views without `lse`, which becomes an output.
+    fn with_forward(&self) -> Option<WithForward> {
+        let both = self.by_row && self.by_column;
+        both.then(|| WithForward { op: Arc::new(InfoNceWithGradient(self.op)), saved_from_end: 2 })
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        Cost::new(4 * inputs[0].rows() * inputs[0].len(), inputs, outputs)
+    }
+}
+
+impl InfoNceGradient {
+    /// `c`
+    fn factor(&self, dloss: &In, rows: usize) -> f32 {
+        dloss.f()[0] * self.op.scale as f32 / rows as f32
+    }
+}
+
+/// Both at once for two views: inputs `query`, `key`, `dloss[1]`; outputs `loss`, `rows`, `lse`, `dquery`.
+#[derive(Clone, Copy, Debug)]
+pub struct InfoNceWithGradient(InfoNce);
+
+impl InfoNceWithGradient {
+    fn gradient(&self) -> InfoNceGradient {
+        InfoNceGradient { op: self.0, by_row: true, by_column: true }
+    }
+}
+
+impl Op for InfoNceWithGradient {
+    fn name(&self) -> &'static str {
+        "info_nce_with_gradient"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        Ok([self.0.infer(&inputs[..2])?, vec![inputs[0].clone()]].concat())
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let (forward, gradient) = outputs.split_at_mut(3);
+        self.0.reference(&inputs[..2], forward);
+        self.gradient().reference(&[inputs[0], inputs[1], &forward[2], inputs[2]], gradient);
+    }
+
+    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        cpu::scratch(inputs[0].rows(), inputs[0].width())
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let (problem, c) = (self.0.problem(io), self.gradient().factor(&io.inputs[2], io.inputs[0].rows()));
+        let [loss, rows, lse, da] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let losses = Losses { rows: rows.f(), lse: lse.f() };
+        cpu::together(problem, self.gradient(), io.scratch, (loss.f(), losses), (c, da.f()));
+    }
+
+    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+        let (op, gradient) = (self.0, self.gradient());
+        let places = Places { lse: b.output(2), dloss: b.input(2), da: b.output(3) };
+        let blocks = Blocks::new(b);
+        // The gradient needs the lse of all rows. Where these are one block, it takes over the logits.
+        if blocks.rows == b.inputs[0].rows() {
+            blocks.each(b, |b, first, logits| {
+                gpu::losses(op, b, first, logits)?;
+                gpu::gradient(gradient, b, places, first, logits)
+            })?;
+        } else {
+            blocks.each(b, |b, first, logits| gpu::losses(op, b, first, logits))?;
+            blocks.each(b, |b, first, logits| gpu::gradient(gradient, b, places, first, logits))?;
+        }
+        gpu::mean(b)
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -385,6 +371,9 @@ pub(crate) fn cases() -> Vec<Case> {
         one_way(2, 1, 1.0),
         one_way(65, 63, 0.125),
         one_way(127, 2, 3.0),
+        // More rows than are worked on at a time.
+        trained(514, 3, "dot", 1.0, 0.5),
+        one_way(513, 2, 1.0),
         views(2, (66, 3), "dot", 1.0).constant("z", &[66, 3], ramp),
         views(2, (2, 8), "cosine", 0.1).constant("z", &[2, 8], vec![0.5; 16]),
     ]
