@@ -48,3 +48,8 @@ pub mod train;
 pub mod verify;
 
 pub use error::{Error, Result};
+
+/// The program of the README, which `cargo test --doc` runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
