@@ -10,6 +10,7 @@ use crate::engine::exec::ExecOptions;
 use crate::engine::rng::philox4x32_10;
 use crate::engine::tensor::{Array, DType, Tensor, TensorType};
 use crate::error::{Error, Result};
+use crate::ops::step_mix::Schedule;
 use crate::{eval, ops};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ pub fn check(path: &Path, target: &mut Target) -> Checked {
     compare(&case.label(), &got, &expected, &noise, target.relative_floor())
 }
 
-/// Known answers of host code: the generator and the metrics.
+/// Known answers of host code: the generator, the metrics, the schedules of diffusion.
 fn host_check(golden: &Golden) -> Option<Checked> {
     let input = |name: &str| &golden.tensors[&format!("in.{name}")];
     let output = |name: &str| &golden.tensors[&format!("out.{name}")];
@@ -120,9 +121,24 @@ fn host_check(golden: &Golden) -> Option<Checked> {
                 .map_err(Failure::from)
                 .and_then(|auc| near("auc", auc.ok_or_else(|| Failure("auc: one class is missing".into()))?))
         }
+        "diffusion_schedule" => diffusion_schedule(golden, output("beta"), output("alpha_bar")),
         _ => return None,
     };
     Some(outcome.map(|()| Outcome::default()))
+}
+
+fn diffusion_schedule(golden: &Golden, beta: &Tensor, alpha_bar: &Tensor) -> std::result::Result<(), Failure> {
+    let failure = |problem: &str| Failure(format!("diffusion_schedule: {problem}"));
+    let noise = golden.attrs.get("kind").and_then(|kind| serde_json::from_value(kind.clone()).ok());
+    let schedule = Schedule::new(noise.ok_or_else(|| failure("no such kind"))?, beta.words.len());
+    let near = |got: &[f64], expected: &Tensor| {
+        got.iter().zip(&expected.words).all(|(got, expected)| (got / f64::from(*expected) - 1.0).abs() < 1e-6)
+    };
+    if near(&schedule.beta, beta) && near(&schedule.alpha_bar, alpha_bar) {
+        Ok(())
+    } else {
+        Err(failure("other values"))
+    }
 }
 
 fn ranking_metrics(
