@@ -81,7 +81,7 @@ fn separator(text: &str) -> Result<char> {
         (_, [byte]) if byte.is_ascii() => Ok(char::from(*byte)),
         _ => Err(Error::usage(
             format!("the separator `{text}` is not one character"),
-            "for example --separator ';' or --separator tab; for `::` take --separator : and count the empty columns",
+            "for example --separator ';' or --separator tab; for `::` take --format dat",
         )),
     }
 }
