@@ -7,7 +7,7 @@ use super::training;
 use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
 use crate::eval::metrics::FIGURES;
-use crate::eval::{Metrics, Published, Summary};
+use crate::eval::{Metrics, Published, Summary, shown};
 use crate::files::write_atomically;
 use crate::train::{Run, RunResult};
 use serde_json::{Map, Value, json};
@@ -136,7 +136,7 @@ impl SeedResults {
         let header = ["metric"].into_iter().chain(titles).chain(published.map(|_| "published (history excluded)"));
         let rows = FIGURES.iter().enumerate().map(|(place, key)| {
             let ours = SPLITS.map(|(_, _, metrics)| cell(&self.summary(metrics, key)));
-            let theirs = published.map(|row| format!("{:.4}", row.figures[place]));
+            let theirs = published.map(|row| shown(row.figures[place]));
             [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
         });
         let spread = match self.runs.len() {

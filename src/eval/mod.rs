@@ -14,4 +14,4 @@ pub use metrics::{FIGURES, KS, Metrics, gains};
 pub use published::{Published, published};
 pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_share, tie_warning};
 pub use significance::{Bootstrap, Summary, Wilcoxon, paired_bootstrap, wilcoxon};
-pub use table::comparison_table;
+pub use table::{comparison_table, shown};

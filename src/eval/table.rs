@@ -5,8 +5,10 @@ use comfy_table::{CellAlignment, Table};
 
 use super::metrics::{KS, Metrics};
 
-/// What stands in a cell that was not measured.
-const ABSENT: &str = "-";
+/// A figure as tables show it; one that there is not is a dash.
+pub fn shown(figure: f64) -> String {
+    if figure.is_nan() { "-".into() } else { format!("{figure:.4}") }
+}
 
 /// A table for the terminal.
 pub fn comparison_table<L: AsRef<str>>(rows: &[(L, &Metrics)]) -> Table {
@@ -27,8 +29,7 @@ fn header() -> Vec<String> {
 }
 
 fn cells(label: &str, metrics: &Metrics) -> Vec<String> {
-    let figures = metrics.figures().map(|figure| if figure.is_nan() { ABSENT.into() } else { format!("{figure:.4}") });
-    std::iter::once(label.to_owned()).chain(figures).collect()
+    std::iter::once(label.to_owned()).chain(metrics.figures().map(shown)).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::cli::results::{Results, protocol};
 use crate::data::Findings;
 use crate::data::check::Targets;
 use crate::error::Result;
-use crate::eval::{KS, Metrics, intervals};
+use crate::eval::{KS, Metrics, intervals, shown};
 use crate::files::write_atomically;
 use crate::methods::config::flattened;
 use crate::train::{EpochReport, Run, RunResult, UserRanks};
@@ -141,7 +141,7 @@ impl Report<'_> {
 }
 
 fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
-    let figures = |metrics: &Metrics| metrics.figures().map(|figure| format!("{figure:.4}"));
+    let figures = |metrics: &Metrics| metrics.figures().map(shown);
     let ours = |label, metrics: &Metrics, users: &[u32], ranks: &[u32]| {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
         Row { label, figures: figures(metrics), intervals: Some(intervals(users, ranks).map(interval)) }

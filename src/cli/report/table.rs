@@ -143,7 +143,8 @@ pub fn csv(groups: &[Group]) -> String {
         let data = &group.entries[0].data;
         let data = [group.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
         let mut row = |names: [String; 5], figures: [Summary; 6]| {
-            let figures = figures.into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
+            let figures =
+                figures.into_iter().flat_map(|summary| [Some(summary.mean).filter(|mean| !mean.is_nan()), summary.sd]);
             let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
             write(data.iter().cloned().chain(names).chain(figures).collect());
         };
