@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn schedules_have_the_values_of_the_specification() {
         let sqrt = Schedule::new(Noise::Sqrt, 1000);
-        let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-5;
+        // The specification gives five digits or six.
+        let near = |a: f64, b: f64| (a / b - 1.0).abs() < 3e-5;
         assert!(near(sqrt.beta[0], 0.0234003) && near(sqrt.beta[499], 0.00240994) && sqrt.beta[999] == 0.999);
         assert!(near(sqrt.alpha_bar[99], 0.690519) && near(sqrt.alpha_bar[999], 4.5465e-7));
         let cosine = Schedule::new(Noise::Cosine, 1000);
