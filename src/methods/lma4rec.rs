@@ -277,10 +277,6 @@ impl Method for Lma4Rec {
         self.config.encoder.max_len
     }
 
-    fn optimizer_sets(&self) -> Vec<&'static str> {
-        if self.config.lma { vec!["model", "logits"] } else { vec!["model"] }
-    }
-
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
         let mut graph = Graph::new(layout);
         let inputs = Inputs::declare(self, &mut graph, shape);

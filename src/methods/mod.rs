@@ -139,9 +139,9 @@ pub trait Method: Send + Sync {
     /// The graph of one training step, optimizers included. Metrics: `loss` first, then its parts.
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph>;
 
-    /// Parameter sets that an optimizer of the training graph updates.
-    fn optimizer_sets(&self) -> Vec<&'static str> {
-        vec!["model"]
+    /// How a parameter set is optimized, of those that the training graph updates.
+    fn optimizer(&self, _set: &str) -> AdamConfig {
+        self.training().adam()
     }
 
     /// What makes the batches of these interactions.

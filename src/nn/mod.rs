@@ -5,7 +5,7 @@ pub mod scorer;
 pub mod tokens;
 pub mod transformer;
 
-pub use optimizer::{adam_step, optimizer_inputs};
+pub use optimizer::{adam_step, optimized_sets, optimizer_inputs};
 pub use scorer::Scorer;
 pub use tokens::Tokens;
 pub use transformer::{FeedForwardNoise, Transformer};

@@ -34,8 +34,15 @@ pub fn adam_step(graph: &mut Graph, set: &str, gradients: &Gradients, clip_norm:
     })
 }
 
+const HYPER: &str = "adam.";
+
 fn hyper_name(set: &str) -> String {
-    format!("adam.{set}")
+    format!("{HYPER}{set}")
+}
+
+/// The sets that a graph updates.
+pub fn optimized_sets(graph: &Graph) -> impl Iterator<Item = &str> {
+    graph.inputs().filter_map(|(_, input)| input.name.strip_prefix(HYPER))
 }
 
 /// Feeds the optimizer of a set for `step`, counted from 1.

@@ -11,7 +11,7 @@ use crate::engine::rng::RngState;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
-use crate::nn::optimizer_inputs;
+use crate::nn::{optimized_sets, optimizer_inputs};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -304,10 +304,11 @@ impl<'a> Trainer<'a> {
     /// The plan of the next step, whose number the optimizers' inputs in the feed depend on.
     fn prepare_step(&mut self, executor: &mut dyn Executor, batch: &mut Batch) -> Result<PlanId> {
         self.progress.step += 1;
-        for set in self.method.optimizer_sets() {
-            optimizer_inputs(&mut batch.feed, set, &self.method.training().adam(), self.progress.step);
+        let plan = self.plan(executor, batch.shape)?;
+        for set in optimized_sets(executor.graph(plan)) {
+            optimizer_inputs(&mut batch.feed, set, &self.method.optimizer(set), self.progress.step);
         }
-        self.plan(executor, batch.shape)
+        Ok(plan)
     }
 
     /// Trains some steps of the first epoch and says where their time goes: by kind of op, in order of first use.
