@@ -57,9 +57,9 @@ pub const KEY_VISIBLE: u32 = 1;
 pub const QUERY_UNMASKED: u32 = 2;
 
 /// Most columns of a head.
-const MAX_WIDTH: usize = 128;
+pub(crate) const MAX_WIDTH: usize = 128;
 /// A score that no query sees.
-const HIDDEN: f32 = -1e30;
+pub(crate) const HIDDEN: f32 = -1e30;
 
 impl Attention {
     fn rng_at(&self) -> usize {
@@ -113,7 +113,7 @@ impl Attention {
 }
 
 /// One head of one row.
-fn head_of(x: &Array, heads: usize, head: usize, row: usize) -> &[f64] {
+pub(crate) fn head_of(x: &Array, heads: usize, head: usize, row: usize) -> &[f64] {
     let stride = x.shape()[1..].iter().product::<usize>();
     let width = stride / heads;
     &x.f()[row * stride + head * width..][..width]
@@ -266,7 +266,7 @@ fn sequences(borders: &[u32]) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Cuts a row-wise buffer at the borders of the sequences; what remains are the inert rows.
-fn cut<'a>(words: &'a mut [f32], borders: &[u32], words_per_row: usize) -> (Vec<&'a mut [f32]>, &'a mut [f32]) {
+pub(crate) fn cut<'a>(words: &'a mut [f32], borders: &[u32], words_per_row: usize) -> (Vec<&'a mut [f32]>, &'a mut [f32]) {
     let mut rest = words;
     let pieces = sequences(borders).map(|rows| rest.split_off_mut(..rows.len() * words_per_row).expect("borders fit"));
     (pieces.collect(), rest)
