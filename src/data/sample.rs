@@ -4,6 +4,7 @@
 
 use super::interactions::Interactions;
 use crate::engine::rng::{RngState, Site, Stream};
+use std::sync::Arc;
 
 /// The site of the order of an epoch.
 pub const EPOCH_ORDER: Site = Site(0xE70C);
@@ -18,6 +19,38 @@ pub fn epoch_order(seed: u64, epoch: u32, samples: &[u32]) -> Vec<u32> {
 /// Users with an input and its target among their training events.
 pub fn trainable_users(data: &Interactions) -> Vec<u32> {
     (0..data.n_users() as u32).filter(|&user| data.train(user as usize).len() >= 2).collect()
+}
+
+/// Every prefix of every training sequence as a sample: a history of one item or more, and the item after it. They are
+/// numbered, and never copied.
+#[derive(Clone, Debug)]
+pub struct Prefixes {
+    data: Arc<Interactions>,
+    /// The number of each user's first prefix, and of the one behind the last, `[U + 1]`.
+    offsets: Vec<u32>,
+}
+
+impl Prefixes {
+    /// Of the training part.
+    pub fn new(data: Arc<Interactions>) -> Self {
+        let mut offsets = vec![0];
+        for user in 0..data.n_users() {
+            offsets.push(offsets[user] + data.train(user).len().saturating_sub(1) as u32);
+        }
+        Prefixes { data, offsets }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.offsets[self.data.n_users()]
+    }
+
+    /// History and target of a prefix.
+    pub fn of(&self, number: u32) -> (&[u32], u32) {
+        let user = self.offsets.partition_point(|first| *first <= number) - 1;
+        let (train, end) = (self.data.train(user), (number - self.offsets[user]) as usize + 1);
+        (&train[..end], train[end])
+    }
 }
 
 /// Uniform over the items that are not in `user_items` (ascending, unique); over all items if the user has every one.
@@ -99,6 +132,14 @@ mod tests {
         assert_ne!(first, epoch_order(1, 1, &users));
         assert_ne!(first, epoch_order(2, 0, &users));
         assert!(epoch_order(1, 0, &[]).is_empty());
+    }
+
+    #[test]
+    fn prefixes_are_all_beginnings_of_the_training_parts_with_what_comes_next() {
+        let data = Interactions::from_sequences("toy", &[vec![1, 2, 3], vec![4, 5, 6, 7, 8], vec![3, 2, 1, 4]]);
+        let prefixes = Prefixes::new(Arc::new(data));
+        let all: Vec<(&[u32], u32)> = (0..prefixes.count()).map(|number| prefixes.of(number)).collect();
+        assert_eq!(all, [(&[3][..], 4), (&[3, 4][..], 5), (&[2][..], 1)]);
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl ParamLayout {
         range
     }
 
+    /// The index of the set and the range in it of a parameter.
+    fn find(&self, set: &str, name: &str) -> Option<(usize, Range<usize>)> {
+        let index = self.sets.iter().position(|s| s.name == set)?;
+        Some((index, self.sets[index].find(name)?.range.clone()))
+    }
+
     /// Initial values: each parameter draws from a stream named by its place in the layout.
     pub fn initial_state(&self, seed: u64) -> State {
         let fill = |set_index: usize, set: &ParamSet| {
@@ -144,8 +150,13 @@ pub struct State {
 impl State {
     /// The values of one parameter.
     pub fn parameter<'a>(&'a self, layout: &ParamLayout, set: &str, name: &str) -> Option<&'a [f32]> {
-        let index = layout.sets.iter().position(|s| s.name == set)?;
-        let range = layout.sets[index].find(name)?.range.clone();
+        let (index, range) = layout.find(set, name)?;
         Some(&self.sets[index].params[range])
+    }
+
+    /// The values of one parameter, to be set.
+    pub fn parameter_mut(&mut self, layout: &ParamLayout, set: &str, name: &str) -> Option<&mut [f32]> {
+        let (index, range) = layout.find(set, name)?;
+        Some(&mut self.sets[index].params[range])
     }
 }

@@ -61,6 +61,19 @@ impl RngState {
         self.block(site, sequence, position, feature >> 2)[(feature & 3) as usize]
     }
 
+    /// Standard normals for features 0, 1, ... at `(sequence, position)`, by the Box-Muller transform in f64 (host only).
+    pub fn normals(self, site: Site, sequence: u32, position: u32, out: &mut [f32]) {
+        for (four, block) in out.chunks_mut(4).zip(0..) {
+            let words = self.block(site, sequence, position, block).map(|word| f64::from(uniform(word)));
+            let polar = |u: f64, v: f64| {
+                let (sin, cos) = (std::f64::consts::TAU * v).sin_cos();
+                [cos, sin].map(|x| ((-2.0 * u.ln()).sqrt() * x) as f32)
+            };
+            let [a, b] = [polar(words[0], words[1]), polar(words[2], words[3])];
+            four.iter_mut().zip([a[0], a[1], b[0], b[1]]).for_each(|(x, normal)| *x = normal);
+        }
+    }
+
     /// Independent draws for host-side sampling: a stream of words at `(site, sequence)`.
     pub fn stream(self, site: Site, sequence: u32) -> Stream {
         Stream { state: self, site, sequence, next: 0 }
@@ -143,6 +156,21 @@ mod tests {
         assert!(uniform(0) > 0.0 && uniform(u32::MAX) < 1.0);
         let mut stream = RngState { seed: 3, step: 1 }.stream(Site(9), 2);
         assert!((0..1000).all(|_| stream.below(7) < 7));
+    }
+
+    #[test]
+    fn normals_have_the_moments_of_a_standard_normal_and_do_not_depend_on_how_many_are_drawn() {
+        let state = RngState { seed: 3, step: 1 };
+        let mut all = vec![0.0; 1_000_000];
+        state.normals(Site(9), 2, 5, &mut all);
+        let n = all.len() as f64;
+        let moment = |k: i32| all.iter().map(|x| f64::from(*x).powi(k)).sum::<f64>() / n;
+        // Four standard errors of the mean, the variance and the fourth moment.
+        assert!(moment(1).abs() < 4.0 / n.sqrt() && (moment(2) - 1.0).abs() < 4.0 * (2.0 / n).sqrt());
+        assert!((moment(4) - 3.0).abs() < 4.0 * (96.0 / n).sqrt());
+        let mut few = [0.0; 7];
+        state.normals(Site(9), 2, 5, &mut few);
+        assert_eq!(few, all[..7]);
     }
 
     #[test]

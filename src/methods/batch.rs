@@ -1,6 +1,6 @@
 //! From packed sequences to the feed of a graph with `nn::Tokens`.
 
-use super::{Batch, Shape};
+use super::{Batch, Request, Shape};
 use crate::data::Packed;
 use crate::data::pack::{INERT, row_bucket};
 use crate::engine::rng::RngState;
@@ -13,6 +13,17 @@ pub fn token_batch(packed: &mut Packed, padding_item: Option<u32>, rng: RngState
     packed.pad_to(row_bucket(tokens), INERT);
     let mut feed = Feed::default();
     feed_tokens(&mut feed, packed, padding_item, Some(rng));
+    Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens }
+}
+
+/// The batch of these histories, the last `max_len` items of each, for a graph with `Tokens::for_scoring`.
+pub fn scoring_batch(requests: &[Request], max_len: usize) -> Batch {
+    let mut packed = Packed::new();
+    (0..).zip(requests).for_each(|(i, request)| packed.push(i, request.history, max_len));
+    let tokens = packed.n_rows();
+    packed.pad_to(row_bucket(tokens), INERT);
+    let mut feed = Feed::default();
+    feed_tokens(&mut feed, &packed, None, None);
     Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens }
 }
 

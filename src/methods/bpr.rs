@@ -12,7 +12,6 @@
 
 use super::batch::feed_ids;
 use super::config::{table_of, typed};
-use super::next_item::Ids;
 use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
 use crate::data::pack::{INERT, row_bucket};
 use crate::data::sample::{UserItems, negative};
@@ -21,7 +20,7 @@ use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
-use crate::nn::{Scorer, Tokens, adam_step};
+use crate::nn::{Ids, Scorer, Tokens, adam_step};
 use crate::ops::add::Add;
 use crate::ops::bpr::Bpr;
 use crate::ops::embedding::Embedding;
@@ -82,9 +81,6 @@ struct BprMf {
 }
 
 /// Rows of a table, by ids.
-fn gather(graph: &mut Graph, table: ValueId, ids: Ids) -> Result<ValueId> {
-    graph.add1(Embedding { padding_idx: None }, &[table, ids.ids, ids.segments])
-}
 
 impl BprMf {
     fn table(&self, graph: &mut Graph, name: &str, rows: usize) -> ValueId {
@@ -107,9 +103,9 @@ impl BprMf {
     /// Scores `[N]` of one item per row.
     fn scores(&self, graph: &mut Graph, users: ValueId, items: Ids) -> Result<ValueId> {
         let table = self.item_table(graph);
-        let score = graph.add1(RowDot, &[users, table, items.ids, items.segments])?;
+        let score = graph.add1(RowDot, &items.behind(&[users, table]))?;
         let Some(bias) = self.item_bias(graph) else { return Ok(score) };
-        let bias = gather(graph, bias, items)?;
+        let bias = items.gather(graph, bias)?;
         let shape = graph.shape(score).to_vec();
         let bias = graph.add1(Reshape { shape }, &[bias])?;
         graph.add1(Add, &[score, bias])
@@ -117,8 +113,8 @@ impl BprMf {
 
     /// `sum of weight_n |table[ids_n]|^2`
     fn squared_norm(&self, graph: &mut Graph, table: ValueId, ids: Ids, weight: ValueId) -> Result<ValueId> {
-        let rows = gather(graph, table, ids)?;
-        let squares = graph.add1(RowDot, &[rows, table, ids.ids, ids.segments])?;
+        let rows = ids.gather(graph, table)?;
+        let squares = graph.add1(RowDot, &ids.behind(&[rows, table]))?;
         graph.add1(WeightedSum, &[squares, weight])
     }
 }
@@ -138,10 +134,10 @@ impl Method for BprMf {
 
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
         let mut graph = Graph::new(layout);
-        let [user, positive, negative] = INPUTS.map(|name| Ids::declare(&mut graph, name, &[shape.rows]));
+        let [user, positive, negative] = INPUTS.map(|name| Ids::declare(&mut graph, name, &[shape.rows], true));
         let weight = graph.input("loss_weight", TensorType::f32(&[shape.rows]));
         let (user_table, item_table) = (self.user_table(&mut graph), self.item_table(&mut graph));
-        let users = gather(&mut graph, user_table, user)?;
+        let users = user.gather(&mut graph, user_table)?;
         let scores = [self.scores(&mut graph, users, positive)?, self.scores(&mut graph, users, negative)?];
         let ranking = graph.add1(Bpr, &scores)?;
         let ranking = graph.add1(WeightedSum, &[ranking, weight])?;
@@ -155,7 +151,7 @@ impl Method for BprMf {
         }
         graph.metric("loss", loss);
         graph.metric("loss_bpr", ranking);
-        let gradients = graph.backward(loss)?;
+        let gradients = graph.backward(loss, "model")?;
         adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
         Ok(graph)
     }

@@ -292,7 +292,7 @@ impl Method for Lma4Rec {
         if let Some((contrastive, _)) = a.contrastive {
             graph.metric("loss_ssl", contrastive);
         }
-        let gradients = graph.backward(loss)?;
+        let gradients = graph.backward(loss, "model")?;
         if self.config.lma {
             for block in 0..self.config.encoder.blocks {
                 let logit = self.config.encoder.keep_logit(&mut graph, block);

@@ -110,6 +110,29 @@ pub struct Batch {
     pub tokens: usize,
 }
 
+/// Whom to list items for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The items met so far, oldest first.
+    pub history: &'a [u32],
+    /// The place among the users that the model was trained on: only models that know their users read it.
+    pub user: Option<u32>,
+}
+
+impl<'a> Request<'a> {
+    /// From a history alone.
+    pub fn new(history: &'a [u32]) -> Self {
+        Request { history, user: None }
+    }
+
+    /// What random numbers of this request are counted by: its user, or else what the history says.
+    pub fn key(&self) -> u32 {
+        let of_history =
+            || self.history.iter().fold(0x811c_9dc5u32, |hash, item| (hash ^ item).wrapping_mul(0x0100_0193));
+        self.user.unwrap_or_else(of_history)
+    }
+}
+
 /// Reads a parameter of the set `model` by name, as training has left it.
 pub type ReadParameter<'a> = &'a mut dyn FnMut(&str) -> Result<Vec<f32>>;
 
@@ -146,6 +169,12 @@ pub trait Method: Send + Sync {
 
     /// What makes the batches of these interactions.
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>>;
+
+    /// The inputs that the scorer reads of these requests. A sequence of the last `max_len` items each, unless the method
+    /// lays them out otherwise.
+    fn scoring_batch(&self, requests: &[Request]) -> Batch {
+        batch::scoring_batch(requests, self.max_len())
+    }
 
     /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;

@@ -9,14 +9,14 @@ use crate::data::{Interactions, Packed, trainable_users};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
-use crate::nn::{Scorer, adam_step};
+use crate::nn::{Ids, Scorer, adam_step};
 use crate::ops::add::Add;
 use crate::ops::bce_with_logits::BceWithLogits;
 use crate::ops::fill::Fill;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::row_dot::RowDot;
-use crate::ops::sampled_softmax::{candidates, sampled_softmax};
-use crate::ops::segments::{segments, segments_len};
+use crate::ops::sampled_softmax::{SampledSoftmax, candidates};
+use crate::ops::segments::segments;
 use crate::ops::weighted_sum::WeightedSum;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl NextItem {
         let (losses, inputs) = self.row_losses(graph, scorer, None)?;
         let loss = graph.add1(WeightedSum, &[losses, inputs.weight])?;
         graph.metric("loss", loss);
-        let gradients = graph.backward(loss)?;
+        let gradients = graph.backward(loss, "model")?;
         adam_step(graph, "model", &gradients, training.clip())
     }
 
@@ -100,12 +100,13 @@ impl NextItem {
                 graph.add1(LinearCrossEntropy { items: Some(scorer.items) }, &[hidden, table, target])?
             }
             LossItems::Candidates(candidates) => {
-                sampled_softmax(graph, hidden, table, candidates.ids, candidates.segments)?
+                let scores = graph.add1(RowDot, &candidates.behind(&[hidden, table]))?;
+                graph.add1(SampledSoftmax, &[scores, candidates.ids])?
             }
             LossItems::OneNegative { positive, negative } => {
                 let mut part = |ids: Ids, target: f32| {
                     let target = graph.add1(Fill { value: target, shape: vec![rows] }, &[])?;
-                    let score = graph.add1(RowDot, &[hidden, table, ids.ids, ids.segments])?;
+                    let score = graph.add1(RowDot, &ids.behind(&[hidden, table]))?;
                     graph.add1(BceWithLogits, &[score, target])
                 };
                 let both = [part(positive, 1.0)?, part(negative, 0.0)?];
@@ -180,22 +181,6 @@ impl Sampler for Histories {
     }
 }
 
-/// Item ids as a graph input, grouped for the gradient of the item table.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ids {
-    pub ids: ValueId,
-    pub segments: ValueId,
-}
-
-impl Ids {
-    pub fn declare(graph: &mut Graph, name: &str, shape: &[usize]) -> Ids {
-        let ids = graph.input(name, TensorType::u32(shape));
-        let segments =
-            graph.input(&format!("{name}_segments"), TensorType::u32(&[segments_len(shape.iter().product())]));
-        Ids { ids, segments }
-    }
-}
-
 /// What the rows are scored against.
 #[derive(Clone, Copy, Debug)]
 enum LossItems {
@@ -218,11 +203,11 @@ impl LossInputs {
         let items = match loss.loss {
             Loss::Ce => LossItems::Catalogue { target: graph.input("target", TensorType::u32(&[rows])) },
             Loss::SampledSoftmax => {
-                LossItems::Candidates(Ids::declare(graph, "candidates", &[rows, 1 + loss.negatives]))
+                LossItems::Candidates(Ids::declare(graph, "candidates", &[rows, 1 + loss.negatives], true))
             }
             Loss::Bce => LossItems::OneNegative {
-                positive: Ids::declare(graph, "positive", &[rows]),
-                negative: Ids::declare(graph, "negative", &[rows]),
+                positive: Ids::declare(graph, "positive", &[rows], true),
+                negative: Ids::declare(graph, "negative", &[rows], true),
             },
         };
         LossInputs { weight, items }

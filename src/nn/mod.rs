@@ -1,11 +1,13 @@
 //! Layers as functions that add nodes to a graph.
 
+pub mod denoiser;
 pub mod optimizer;
 pub mod scorer;
 pub mod tokens;
 pub mod transformer;
 
+pub use denoiser::{Denoiser, SlotMask, Slots};
 pub use optimizer::{adam_step, optimized_sets, optimizer_inputs};
 pub use scorer::Scorer;
-pub use tokens::Tokens;
+pub use tokens::{Ids, Tokens};
 pub use transformer::{FeedForwardNoise, Transformer};

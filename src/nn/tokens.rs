@@ -33,7 +33,57 @@ pub struct TrainingTokens {
     pub row_keys: ValueId,
 }
 
+/// Rows of a table to gather.
+#[derive(Clone, Copy, Debug)]
+pub struct Ids {
+    /// `u32::MAX` gathers zeros.
+    pub ids: ValueId,
+    /// The ids grouped, for the gradient of the table; none where it has none.
+    pub segments: Option<ValueId>,
+}
+
+impl Ids {
+    /// Adds the input `name`, and `name_segments` where the table is `differentiated`.
+    pub fn declare(graph: &mut Graph, name: &str, shape: &[usize], differentiated: bool) -> Ids {
+        let ids = graph.input(name, TensorType::u32(shape));
+        let groups = TensorType::u32(&[segments_len(shape.iter().product())]);
+        Ids { ids, segments: differentiated.then(|| graph.input(&format!("{name}_segments"), groups)) }
+    }
+
+    /// The rows of `table`.
+    pub fn gather(self, graph: &mut Graph, table: ValueId) -> Result<ValueId> {
+        graph.add1(Embedding { padding_idx: None }, &self.behind(&[table]))
+    }
+
+    /// The inputs of an op that takes ids and segments last.
+    pub fn behind(self, inputs: &[ValueId]) -> Vec<ValueId> {
+        inputs.iter().copied().chain([self.ids]).chain(self.segments).collect()
+    }
+}
+
+/// What the random numbers of rows are drawn from and counted by: `rng[4]`, `row_keys[N, 2]`. None where none are drawn.
+pub type Random = Option<[ValueId; 2]>;
+
+/// Rows that attend to each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// `[S + 1]`
+    pub cu_seqlens: ValueId,
+    /// As in `Tokens`.
+    pub row_flags: Option<ValueId>,
+    /// A row attends to itself and to what comes before it.
+    pub causal: bool,
+    /// Of training graphs.
+    pub random: Random,
+}
+
 impl Tokens {
+    /// The rows, as attention sees them.
+    pub fn rows(&self, causal: bool) -> Rows {
+        let random = self.training.map(|training| [training.rng, training.row_keys]);
+        Rows { cu_seqlens: self.cu_seqlens, row_flags: self.row_flags, causal, random }
+    }
+
     /// Inputs of a batch that is only read.
     pub fn for_scoring(graph: &mut Graph, sequences: usize, rows: usize) -> Tokens {
         let mut input = |name: &str, len: usize| graph.input(name, TensorType::u32(&[len]));

@@ -8,7 +8,7 @@
 //!
 //! `noise` is dropout, or the learnable Bernoulli masks of LMA4Rec (Eq. 3). There is no final LayerNorm.
 
-use super::Tokens;
+use super::tokens::{Random, Rows, Tokens};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
@@ -90,10 +90,9 @@ pub fn feed_forward_site(block: usize) -> Site {
     block_site(block, FEED_FORWARD_SITE)
 }
 
-/// The inputs `rng`, `row_keys` of every op that draws random numbers.
-fn random(tokens: &Tokens) -> [ValueId; 2] {
-    let training = tokens.training.expect("noise is drawn in training graphs only");
-    [training.rng, training.row_keys]
+/// The inputs of an op, with what it counts its random numbers by where it draws any.
+fn with_random(inputs: &[ValueId], random: Random) -> Vec<ValueId> {
+    inputs.iter().copied().chain(random.into_iter().flatten()).collect()
 }
 
 impl Transformer {
@@ -139,44 +138,100 @@ impl Transformer {
         };
         let segments = tokens.training.map(|t| (t.item_segments, t.position_segments)).unzip();
         let items = gather(graph, table, tokens.items, segments.0, padding_item)?;
-        let position_table = graph.param("position_table", &[self.max_len, self.dim], self.normal());
+        let position_table = self.position_table(graph);
         let positions = gather(graph, position_table, tokens.positions, segments.1, None)?;
-        let mut x = self.layer_norm(graph, "embedding_norm", positions, items, None, tokens)?;
-        if let Some(dropout) = self.hidden_dropout(noise, Site(EMBEDDING_SITE)) {
-            x = graph.add1(dropout, &[&[x][..], &random(tokens)].concat())?;
-        }
+        let rows = tokens.rows(true);
+        let mut x = self.normalised_input(graph, positions, items, rows.random, noise)?;
         for block in 0..self.blocks {
-            x = graph.in_scope(&format!("block{block}"), |graph| self.block(graph, tokens, x, block, noise))?;
+            x = graph.in_scope(&format!("block{block}"), |graph| self.block(graph, &rows, x, block, noise))?;
         }
         Ok(x)
+    }
+
+    /// The table `[max_len, dim]` of learned positions.
+    pub fn position_table(&self, graph: &mut Graph) -> ValueId {
+        graph.param("position_table", &[self.max_len, self.dim], self.normal())
+    }
+
+    /// `dropout(LN(x + residual))`: what the first block reads.
+    pub fn normalised_input(
+        &self,
+        graph: &mut Graph,
+        x: ValueId,
+        residual: ValueId,
+        random: Random,
+        noise: Option<FeedForwardNoise>,
+    ) -> Result<ValueId> {
+        let x = self.layer_norm(graph, "embedding_norm", x, residual, None, random)?;
+        match self.hidden_dropout(noise, Site(EMBEDDING_SITE)) {
+            Some(dropout) => graph.add1(dropout, &with_random(&[x], random)),
+            None => Ok(x),
+        }
     }
 
     fn block(
         &self,
         graph: &mut Graph,
-        tokens: &Tokens,
+        rows: &Rows,
         x: ValueId,
         block: usize,
         noise: Option<FeedForwardNoise>,
     ) -> Result<ValueId> {
+        let qkv = self.projections(graph, block, [x; 3])?;
+        let mixed = self.attention(graph, rows, block, qkv, noise)?;
+        self.after_attention(graph, block, mixed, x, rows.random, noise)
+    }
+
+    /// Queries, keys and values of a block, from what each is made of.
+    pub fn projections(&self, graph: &mut Graph, block: usize, x: [ValueId; 3]) -> Result<[ValueId; 3]> {
+        let name = |part: &str| format!("block{block}.{part}");
+        let [q, k, v] = [("query", x[0]), ("key", x[1]), ("value", x[2])]
+            .map(|(part, x)| self.linear(graph, Linear::default(), &name(part), x, self.dim, self.dim));
+        Ok([q?, k?, v?])
+    }
+
+    /// The attention of a block among the rows of each sequence.
+    pub fn attention(
+        &self,
+        graph: &mut Graph,
+        rows: &Rows,
+        block: usize,
+        [q, k, v]: [ValueId; 3],
+        noise: Option<FeedForwardNoise>,
+    ) -> Result<ValueId> {
+        let Rows { cu_seqlens, row_flags, causal, random } = *rows;
+        let dropout = self.attention_dropout(noise, block);
+        let op = Attention { heads: self.heads, scale: self.scale(), causal, dropout, key_flags: row_flags.is_some() };
+        let inputs: Vec<ValueId> = [q, k, v, cu_seqlens].into_iter().chain(row_flags).collect();
+        graph.add1(op, &with_random(&inputs, random.filter(|_| dropout.is_some())))
+    }
+
+    /// What scores of attention are multiplied by.
+    pub fn scale(&self) -> f64 {
+        1.0 / ((self.dim / self.heads) as f64).sqrt()
+    }
+
+    /// The dropout on a block's probabilities.
+    pub fn attention_dropout(&self, noise: Option<FeedForwardNoise>, block: usize) -> Option<AttentionDropout> {
+        let (probability, site) = (self.attention_dropout, block_site(block, PROBABILITY_SITE));
+        (noise.is_some() && probability > 0.0).then_some(AttentionDropout { probability, site })
+    }
+
+    /// The rest of a block: output projection, residual `x`, feed-forward layer.
+    pub fn after_attention(
+        &self,
+        graph: &mut Graph,
+        block: usize,
+        mixed: ValueId,
+        x: ValueId,
+        random: Random,
+        noise: Option<FeedForwardNoise>,
+    ) -> Result<ValueId> {
         let name = |part: &str| format!("block{block}.{part}");
         let (dim, inner, plain) = (self.dim, self.inner_dim, Linear::default());
-        let [q, k, v] = ["query", "key", "value"].map(|part| self.linear(graph, plain, &name(part), x, dim, dim));
-        let dropout = (noise.is_some() && self.attention_dropout > 0.0).then(|| AttentionDropout {
-            probability: self.attention_dropout,
-            site: block_site(block, PROBABILITY_SITE),
-        });
-        let scale = 1.0 / ((dim / self.heads) as f64).sqrt();
-        let key_flags = tokens.row_flags.is_some();
-        let mut inputs = vec![q?, k?, v?, tokens.cu_seqlens];
-        inputs.extend(tokens.row_flags);
-        if dropout.is_some() {
-            inputs.extend(random(tokens));
-        }
-        let mixed = graph.add1(Attention { heads: self.heads, scale, causal: true, dropout, key_flags }, &inputs)?;
         let attended = self.linear(graph, plain, &name("attention_output"), mixed, dim, dim)?;
         let dropped = self.hidden_dropout(noise, block_site(block, ATTENTION_SITE));
-        let x = self.layer_norm(graph, &name("attention_norm"), attended, x, dropped, tokens)?;
+        let x = self.layer_norm(graph, &name("attention_norm"), attended, x, dropped, random)?;
 
         let gelu = Linear { activation: Some(Activation::Gelu), ..plain };
         let hidden = self.linear(graph, gelu, &name("feed_forward_in"), x, dim, inner)?;
@@ -187,11 +242,11 @@ impl Transformer {
             Some(FeedForwardNoise::Learned { antithetic }) => {
                 let logit = self.keep_logit(graph, block);
                 let mask = BernoulliMask { site, antithetic };
-                output = graph.add1(mask, &[&[output, logit][..], &random(tokens)].concat())?;
+                output = graph.add1(mask, &with_random(&[output, logit], random))?;
             }
             _ => dropped = self.hidden_dropout(noise, site),
         }
-        self.layer_norm(graph, &name("feed_forward_norm"), output, x, dropped, tokens)
+        self.layer_norm(graph, &name("feed_forward_norm"), output, x, dropped, random)
     }
 
     fn linear(
@@ -216,15 +271,12 @@ impl Transformer {
         x: ValueId,
         residual: ValueId,
         dropout: Option<Dropout>,
-        tokens: &Tokens,
+        random: Random,
     ) -> Result<ValueId> {
         let weight = graph.param(&format!("{name}.weight"), &[self.dim], Init::Constant(1.0));
         let bias = graph.param(&format!("{name}.bias"), &[self.dim], Init::Constant(0.0));
-        let mut inputs = vec![x, weight, bias, residual];
-        if dropout.is_some() {
-            inputs.extend(random(tokens));
-        }
-        graph.add1(LayerNorm { eps: self.layer_norm_eps, residual: true, dropout }, &inputs)
+        let op = LayerNorm { eps: self.layer_norm_eps, residual: true, dropout };
+        graph.add1(op, &with_random(&[x, weight, bias, residual], random.filter(|_| dropout.is_some())))
     }
 
     fn hidden_dropout(&self, noise: Option<FeedForwardNoise>, site: Site) -> Option<Dropout> {

@@ -266,7 +266,11 @@ fn sequences(borders: &[u32]) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Cuts a row-wise buffer at the borders of the sequences; what remains are the inert rows.
-pub(crate) fn cut<'a>(words: &'a mut [f32], borders: &[u32], words_per_row: usize) -> (Vec<&'a mut [f32]>, &'a mut [f32]) {
+pub(crate) fn cut<'a>(
+    words: &'a mut [f32],
+    borders: &[u32],
+    words_per_row: usize,
+) -> (Vec<&'a mut [f32]>, &'a mut [f32]) {
     let mut rest = words;
     let pieces = sequences(borders).map(|rows| rest.split_off_mut(..rows.len() * words_per_row).expect("borders fit"));
     (pieces.collect(), rest)

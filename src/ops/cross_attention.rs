@@ -47,7 +47,13 @@ impl CrossAttention {
     }
 
     /// The key rows of query `i`, in order; the place of its own is behind all others.
-    fn keys(&self, borders: &[u32], queries: usize, rows: usize, i: usize) -> impl Iterator<Item = usize> + Clone + use<> {
+    fn keys(
+        &self,
+        borders: &[u32],
+        queries: usize,
+        rows: usize,
+        i: usize,
+    ) -> impl Iterator<Item = usize> + Clone + use<> {
         let sequence = i / (queries / (borders.len() - 1));
         let own = rows - queries.min(rows) + i;
         let shared = borders[sequence] as usize..borders[sequence + 1] as usize;

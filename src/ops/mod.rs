@@ -58,11 +58,13 @@ impl Vjp<'_> {
 }
 
 impl Graph {
-    /// Gradients of a scalar loss with respect to every parameter it depends on.
-    pub fn backward(&mut self, loss: ValueId) -> Result<Gradients> {
+    /// Gradients of a scalar loss with respect to the parameters of a set. Those of other sets are constants to it.
+    pub fn backward(&mut self, loss: ValueId, set: &str) -> Result<Gradients> {
         let shape = self.shape(loss).to_vec();
         let one = self.add1(Fill { value: 1.0, shape }, &[])?;
-        let is_parameter = |v: &ValueId| matches!(self.values[v.0].source, Source::Parameter { .. });
+        let wanted = self.layout.set_index(set);
+        let is_parameter =
+            |v: &ValueId| matches!(self.values[v.0].source, Source::Parameter { set, .. } if set == wanted);
         let parameters: Vec<ValueId> = (0..self.values.len()).map(ValueId).filter(is_parameter).collect();
         self.vjp(&[(loss, one)], &parameters)
     }

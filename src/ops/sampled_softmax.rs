@@ -8,7 +8,6 @@ use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
 use crate::engine::grad::Vjp;
-use crate::engine::graph::{Graph, ValueId};
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, DType, NONE, Tensor, TensorType};
 use crate::error::Result;
@@ -16,19 +15,6 @@ use crate::ops::row_dot::RowDot;
 use crate::ops::segments::segments;
 use crate::shader;
 use rayon::prelude::*;
-
-/// Adds the loss of `hidden[N, D]` against `table[V, D]` for `candidates[N, 1 + K]` (see `candidates`) with their
-/// `segments`; returns `loss[N]`.
-pub fn sampled_softmax(
-    graph: &mut Graph,
-    hidden: ValueId,
-    table: ValueId,
-    candidates: ValueId,
-    segments: ValueId,
-) -> Result<ValueId> {
-    let scores = graph.add1(RowDot, &[hidden, table, candidates, segments])?;
-    graph.add1(SampledSoftmax, &[scores, candidates])
-}
 
 /// `[positive, negatives..]` per row: `u32[N, 1 + K]` from `positive[N]` and `negative[N, K]`.
 pub fn candidates(positive: &[u32], negative: &[u32]) -> Tensor {
@@ -162,7 +148,8 @@ fn build(b: &mut Builder) -> Result<()> {
     let ids = candidates(&b.u32s("positive")?, &b.u32s("negative")?);
     let grouped = b.feed("segments", segments(ids.as_u32(), None));
     let ids = b.feed("candidates", ids);
-    let loss = sampled_softmax(&mut b.graph, hidden, table, ids, grouped)?;
+    let scores = b.graph.add1(RowDot, &[hidden, table, ids, grouped])?;
+    let loss = b.graph.add1(SampledSoftmax, &[scores, ids])?;
     b.output("loss", loss);
     Ok(())
 }

@@ -7,9 +7,10 @@ pub mod ranks;
 pub mod run;
 pub mod trainer;
 
+pub use crate::methods::Request;
 pub use crate::ops::linear_topk::MAX_K;
 pub use identity::{DataIdentity, Identity};
-pub use ranker::{ItemTable, Ranker, Ranks, Request, USERS_PER_RUN};
+pub use ranker::{ItemTable, Ranker, Ranks, USERS_PER_RUN};
 pub use ranks::UserRanks;
 pub use run::{Run, RunOptions, RunResult, Trained};
 pub use trainer::{EpochReport, Observer, OpTime, Trainer};

@@ -1,36 +1,19 @@
 //! Ranks of held-out items over the whole catalogue, and top-k lists, from a method's scorer. Scores are never stored.
 
-use crate::data::pack::{INERT, row_bucket};
+use crate::data::HeldOut;
+use crate::data::pack::INERT;
 use crate::data::sample::UserItems;
-use crate::data::{HeldOut, Packed};
 use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Feed, Graph, Tensor};
 use crate::error::{Error, Result};
 use crate::eval::rank::UNREACHABLE;
-use crate::methods::Method;
-use crate::methods::batch::feed_tokens;
+use crate::methods::{Batch, Method, Request, Shape};
 use crate::nn::Tokens;
 use std::collections::HashMap;
 
 /// Users scored by one run of the scoring graph. Results do not depend on it.
 pub const USERS_PER_RUN: usize = 256;
-
-/// Whom to list items for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request<'a> {
-    /// The items met so far, oldest first.
-    pub history: &'a [u32],
-    /// The place among the users that the model was trained on: only models that know their users read it.
-    pub user: Option<u32>,
-}
-
-impl<'a> Request<'a> {
-    /// From a history alone.
-    pub fn new(history: &'a [u32]) -> Self {
-        Request { history, user: None }
-    }
-}
 
 /// What a model ends in, as services need it: scores are `query . table[v] (+ bias[v])`.
 #[derive(Clone, Debug)]
@@ -54,8 +37,7 @@ pub struct Ranks {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct PlanKey {
-    sequences: usize,
-    rows: usize,
+    shape: Shape,
     seen: usize,
     /// `None` ranks targets, `Some(k)` lists the top k.
     top_k: Option<usize>,
@@ -172,19 +154,15 @@ impl<'m> Ranker<'m> {
         top_k: Option<usize>,
         keep_history: bool,
     ) -> (Feed, PlanKey, UserItems) {
-        let mut packed = Packed::new();
-        (0..).zip(requests).for_each(|(i, request)| packed.push(i, request.history, self.method.max_len()));
-        packed.pad_to(row_bucket(packed.n_rows()), INERT);
+        let Batch { shape, mut feed, .. } = self.method.scoring_batch(requests);
         let seen = UserItems::from_slices(requests.iter().map(|r| if keep_history { &[] } else { r.history }));
         let mut seen_items = seen.items.clone();
         seen_items.resize(seen_items.len().max(64).next_power_of_two(), INERT);
         let users: Vec<u32> = requests.iter().map(|request| request.user.unwrap_or(INERT)).collect();
-        let mut feed = Feed::default();
-        feed_tokens(&mut feed, &packed, None, None);
         feed.set("users", Tensor::u32(&[users.len()], &users));
         feed.set("seen_offsets", Tensor::u32(&[seen.offsets.len()], &seen.offsets));
         feed.set("seen_items", Tensor::u32(&[seen_items.len()], &seen_items));
-        let key = PlanKey { sequences: requests.len(), rows: packed.n_rows(), seen: seen_items.len(), top_k };
+        let key = PlanKey { shape, seen: seen_items.len(), top_k };
         (feed, key, seen)
     }
 
@@ -193,7 +171,7 @@ impl<'m> Ranker<'m> {
             return Ok(*plan);
         }
         let mut graph = Graph::new(self.layout.clone());
-        let tokens = Tokens::for_scoring(&mut graph, key.sequences, key.rows);
+        let tokens = Tokens::for_scoring(&mut graph, key.shape.sequences, key.shape.rows);
         let scorer = self.method.scorer(&mut graph, &tokens)?;
         match key.top_k {
             None => scorer.rank(&mut graph, key.seen)?,

@@ -25,6 +25,11 @@ impl Feed {
         self.tensors.insert(name.into(), tensor);
     }
 
+    /// Adds the inputs of another feed.
+    pub fn extend(&mut self, other: Feed) {
+        self.tensors.extend(other.tensors);
+    }
+
     /// The content of an input.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)

@@ -1,0 +1,519 @@
+//! DiffRec (Du et al. 2023, Sequential Recommendation with Diffusion Models): the vector of the next item is denoised from
+//! pure noise, given the history.
+//!
+//! ```text
+//! h^n = sqrt(abar_n) E(v) + sqrt(1 - abar_n) eps                                     noise on the target, step n of N
+//! x_t = E(v_t) + y_t + z_n, the slot's with h^n for E(v)                              positions y, step z (sinusoids)
+//! h_hat = f(x_1 .. x_T) at the slot                                                   `nn/denoiser.rs`
+//! L = mean( w_n |E(v) - h_hat|^2 / d  -  log softmax(W h_hat + b)_v )                 n from p_n, w_n = 1 / (N p_n)
+//! ```
+//!
+//! Every prefix of a training sequence is a sample. Where the paper leaves a choice it is a setting: whether W is the item
+//! table, which vector the cross-entropy reads, how many of the last items are noised, what sees the slot.
+
+use super::batch::{feed_ids, feed_tokens};
+use super::config::{table_of, typed};
+use super::{Batch, Method, MethodInfo, Request, Sampler, Shape, Sizes, Training};
+use crate::data::pack::INERT;
+use crate::data::{Interactions, Packed, Prefixes, row_bucket};
+use crate::engine::graph::Flat;
+use crate::engine::params::{Init, ParamLayout, State};
+use crate::engine::rng::{RngState, Site};
+use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
+use crate::error::{Error, Result};
+use crate::nn::{Denoiser, FeedForwardNoise, Ids, Scorer, SlotMask, Slots, Tokens, Transformer, adam_step};
+use crate::ops::add::Add;
+use crate::ops::detach::Detach;
+use crate::ops::embedding::Embedding;
+use crate::ops::fill::Fill;
+use crate::ops::importance_sampler::{EMPTY, ImportanceRecord, ImportanceSampler};
+use crate::ops::linear_cross_entropy::LinearCrossEntropy;
+use crate::ops::row_mse::RowMse;
+use crate::ops::scale::Scale;
+use crate::ops::step_mix::{Noise, Schedule, StepMix};
+use crate::ops::weighted_sum::WeightedSum;
+use crate::settings;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What `gpurec methods` lists.
+pub const INFO: MethodInfo = MethodInfo {
+    name: "diffrec",
+    title: "DiffRec",
+    paper: "Du et al., Sequential Recommendation with Diffusion Models, arXiv 2304.04541",
+    preset: include_str!("diffrec.toml"),
+    defaults: || table_of(&DiffRecConfig::default()),
+    cases: &[
+        &["mode=paper", "blocks=2", "steps=20"],
+        &["mode=quality", "blocks=2", "steps=20", "tie_weights=true", "rec_on=both"],
+        &["mode=paper", "steps=5", "noised_items=3", "detach_target=true"],
+    ],
+    build: |config, Sizes { items, .. }| Ok(Box::new(DiffRec { config: checked(typed(config)?)?, n_items: items })),
+};
+
+/// Which vector of the target the cross-entropy reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecOn {
+    /// The denoised one (Algorithm 1).
+    Predicted,
+    /// The item's own (Eq. 13 as it is printed).
+    True,
+    /// The sum of both.
+    Both,
+}
+
+/// Keys of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiffRecConfig {
+    /// The preset's table.
+    pub mode: String,
+    /// N: noise steps of the diffusion.
+    pub steps: usize,
+    /// How noise grows with the step.
+    pub schedule: Noise,
+    /// S: noises that a list is the mean of.
+    pub samples: usize,
+    /// What attends to the noisy slot.
+    pub slot_mask: SlotMask,
+    /// What the cross-entropy reads.
+    pub rec_on: RecOn,
+    /// Whether the output layer is the item table, without bias.
+    pub tie_weights: bool,
+    /// Items at the end that are noised in training, the target included; 0 for all.
+    pub noised_items: usize,
+    /// Draw steps with large losses more often.
+    pub importance: bool,
+    /// Whether the step's sinusoids are added.
+    pub step_embedding: bool,
+    /// Whether learned positions are added.
+    pub position_embedding: bool,
+    /// Whether the squared error leaves the item's vector alone.
+    pub detach_target: bool,
+    /// The network; `max_len` counts the slot.
+    #[serde(flatten)]
+    pub encoder: Transformer,
+    /// How long and how fast to train.
+    #[serde(flatten)]
+    pub training: Training,
+}
+
+impl Default for DiffRecConfig {
+    fn default() -> Self {
+        let encoder = Transformer {
+            dim: 256,
+            inner_dim: 1024,
+            hidden_dropout: 0.3,
+            attention_dropout: 0.3,
+            ..Default::default()
+        };
+        DiffRecConfig {
+            mode: String::new(),
+            steps: 1000,
+            schedule: Noise::Sqrt,
+            samples: 10,
+            slot_mask: SlotMask::Bidirectional,
+            rec_on: RecOn::Predicted,
+            tie_weights: false,
+            noised_items: 1,
+            importance: true,
+            step_embedding: true,
+            position_embedding: true,
+            detach_target: false,
+            encoder,
+            training: Training::default(),
+        }
+    }
+}
+
+fn checked(config: DiffRecConfig) -> Result<DiffRecConfig> {
+    config.encoder.validate()?;
+    config.training.validate()?;
+    settings::at_least_one(&[("steps", config.steps), ("samples", config.samples), ("blocks", config.encoder.blocks)])?;
+    if config.encoder.max_len < 2 {
+        return Err(Error::usage("max_len = 1 leaves no place for a history", "set max_len to 2 or more"));
+    }
+    if config.slot_mask == SlotMask::Prefix && config.noised_items != 1 {
+        let problem =
+            format!("noised_items = {} noises the history, which slot_mask = prefix shares", config.noised_items);
+        return Err(Error::usage(problem, "set noised_items=1, or slot_mask=bidirectional"));
+    }
+    Ok(config)
+}
+
+/// Losses of a step that its importance is known by.
+const KEPT_LOSSES: usize = 10;
+
+/// Where random numbers are drawn: the step of a sample, its noise, the noise of inference.
+const STEP: Site = Site(0xD1F);
+const NOISE: Site = Site(0xD20);
+const START: Site = Site(0xD21);
+
+/// DiffRec for a catalogue.
+pub struct DiffRec {
+    config: DiffRecConfig,
+    n_items: usize,
+}
+
+impl DiffRec {
+    fn prefix(&self) -> bool {
+        self.config.slot_mask == SlotMask::Prefix
+    }
+
+    /// `E[V, dim]`
+    fn item_table(&self, graph: &mut Graph) -> ValueId {
+        self.config.encoder.item_table(graph, self.n_items)
+    }
+
+    /// `W`, and `b` where the output layer is not the item table.
+    fn output(&self, graph: &mut Graph) -> (ValueId, Option<ValueId>) {
+        if self.config.tie_weights {
+            return (self.item_table(graph), None);
+        }
+        let encoder = &self.config.encoder;
+        let weight = graph.param("output.weight", &[self.n_items, encoder.dim], Init::Normal(encoder.init_std as f32));
+        (weight, Some(graph.param("output.bias", &[self.n_items], Init::Constant(0.0))))
+    }
+
+    /// `[N + 1, 2]`, row n: what the item's vector and the noise are multiplied by. Row 0 is no noise.
+    fn mix_table(&self, graph: &mut Graph) -> ValueId {
+        graph.in_set(SCHEDULE, |g| g.param("mix", &[self.config.steps + 1, 2], Init::Constant(0.0)))
+    }
+
+    /// `[N + 1, dim]`, row n: the sinusoids `z_n`.
+    fn step_table(&self, graph: &mut Graph) -> ValueId {
+        let shape = [self.config.steps + 1, self.config.encoder.dim];
+        graph.in_set(SCHEDULE, |g| g.param("step", &shape, Init::Constant(0.0)))
+    }
+
+    /// The losses by step that the sampler of steps knows, as a flat buffer of its own set.
+    fn losses_by_step(&self, graph: &mut Graph) -> ValueId {
+        let shape = [self.config.steps, KEPT_LOSSES];
+        graph.in_set(LOSSES, |g| g.param("by_step", &shape, Init::Constant(EMPTY)));
+        let set = graph.layout.set_index(LOSSES);
+        graph.flat(set, Flat::Params)
+    }
+
+    /// The predictions `[Q, dim]` of the slots. `noised` are vectors of the rows that `noised_rows` says, or of all rows;
+    /// `steps` the sinusoids of the rows.
+    fn predict(&self, graph: &mut Graph, inputs: &Inputs, noised: ValueId, steps: Option<ValueId>) -> Result<ValueId> {
+        let encoder = &self.config.encoder;
+        let noise = inputs.tokens.training.map(|_| FeedForwardNoise::Dropout);
+        let table = self.item_table(graph);
+        let clean = Ids { ids: inputs.tokens.items, segments: inputs.tokens.training.map(|t| t.item_segments) };
+        let mut x = clean.gather(graph, table)?;
+        let noised = match inputs.noised_of_row {
+            Some(of_row) => of_row.gather(graph, noised)?,
+            None => noised,
+        };
+        x = graph.add1(Add, &[noised, x])?;
+        if let Some(steps) = steps {
+            x = graph.add1(Add, &[x, steps])?;
+        }
+        let positions = if self.config.position_embedding {
+            let segments = inputs.tokens.training.map(|t| t.position_segments);
+            let table = encoder.position_table(graph);
+            Ids { ids: inputs.tokens.positions, segments }.gather(graph, table)?
+        } else {
+            let shape = graph.shape(x).to_vec();
+            graph.add1(Fill { value: 0.0, shape }, &[])?
+        };
+        let denoiser = Denoiser { encoder, mask: self.config.slot_mask };
+        denoiser.predict(graph, &inputs.tokens, &inputs.slots, [x, positions], noise)
+    }
+
+    /// Whether noised vectors are given for every row, and not for the slots alone.
+    fn noises_rows(&self) -> bool {
+        self.config.noised_items != 1
+    }
+}
+
+/// Parameter sets that no optimizer updates.
+const SCHEDULE: &str = "schedule";
+const LOSSES: &str = "losses";
+
+/// Graph inputs that training and inference share.
+struct Inputs {
+    tokens: Tokens,
+    slots: Slots,
+    /// `[R]`: the noised vector that a row holds, `u32::MAX` on others. None where there is one for every row.
+    noised_of_row: Option<Ids>,
+}
+
+impl Inputs {
+    /// For Q slots; `tokens` are R rows.
+    fn declare(method: &DiffRec, graph: &mut Graph, tokens: Tokens, slots: usize) -> Inputs {
+        let (training, rows) = (tokens.training, graph.shape(tokens.items)[0]);
+        let every_row = training.is_some() && method.noises_rows();
+        let of_row = (!every_row).then(|| Ids::declare(graph, "slot_of_row", &[rows], training.is_some()));
+        let random = training.map(|t| [t.rng, graph.input("slot_keys", TensorType::u32(&[slots, 2]))]);
+        let slot_rows = Ids::declare(graph, "slot_rows", &[slots], training.is_some());
+        let slots = Slots { rows: slot_rows, of_row: of_row.filter(|_| method.prefix()), random };
+        Inputs { tokens, slots, noised_of_row: of_row }
+    }
+}
+
+impl Method for DiffRec {
+    fn training(&self) -> &Training {
+        &self.config.training
+    }
+
+    fn max_len(&self) -> usize {
+        self.config.encoder.max_len - 1
+    }
+
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let (config, batch) = (&self.config, shape.sequences);
+        let mut graph = Graph::new(layout);
+        let tokens = Tokens::for_training(&mut graph, batch, shape.rows, false);
+        let inputs = Inputs::declare(self, &mut graph, tokens, batch);
+        let table = self.item_table(&mut graph);
+        let target = Ids::declare(&mut graph, "target", &[batch], true);
+        let h0 = target.gather(&mut graph, table)?;
+
+        // Which steps, and how much of vector and noise they mix.
+        let sampler = ImportanceSampler { steps: config.steps, kept: KEPT_LOSSES };
+        let losses = self.losses_by_step(&mut graph);
+        let uniform = graph.input("uniform", TensorType::f32(&[batch]));
+        let [step, weight] = graph.add(sampler, &[losses, uniform])?[..] else { unreachable!("two outputs") };
+        let gather = Embedding { padding_idx: None };
+        let mix_table = self.mix_table(&mut graph);
+        let mut mix = graph.add1(gather, &[mix_table, step])?;
+        let mut clean = h0;
+        let mut noised_rows = batch;
+        if self.noises_rows() {
+            noised_rows = shape.rows;
+            let of_row = graph.input("sample_of_noised", TensorType::u32(&[shape.rows]));
+            mix = graph.add1(gather, &[mix, of_row])?;
+            clean = Ids::declare(&mut graph, "noised_items", &[shape.rows], true).gather(&mut graph, table)?;
+        }
+        let eps = graph.input("noise", TensorType::f32(&[noised_rows, config.encoder.dim]));
+        let noised = graph.add1(StepMix::default(), &[clean, eps, mix])?;
+        let mut steps = None;
+        if config.step_embedding {
+            let table = self.step_table(&mut graph);
+            let sinusoids = graph.add1(gather, &[table, step])?;
+            let of_row = graph.input("sample_of_row", TensorType::u32(&[shape.rows]));
+            steps = Some(graph.add1(gather, &[sinusoids, of_row])?);
+        }
+        let predicted = self.predict(&mut graph, &inputs, noised, steps)?;
+
+        let wanted = if config.detach_target { graph.add1(Detach, &[h0])? } else { h0 };
+        let errors = graph.add1(RowMse, &[predicted, wanted])?;
+        let weight = graph.add1(Scale { factor: 1.0 / batch as f64 }, &[weight])?;
+        let error = graph.add1(WeightedSum, &[errors, weight])?;
+        let (output, bias) = self.output(&mut graph);
+        let even = graph.add1(Fill { value: 1.0 / batch as f32, shape: vec![batch] }, &[])?;
+        let mut loss = error;
+        let mut recommendation = None;
+        let read: &[ValueId] = match config.rec_on {
+            RecOn::Predicted => &[predicted],
+            RecOn::True => &[h0],
+            RecOn::Both => &[predicted, h0],
+        };
+        for &vector in read {
+            let operands: Vec<ValueId> = [vector, output].into_iter().chain(bias).chain([target.ids]).collect();
+            let rows = graph.add1(LinearCrossEntropy { items: Some(self.n_items) }, &operands)?;
+            let mean = graph.add1(WeightedSum, &[rows, even])?;
+            recommendation.get_or_insert(mean);
+            loss = graph.add1(Add, &[mean, loss])?;
+        }
+        graph.metric("loss", loss);
+        graph.metric("loss_rec", recommendation.expect("one vector at least"));
+        graph.metric("loss_mse", error);
+        let gradients = graph.backward(loss, "model")?;
+        adam_step(&mut graph, "model", &gradients, config.training.clip())?;
+        if config.importance {
+            graph.add1(ImportanceRecord { sampler }, &[losses, step, errors])?;
+        }
+        Ok(graph)
+    }
+
+    fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
+        let mut state = layout.initial_state(seed);
+        let schedule = Schedule::new(self.config.schedule, self.config.steps);
+        let mix = (1..=self.config.steps as u32).flat_map(|n| schedule.q_sample(n));
+        let mut fill = |name: &str, values: &mut dyn Iterator<Item = f64>| {
+            let words = state.parameter_mut(layout, SCHEDULE, name).into_iter().flatten();
+            words.zip(values).for_each(|(word, value)| *word = value as f32);
+        };
+        fill("mix", &mut [1.0, 0.0].into_iter().chain(mix));
+        let dim = self.config.encoder.dim;
+        let sinusoid = |(n, d): (usize, usize)| {
+            let angle = n as f64 / 10_000f64.powf((d / 2 * 2) as f64 / dim as f64);
+            if d % 2 == 0 { angle.sin() } else { angle.cos() }
+        };
+        let places = (0..=self.config.steps).flat_map(|n| (0..dim).map(move |d| (n, d)));
+        fill("step", &mut places.map(sinusoid));
+        state
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
+        Ok(Arc::new(Noised { config: self.config.clone(), prefixes: Prefixes::new(data) }))
+    }
+
+    fn scoring_batch(&self, requests: &[Request]) -> Batch {
+        let (mut layout, dim) = (Layout::new(&self.config), self.config.encoder.dim);
+        requests.iter().for_each(|request| layout.push(request.key(), request.history));
+        let tokens = layout.packed.n_rows();
+        layout.place_slots();
+        let mut feed = layout.feed(None);
+        let mut noise = vec![0.0; requests.len() * dim];
+        for (request, noise) in requests.iter().zip(noise.chunks_exact_mut(dim)) {
+            RngState { seed: 0, step: 0 }.normals(START, request.key(), 0, noise);
+        }
+        feed.set("noise", Tensor::f32(&[requests.len(), dim], noise));
+        let last = |sample: u32| if sample == INERT { INERT } else { self.config.steps as u32 };
+        let steps: Vec<u32> = layout.sample_of_row().into_iter().map(last).collect();
+        feed.set("step_of_row", Tensor::u32(&[steps.len()], &steps));
+        Batch { shape: layout.shape(), feed, tokens }
+    }
+
+    fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
+        let slots = graph.shape(tokens.cu_seqlens)[0] - 1;
+        let inputs = Inputs::declare(self, graph, *tokens, slots);
+        let noise = graph.input("noise", TensorType::f32(&[slots, self.config.encoder.dim]));
+        let mut steps = None;
+        if self.config.step_embedding {
+            let table = self.step_table(graph);
+            let rows = graph.shape(tokens.items)[0];
+            let of_row = graph.input("step_of_row", TensorType::u32(&[rows]));
+            steps = Some(graph.add1(Embedding { padding_idx: None }, &[table, of_row])?);
+        }
+        let query = self.predict(graph, &inputs, noise, steps)?;
+        let (table, bias) = self.output(graph);
+        Ok(Scorer { query, table, bias, items: self.n_items })
+    }
+}
+
+/// Lays out histories with their slots.
+struct Layout {
+    max_len: usize,
+    mask: SlotMask,
+    packed: Packed,
+    /// What each slot's random numbers are counted by, and its row.
+    slots: Vec<(u32, u32)>,
+}
+
+impl Layout {
+    fn new(config: &DiffRecConfig) -> Self {
+        let (max_len, mask) = (config.encoder.max_len, config.slot_mask);
+        Layout { max_len, mask, packed: Packed::new(), slots: Vec::new() }
+    }
+
+    fn push(&mut self, key: u32, history: &[u32]) {
+        let kept = &history[history.len().saturating_sub(self.max_len - 1)..];
+        match self.mask {
+            SlotMask::Bidirectional => self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len),
+            SlotMask::Prefix => self.packed.push(key, kept, self.max_len - 1),
+        }
+        self.slots.push((key, self.packed.n_rows() as u32 - 1));
+    }
+
+    /// Pads the batch; with the prefix mask the slots go behind the padding.
+    fn place_slots(&mut self) {
+        self.packed.pad_to(row_bucket(self.packed.n_rows()), INERT);
+        if self.mask == SlotMask::Prefix {
+            for (key, row) in &mut self.slots {
+                *row = self.packed.n_rows() as u32;
+                self.packed.push_alone(*key, INERT, self.max_len as u32 - 1);
+            }
+        }
+    }
+
+    /// For each row the sample whose step is added to it, `u32::MAX` for none.
+    fn sample_of_row(&self) -> Vec<u32> {
+        let mut samples = vec![INERT; self.packed.n_rows()];
+        match self.mask {
+            SlotMask::Bidirectional => {
+                for (sample, ends) in (0..).zip(self.packed.cu_seqlens.windows(2)) {
+                    samples[ends[0] as usize..ends[1] as usize].fill(sample);
+                }
+            }
+            SlotMask::Prefix => (0..).zip(&self.slots).for_each(|(sample, slot)| samples[slot.1 as usize] = sample),
+        }
+        samples
+    }
+
+    fn feed(&self, training: Option<RngState>) -> Feed {
+        let mut feed = Feed::default();
+        feed_tokens(&mut feed, &self.packed, None, training);
+        let rows: Vec<u32> = self.slots.iter().map(|slot| slot.1).collect();
+        let mut of_row = vec![INERT; self.packed.n_rows()];
+        (0..).zip(&rows).for_each(|(slot, row)| of_row[*row as usize] = slot);
+        feed_ids(&mut feed, "slot_rows", &rows);
+        feed_ids(&mut feed, "slot_of_row", &of_row);
+        let keys: Vec<u32> = self.slots.iter().flat_map(|slot| [slot.0, self.max_len as u32 - 1]).collect();
+        feed.set("slot_keys", Tensor::u32(&[rows.len(), 2], &keys));
+        feed
+    }
+
+    fn shape(&self) -> Shape {
+        Shape { sequences: self.packed.n_sequences(), rows: self.packed.n_rows() }
+    }
+}
+
+/// Makes batches: a sample per prefix of a training sequence.
+struct Noised {
+    config: DiffRecConfig,
+    prefixes: Prefixes,
+}
+
+impl Noised {
+    /// Moves the items that are noised, with their noise, out of the rows: the slots' targets and, with `noised_items`
+    /// above 1, the last items of the histories.
+    fn noise_rows(&self, layout: &mut Layout, targets: &[u32], rng: RngState, feed: &mut Feed) {
+        let (rows, dim) = (layout.packed.n_rows(), self.config.encoder.dim);
+        let (mut items, mut samples, mut noise) = (vec![INERT; rows], vec![INERT; rows], vec![0.0; rows * dim]);
+        for (sample, (ends, target)) in layout.packed.cu_seqlens.clone().windows(2).zip(targets).enumerate() {
+            let (first, slot) = (ends[0] as usize, ends[1] as usize - 1);
+            let count = match self.config.noised_items {
+                0 => slot + 1 - first,
+                count => count.min(slot + 1 - first),
+            };
+            layout.packed.items[slot] = *target;
+            for row in slot + 1 - count..=slot {
+                items[row] = std::mem::replace(&mut layout.packed.items[row], INERT);
+                samples[row] = sample as u32;
+                let position = layout.packed.positions[row];
+                rng.normals(NOISE, layout.slots[sample].0, position, &mut noise[row * dim..][..dim]);
+            }
+        }
+        feed_ids(feed, "noised_items", &items);
+        feed.set("sample_of_noised", Tensor::u32(&[rows], &samples));
+        feed.set("noise", Tensor::f32(&[rows, dim], noise));
+    }
+}
+
+impl Sampler for Noised {
+    fn samples(&self) -> Vec<u32> {
+        (0..self.prefixes.count()).collect()
+    }
+
+    fn batch(&self, samples: &[u32], rng: RngState) -> Result<Batch> {
+        let (mut layout, dim) = (Layout::new(&self.config), self.config.encoder.dim);
+        let pairs: Vec<(&[u32], u32)> = samples.iter().map(|number| self.prefixes.of(*number)).collect();
+        samples.iter().zip(&pairs).for_each(|(number, (history, _))| layout.push(*number, history));
+        let tokens = layout.packed.n_rows();
+        layout.place_slots();
+        let targets: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
+        let mut noise = Feed::default();
+        if self.config.noised_items == 1 {
+            let mut eps = vec![0.0; samples.len() * dim];
+            let rows = samples.iter().zip(eps.chunks_exact_mut(dim));
+            rows.for_each(|(number, eps)| rng.normals(NOISE, *number, self.config.encoder.max_len as u32 - 1, eps));
+            noise.set("noise", Tensor::f32(&[samples.len(), dim], eps));
+        } else {
+            self.noise_rows(&mut layout, &targets, rng, &mut noise);
+        }
+        let mut feed = layout.feed(Some(rng));
+        feed.extend(noise);
+        let sample_of_row = layout.sample_of_row();
+        feed.set("sample_of_row", Tensor::u32(&[sample_of_row.len()], &sample_of_row));
+        feed_ids(&mut feed, "target", &targets);
+        let uniform = samples.iter().map(|number| rng.stream(STEP, *number).uniform()).collect();
+        feed.set("uniform", Tensor::f32(&[samples.len()], uniform));
+        Ok(Batch { shape: layout.shape(), feed, tokens })
+    }
+}
