@@ -168,7 +168,7 @@ impl Method for BprMf {
         let table = self.item_table(graph);
         let shape = vec![self.sizes.items];
         let bias = self.item_bias(graph).map(|bias| graph.add1(Reshape { shape }, &[bias])).transpose()?;
-        Ok(Scorer { query, table, bias, items: self.sizes.items })
+        Ok(Scorer { query, table, bias, items: self.sizes.items, samples: 1 })
     }
 }
 

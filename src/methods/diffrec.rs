@@ -353,17 +353,24 @@ impl Method for DiffRec {
         Ok(Arc::new(Noised { config: self.config.clone(), prefixes: Prefixes::new(data) }))
     }
 
+    /// As many as keep the rows of the samples and the probabilities of all items small.
+    fn requests_per_run(&self) -> usize {
+        let copies = if self.prefix() { 1 } else { self.config.samples };
+        (256 / copies).min((1 << 24) / self.n_items).max(1)
+    }
+
     fn scoring_batch(&self, requests: &[Request]) -> Batch {
-        let (mut layout, dim) = (Layout::new(&self.config), self.config.encoder.dim);
-        requests.iter().for_each(|request| layout.push(request.key(), request.history));
+        let (mut layout, dim, samples) = (Layout::new(&self.config), self.config.encoder.dim, self.config.samples);
+        requests.iter().for_each(|request| layout.push(request.key(), request.history, samples));
         let tokens = layout.packed.n_rows();
         layout.place_slots();
         let mut feed = layout.feed(None);
-        let mut noise = vec![0.0; requests.len() * dim];
-        for (request, noise) in requests.iter().zip(noise.chunks_exact_mut(dim)) {
-            RngState { seed: 0, step: 0 }.normals(START, request.key(), 0, noise);
+        let mut noise = vec![0.0; requests.len() * samples * dim];
+        for (slot, noise) in noise.chunks_exact_mut(dim).enumerate() {
+            let (key, sample) = (requests[slot / samples].key(), (slot % samples) as u32);
+            RngState { seed: 0, step: 0 }.normals(START, key, sample, noise);
         }
-        feed.set("noise", Tensor::f32(&[requests.len(), dim], noise));
+        feed.set("noise", Tensor::f32(&[requests.len() * samples, dim], noise));
         let last = |sample: u32| if sample == INERT { INERT } else { self.config.steps as u32 };
         let steps: Vec<u32> = layout.sample_of_row().into_iter().map(last).collect();
         feed.set("step_of_row", Tensor::u32(&[steps.len()], &steps));
@@ -371,7 +378,8 @@ impl Method for DiffRec {
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
-        let slots = graph.shape(tokens.cu_seqlens)[0] - 1;
+        let sequences = graph.shape(tokens.cu_seqlens)[0] - 1;
+        let slots = if self.prefix() { sequences * self.config.samples } else { sequences };
         let inputs = Inputs::declare(self, graph, *tokens, slots);
         let noise = graph.input("noise", TensorType::f32(&[slots, self.config.encoder.dim]));
         let mut steps = None;
@@ -383,7 +391,7 @@ impl Method for DiffRec {
         }
         let query = self.predict(graph, &inputs, noise, steps)?;
         let (table, bias) = self.output(graph);
-        Ok(Scorer { query, table, bias, items: self.n_items })
+        Ok(Scorer { query, table, bias, items: self.n_items, samples: self.config.samples })
     }
 }
 
@@ -402,13 +410,17 @@ impl Layout {
         Layout { max_len, mask, packed: Packed::new(), slots: Vec::new() }
     }
 
-    fn push(&mut self, key: u32, history: &[u32]) {
+    /// A history with so many slots: behind it once each, or once for all.
+    fn push(&mut self, key: u32, history: &[u32], slots: usize) {
         let kept = &history[history.len().saturating_sub(self.max_len - 1)..];
-        match self.mask {
-            SlotMask::Bidirectional => self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len),
-            SlotMask::Prefix => self.packed.push(key, kept, self.max_len - 1),
+        if self.mask == SlotMask::Prefix {
+            self.packed.push(key, kept, self.max_len - 1);
+            return self.slots.resize(self.slots.len() + slots, (key, INERT));
         }
-        self.slots.push((key, self.packed.n_rows() as u32 - 1));
+        for _ in 0..slots {
+            self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len);
+            self.slots.push((key, self.packed.n_rows() as u32 - 1));
+        }
     }
 
     /// Pads the batch; with the prefix mask the slots go behind the padding.
@@ -494,7 +506,7 @@ impl Sampler for Noised {
     fn batch(&self, samples: &[u32], rng: RngState) -> Result<Batch> {
         let (mut layout, dim) = (Layout::new(&self.config), self.config.encoder.dim);
         let pairs: Vec<(&[u32], u32)> = samples.iter().map(|number| self.prefixes.of(*number)).collect();
-        samples.iter().zip(&pairs).for_each(|(number, (history, _))| layout.push(*number, history));
+        samples.iter().zip(&pairs).for_each(|(number, (history, _))| layout.push(*number, history, 1));
         let tokens = layout.packed.n_rows();
         layout.place_slots();
         let targets: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();

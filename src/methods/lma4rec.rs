@@ -190,7 +190,7 @@ impl Lma4Rec {
         let table = encoder.item_table(graph, self.n_items + 1);
         let noise = Some(self.noise(antithetic));
         let hidden = encoder.encode(graph, &inputs.tokens, table, Some(self.padding_item()), noise)?;
-        let scorer = Scorer { query: hidden, table, bias: None, items: self.n_items };
+        let scorer = Scorer { query: hidden, table, bias: None, items: self.n_items, samples: 1 };
         let (rows, loss_inputs) = self.next_item().row_losses(graph, &scorer, loss)?;
         let mut contrastive = None;
         if let Some([ids, segments]) = inputs.view_rows {
@@ -332,7 +332,7 @@ impl Method for Lma4Rec {
         let table = self.config.encoder.item_table(graph, self.n_items + 1);
         let hidden = self.config.encoder.encode(graph, tokens, table, Some(self.padding_item()), None)?;
         let query = tokens.last_of_each_sequence(graph, hidden)?;
-        Ok(Scorer { query, table, bias: None, items: self.n_items })
+        Ok(Scorer { query, table, bias: None, items: self.n_items, samples: 1 })
     }
 }
 

@@ -148,7 +148,7 @@ impl Method for MeanPool {
         let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
         let table = self.item_table(&mut graph);
         let query = self.queries(&mut graph, &tokens, table)?;
-        let scorer = Scorer { query, table, bias: None, items: self.n_items };
+        let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
         self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
         Ok(graph)
     }
@@ -161,7 +161,7 @@ impl Method for MeanPool {
         let table = self.item_table(graph);
         let queries = self.queries(graph, tokens, table)?;
         let query = tokens.last_of_each_sequence(graph, queries)?;
-        Ok(Scorer { query, table, bias: None, items: self.n_items })
+        Ok(Scorer { query, table, bias: None, items: self.n_items, samples: 1 })
     }
 }
 

@@ -170,6 +170,11 @@ pub trait Method: Send + Sync {
     /// What makes the batches of these interactions.
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>>;
 
+    /// How many requests are scored together. Results do not depend on it.
+    fn requests_per_run(&self) -> usize {
+        256
+    }
+
     /// The inputs that the scorer reads of these requests. A sequence of the last `max_len` items each, unless the method
     /// lays them out otherwise.
     fn scoring_batch(&self, requests: &[Request]) -> Batch {

@@ -65,7 +65,7 @@ impl Method for Pop {
         let batch = graph.shape(tokens.cu_seqlens)[0] - 1;
         let query = graph.add1(Fill { value: 1.0, shape: vec![batch, 1] }, &[])?;
         let table = graph.param("item_table", &[self.n_items, 1], Init::Constant(0.0));
-        Ok(Scorer { query, table, bias: None, items: self.n_items })
+        Ok(Scorer { query, table, bias: None, items: self.n_items, samples: 1 })
     }
 
     fn initial_state(&self, layout: &ParamLayout, seed: u64, data: &Interactions) -> State {

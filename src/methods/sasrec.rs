@@ -91,7 +91,7 @@ impl Method for SasRec {
         let table = encoder.item_table(&mut graph, self.n_items);
         let noise = Some(FeedForwardNoise::Dropout);
         let query = encoder.encode(&mut graph, &tokens, table, None, noise)?;
-        let scorer = Scorer { query, table, bias: None, items: self.n_items };
+        let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
         self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
         Ok(graph)
     }
@@ -104,6 +104,6 @@ impl Method for SasRec {
         let table = self.config.encoder.item_table(graph, self.n_items);
         let hidden = self.config.encoder.encode(graph, tokens, table, None, None)?;
         let query = tokens.last_of_each_sequence(graph, hidden)?;
-        Ok(Scorer { query, table, bias: None, items: self.n_items })
+        Ok(Scorer { query, table, bias: None, items: self.n_items, samples: 1 })
     }
 }

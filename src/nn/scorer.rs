@@ -2,13 +2,14 @@
 
 use crate::engine::{Graph, TensorType, ValueId};
 use crate::error::Result;
-use crate::ops::linear_topk::LinearTopK;
-use crate::ops::rank::Rank;
+use crate::ops::linear_topk::{ExcludeSeen, LinearTopK, TopK};
+use crate::ops::rank::{Rank, RankOfScores};
+use crate::ops::softmax_mixture::SoftmaxMixture;
 
 /// Scores of item v: `query . table[v] (+ bias[v])`, for the first `items` rows of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Scorer {
-    /// `[B, D]`
+    /// `[B, D]`, or `[B * S, D]`: the samples of a request next to each other.
     pub query: ValueId,
     /// `[V', D]` with `V' >= items`; rows beyond `items` (padding) are never candidates.
     pub table: ValueId,
@@ -16,6 +17,8 @@ pub struct Scorer {
     pub bias: Option<ValueId>,
     /// V
     pub items: usize,
+    /// S. Above 1 an item's score is its mean probability over the samples.
+    pub samples: usize,
 }
 
 impl Scorer {
@@ -23,14 +26,27 @@ impl Scorer {
         [self.query, self.table].into_iter().chain(self.bias).chain(further.iter().copied()).collect()
     }
 
+    fn requests(&self, graph: &Graph) -> usize {
+        graph.shape(self.query)[0] / self.samples
+    }
+
+    /// The mean probabilities `[B, V]` where there are several samples.
+    fn probabilities(&self, graph: &mut Graph) -> Result<Option<ValueId>> {
+        let op = SoftmaxMixture { samples: self.samples, items: Some(self.items) };
+        (self.samples > 1).then(|| graph.add1(op, &self.inputs(&[]))).transpose()
+    }
+
     /// Adds the inputs `target[B]`, `seen_offsets[B + 1]`, `seen_items[capacity]` and the outputs `better`,
     /// `better_seen`, `ties` (each `[B]`).
     pub fn rank(&self, graph: &mut Graph, seen_capacity: usize) -> Result<()> {
-        let batch = graph.shape(self.query)[0];
+        let batch = self.requests(graph);
         let target = graph.input("target", TensorType::u32(&[batch]));
         let offsets = graph.input("seen_offsets", TensorType::u32(&[batch + 1]));
         let seen = graph.input("seen_items", TensorType::u32(&[seen_capacity]));
-        let outputs = graph.add(Rank { items: Some(self.items) }, &self.inputs(&[target, offsets, seen]))?;
+        let outputs = match self.probabilities(graph)? {
+            Some(p) => graph.add(RankOfScores, &[p, target, offsets, seen])?,
+            None => graph.add(Rank { items: Some(self.items) }, &self.inputs(&[target, offsets, seen]))?,
+        };
         for (name, value) in ["better", "better_seen", "ties"].into_iter().zip(outputs) {
             graph.output(name, value);
         }
@@ -40,11 +56,19 @@ impl Scorer {
     /// Adds the inputs `seen_offsets`, `seen_items` and the outputs `values[B, k]`, `indices[B, k]`, beside them what they
     /// are made of: `query`, `table` and, where there is one, `bias`.
     pub fn top_k(&self, graph: &mut Graph, k: usize, seen_capacity: usize) -> Result<()> {
-        let batch = graph.shape(self.query)[0];
+        let batch = self.requests(graph);
         let offsets = graph.input("seen_offsets", TensorType::u32(&[batch + 1]));
         let seen = graph.input("seen_items", TensorType::u32(&[seen_capacity]));
-        let op = LinearTopK { k, items: Some(self.items), exclude: true };
-        let outputs = graph.add(op, &self.inputs(&[offsets, seen]))?;
+        let outputs = match self.probabilities(graph)? {
+            Some(p) => {
+                let candidates = graph.add1(ExcludeSeen, &[p, offsets, seen])?;
+                graph.add(TopK { k }, &[candidates])?
+            }
+            None => {
+                let op = LinearTopK { k, items: Some(self.items), exclude: true };
+                graph.add(op, &self.inputs(&[offsets, seen]))?
+            }
+        };
         graph.output("values", outputs[0]);
         graph.output("indices", outputs[1]);
         graph.output("query", self.query);

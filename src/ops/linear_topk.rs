@@ -111,9 +111,7 @@ impl Op for LinearTopK {
         chunks.each(builder, |builder, first, len| {
             let z = chunks.scores(builder, first, len, self.has_bias(inputs))?;
             if self.exclude {
-                let bindings = [(builder.input(inputs - 2), Read), (builder.input(inputs - 1), Read), (z, Update)];
-                let params = [rows.into(), len.into(), first.into()];
-                builder.dispatch(shader!("topk_exclude"), &[], &bindings, &params, rows)?;
+                exclude_gpu(builder, inputs - 2, z, (first, len))?;
             }
             topk_gpu(builder, z, rows, first, len, self.k)
         })
@@ -169,7 +167,7 @@ impl Op for LinearMax {
     }
 }
 
-/// Input `scores[N, V]`; outputs as `LinearTopK`.
+/// Input `scores[N, V]`, of which -1e30 is no candidate; outputs as `LinearTopK`.
 #[derive(Clone, Copy, Debug)]
 pub struct TopK {
     /// Length of the lists.
@@ -187,7 +185,8 @@ impl Op for TopK {
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
         for n in 0..inputs[0].rows() {
-            write_best(inputs[0].row(n).iter().copied().zip(0..).collect(), n, self.k, outputs);
+            let candidates = inputs[0].row(n).iter().copied().zip(0..).filter(|(score, _)| *score > f64::from(LOWEST));
+            write_best(candidates.collect(), n, self.k, outputs);
         }
     }
 
@@ -210,6 +209,59 @@ impl Op for TopK {
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
         Cost::new(inputs[0].len(), inputs, outputs)
     }
+}
+
+/// Inputs `scores[N, V]`, `seen_offsets[N + 1]`, `seen_items[S]`; output `scores`, updated in place: those of the items of each
+/// row's history become -1e30, so that `TopK` leaves them out.
+#[derive(Clone, Copy, Debug)]
+pub struct ExcludeSeen;
+
+impl Op for ExcludeSeen {
+    fn name(&self) -> &'static str {
+        "exclude_seen"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let fits = *inputs[1] == TensorType::u32(&[inputs[0].rows() + 1]);
+        expect(self.name(), fits, || format!("scores are {}, seen_offsets is {}", inputs[0], inputs[1]))?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0)]
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let items = outputs[0].width();
+        for n in 0..inputs[0].rows() {
+            let seen = seen_within(inputs[1].u(), inputs[2].u(), n, &(0..items));
+            seen.iter().for_each(|&v| outputs[0].f_mut()[n * items + v as usize] = f64::from(LOWEST));
+        }
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let (offsets, seen) = (io.inputs[1].u(), io.inputs[2].u());
+        let items = io.outputs[0].ty.width();
+        io.outputs[0].f().par_chunks_mut(items).enumerate().for_each(|(n, scores)| {
+            seen_within(offsets, seen, n, &(0..items)).iter().for_each(|&v| scores[v as usize] = LOWEST);
+        });
+    }
+
+    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+        exclude_gpu(builder, 1, builder.output(0), (0, builder.outputs[0].width()))
+    }
+
+    fn cost(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> Cost {
+        Cost::new(0, &inputs[1..], &[])
+    }
+}
+
+/// Gives the items of the histories the lowest score in the scores `z` of `len` items from `first` on; the histories are the
+/// inputs `offsets` and the one behind it.
+fn exclude_gpu(builder: &mut GpuBuilder, offsets: usize, z: Region, (first, len): (usize, usize)) -> Result<()> {
+    let rows = builder.inputs[0].rows();
+    let bindings = [(builder.input(offsets), Read), (builder.input(offsets + 1), Read), (z, Update)];
+    builder.dispatch(shader!("topk_exclude"), &[], &bindings, &[rows.into(), len.into(), first.into()], rows)
 }
 
 fn list_types(op: &str, rows: usize, k: usize) -> Result<Vec<TensorType>> {
@@ -249,7 +301,8 @@ fn topk_gpu(builder: &mut GpuBuilder, z: Region, rows: usize, first: usize, len:
     builder.dispatch(shader!("topk"), &[], &bindings, &params, rows)
 }
 
-pub(crate) const KERNELS: &[Kernel] = &[("linear_topk", build), ("linear_max", build_max), ("topk", build_topk)];
+pub(crate) const KERNELS: &[Kernel] =
+    &[("linear_topk", build), ("linear_max", build_max), ("topk", build_topk), ("exclude_seen", build_exclude)];
 
 fn scorer_inputs(b: &mut Builder) -> Result<Vec<crate::engine::graph::ValueId>> {
     let mut inputs = vec![b.input("hidden")?, b.input("weight")?];
@@ -288,6 +341,13 @@ fn build_topk(b: &mut Builder) -> Result<()> {
     Ok(())
 }
 
+fn build_exclude(b: &mut Builder) -> Result<()> {
+    let inputs = [b.input("scores")?, b.input("seen_offsets")?, b.input("seen_items")?];
+    let scores = b.graph.add1(ExcludeSeen, &inputs)?;
+    b.output("scores", scores);
+    Ok(())
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     let case = |kernel: usize, name: &str, n: usize, v: usize, d: usize| {
         let case = Case::new(KERNELS[kernel], format!("{name}{n}x{v}x{d}"));
@@ -298,11 +358,10 @@ pub(crate) fn cases() -> Vec<Case> {
         let (offsets, seen) = histories(n, v);
         case.ids("seen_offsets", &[n + 1], &offsets).ids("seen_items", &[seen.len()], &seen)
     };
-    let scores = |n: usize, v: usize, k: usize| {
-        Case::new(KERNELS[2], format!("{n}x{v}, {k}"))
-            .constant("scores", &[n, v], sixteenths(n * v, 37, 101))
-            .attr("k", k)
+    let scored = |kernel: usize, n: usize, v: usize| {
+        Case::new(KERNELS[kernel], format!("{n}x{v}")).constant("scores", &[n, v], sixteenths(n * v, 37, 101))
     };
+    let scores = |n: usize, v: usize, k: usize| scored(2, n, v).attr("k", k);
     vec![
         case(0, "", 1, 1, 1).attr("k", 1),
         case(0, "bias ", 65, 130, 3).constant("bias", &[130], sixteenths(130, 11, 53)).attr("k", 7),
@@ -314,5 +373,6 @@ pub(crate) fn cases() -> Vec<Case> {
         scores(1, 1, 3),
         scores(64, 127, 20),
         scores(3, 2, 2),
+        without_history(scored(3, 65, 130), 65, 130),
     ]
 }

@@ -5,7 +5,7 @@
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder};
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
 use crate::engine::exec::simd::count_above;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
@@ -16,6 +16,7 @@ use crate::ops::tiles::{
 };
 use crate::shader;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Inputs `hidden[N, D]`, `weight[V, D]`, (`bias[V]`), `target[N]` (u32; `NONE`: all outputs 0), `seen_offsets[N + 1]` and
 /// `seen_items[S]` (u32): the histories, ascending without repeats, row `n` from `seen_offsets[n]` to the next.
@@ -34,27 +35,14 @@ impl Op for Rank {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
         tiles::check(self.name(), inputs, (inputs.len() > 5).then(|| inputs[2]), self.items)?;
-        let [.., target, offsets, _] = inputs else { unreachable!("rank has five inputs or six") };
-        let rows = inputs[0].rows();
-        let fits = **target == TensorType::u32(&[rows]) && **offsets == TensorType::u32(&[rows + 1]);
-        expect(self.name(), fits, || format!("{rows} queries, but target is {target}, seen_offsets is {offsets}"))?;
-        Ok(vec![TensorType::u32(&[rows]); 3])
+        rank_types(self.name(), inputs)
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
         let [hidden, weight, bias @ .., target, offsets, seen] = inputs else { unreachable!("inferred") };
         let items = self.items.unwrap_or(weight.rows());
-        for (n, &t) in target.u().iter().enumerate().filter(|(_, t)| **t != NONE) {
-            let score = |v: usize| reference_score(hidden, weight, bias.first().copied(), n, v);
-            let own = score(t as usize);
-            let history = seen_within(offsets.u(), seen.u(), n, &(0..items));
-            for v in (0..items).filter(|v| *v != t as usize) {
-                let better = score(v) > own || (score(v) == own && v < t as usize);
-                outputs[0].u_mut()[n] += u32::from(better);
-                outputs[1].u_mut()[n] += u32::from(better && history.contains(&(v as u32)));
-                outputs[2].u_mut()[n] += u32::from(score(v) == own);
-            }
-        }
+        let score = |n: usize, v: usize| reference_score(hidden, weight, bias.first().copied(), n, v);
+        rank_in_reference(target.u(), [offsets, seen], 0..items, score, outputs);
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
@@ -90,18 +78,12 @@ impl Op for Rank {
                 for chunk in tiles::chunks(0..items) {
                     scorer.tile(queries, &chunk, tile);
                     for (i, row) in rows.clone().enumerate().filter(|(_, row)| target[*row] != NONE) {
-                        let (z, t) = (&tile[i * TILE_STRIDE..][..chunk.len()], target[row] as usize);
-                        // What lies before the target in the catalogue, and behind it.
-                        let before = t.clamp(chunk.start, chunk.end) - chunk.start;
-                        let behind = (before + usize::from(chunk.contains(&t))).min(chunk.len());
-                        let (above, equal) = count_above(&z[..before], own[i]);
-                        let (above_behind, equal_behind) = count_above(&z[behind..], own[i]);
-                        better[block + i] += above + equal + above_behind;
-                        ties[block + i] += equal + equal_behind;
-                        let is_better =
-                            |v: usize| z[v - chunk.start] > own[i] || (z[v - chunk.start] == own[i] && v < t);
-                        let history = seen_within(offsets, seen, row, &chunk).iter().map(|&v| v as usize);
-                        better_seen[block + i] += history.filter(|&v| v != t && is_better(v)).count() as u32;
+                        let z = &tile[i * TILE_STRIDE..][..chunk.len()];
+                        let history = seen_within(offsets, seen, row, &chunk);
+                        let counts = count(z, &chunk, own[i], target[row] as usize, history);
+                        better[block + i] += counts[0];
+                        better_seen[block + i] += counts[1];
+                        ties[block + i] += counts[2];
                     }
                 }
             }
@@ -140,11 +122,7 @@ impl Op for Rank {
         builder.dispatch(shader!("rank_scores"), &[], &bindings, &[rows.into(), has_bias.into()], rows.div_ceil(64))?;
         chunks.each(builder, |builder, first, len| {
             let z = chunks.scores(builder, first, len, has_bias)?;
-            let mut bindings = vec![(z, Read), (target, Read), (own, Read)];
-            bindings.extend([(builder.input(last - 1), Read), (builder.input(last), Read)]);
-            bindings.extend((0..3).map(|i| (builder.output(i), Update)));
-            let params = [rows.into(), len.into(), first.into(), (first == 0).into()];
-            builder.dispatch(shader!("rank"), &[], &bindings, &params, rows)
+            count_gpu(builder, [z, own], last - 2, (first, len))
         })
     }
 
@@ -153,12 +131,110 @@ impl Op for Rank {
     }
 }
 
+/// Of the scores `z` of a chunk of items: those before the target `t`, those of them in the history, those that tie with it.
+fn count(z: &[f32], chunk: &Range<usize>, own: f32, t: usize, history: &[u32]) -> [u32; 3] {
+    // What lies before the target in the catalogue, and behind it.
+    let before = t.clamp(chunk.start, chunk.end) - chunk.start;
+    let behind = (before + usize::from(chunk.contains(&t))).min(chunk.len());
+    let (above, equal) = count_above(&z[..before], own);
+    let (above_behind, equal_behind) = count_above(&z[behind..], own);
+    let is_better = |v: usize| z[v - chunk.start] > own || (z[v - chunk.start] == own && v < t);
+    let seen = history.iter().map(|&v| v as usize).filter(|&v| v != t && is_better(v)).count();
+    [above + equal + above_behind, seen as u32, equal + equal_behind]
+}
+
+/// The same for scores that are there already: inputs `scores[N, V]`, then those of `Rank` behind the catalogue; the same
+/// outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct RankOfScores;
+
+impl Op for RankOfScores {
+    fn name(&self) -> &'static str {
+        "rank_of_scores"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        rank_types(self.name(), inputs)
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let [scores, target, offsets, seen] = inputs else { unreachable!("inferred") };
+        rank_in_reference(target.u(), [offsets, seen], 0..scores.width(), |n, v| scores.row(n)[v], outputs);
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let [scores, target, offsets, seen] = io.inputs[..] else { unreachable!("inferred") };
+        let (items, scores, target) = (0..scores.width(), scores.f(), target.u());
+        let (offsets, seen) = (offsets.u(), seen.u());
+        let [better, better_seen, ties] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let counts = better.u().par_iter_mut().zip(better_seen.u().par_iter_mut()).zip(ties.u().par_iter_mut());
+        counts.zip(target).zip(scores.par_chunks(items.len())).enumerate().for_each(|(row, ((counts, t), z))| {
+            let ((better, better_seen), ties) = counts;
+            [*better, *better_seen, *ties] = match *t {
+                NONE => [0; 3],
+                t => count(z, &items, z[t as usize], t as usize, seen_within(offsets, seen, row, &items)),
+            };
+        });
+    }
+
+    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+        let (rows, items, scores, target) = (b.inputs[0].rows(), b.inputs[0].width(), b.input(0), b.input(1));
+        let own = b.scratch(rows);
+        let bindings = [(scores, Read), (target, Read), (own, Write)];
+        let params = [rows.into(), items.into()];
+        b.dispatch(shader!("rank_own"), &[], &bindings, &params, rows.div_ceil(64))?;
+        count_gpu(b, [scores, own], 1, (0, items))
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        Cost::new(inputs[0].len(), inputs, outputs)
+    }
+}
+
+/// Checks the inputs from `target` on; the outputs.
+fn rank_types(op: &str, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+    let [.., target, offsets, _] = inputs else { unreachable!("target and history come last") };
+    let rows = inputs[0].rows();
+    let fits = **target == TensorType::u32(&[rows]) && **offsets == TensorType::u32(&[rows + 1]);
+    expect(op, fits, || format!("{rows} queries, but target is {target}, seen_offsets is {offsets}"))?;
+    Ok(vec![TensorType::u32(&[rows]); 3])
+}
+
+fn rank_in_reference(
+    target: &[u32],
+    [offsets, seen]: [&Array; 2],
+    items: Range<usize>,
+    score: impl Fn(usize, usize) -> f64,
+    outputs: &mut [Array],
+) {
+    for (n, &t) in target.iter().enumerate().filter(|(_, t)| **t != NONE) {
+        let own = score(n, t as usize);
+        let history = seen_within(offsets.u(), seen.u(), n, &items);
+        for v in items.clone().filter(|v| *v != t as usize) {
+            let better = score(n, v) > own || (score(n, v) == own && v < t as usize);
+            outputs[0].u_mut()[n] += u32::from(better);
+            outputs[1].u_mut()[n] += u32::from(better && history.contains(&(v as u32)));
+            outputs[2].u_mut()[n] += u32::from(score(n, v) == own);
+        }
+    }
+}
+
+/// Counts in a chunk of `len` items from `first` on, from its scores and the targets' own; `target` is the input's place.
+fn count_gpu(b: &mut GpuBuilder, [z, own]: [Region; 2], target: usize, (first, len): (usize, usize)) -> Result<()> {
+    let rows = b.inputs[0].rows();
+    let mut bindings = vec![(z, Read), (b.input(target), Read), (own, Read)];
+    bindings.extend([(b.input(target + 1), Read), (b.input(target + 2), Read)]);
+    bindings.extend((0..3).map(|i| (b.output(i), Update)));
+    let params = [rows.into(), len.into(), first.into(), (first == 0).into()];
+    b.dispatch(shader!("rank"), &[], &bindings, &params, rows)
+}
+
 /// Scratch of a lane: a tile, the targets' scores, the queries, the targets' rows of the table with their bias.
 fn lane_words(width: usize) -> usize {
     TILE + TILE_ROWS + TILE_ROWS * width + SteadyScorer::scratch(width)
 }
 
-pub(crate) const KERNELS: &[Kernel] = &[("rank", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("rank", build), ("rank_of_scores", build_of_scores)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("hidden")?, b.input("weight")?];
@@ -168,6 +244,15 @@ fn build(b: &mut Builder) -> Result<()> {
     inputs.extend([b.input("target")?, b.input("seen_offsets")?, b.input("seen_items")?]);
     let items = b.optional_f64("items").map(|items| items as usize);
     let outputs = b.graph.add(Rank { items }, &inputs)?;
+    for (name, output) in ["better", "better_seen", "ties"].iter().zip(outputs) {
+        b.output(name, output);
+    }
+    Ok(())
+}
+
+fn build_of_scores(b: &mut Builder) -> Result<()> {
+    let inputs = [b.input("scores")?, b.input("target")?, b.input("seen_offsets")?, b.input("seen_items")?];
+    let outputs = b.graph.add(RankOfScores, &inputs)?;
     for (name, output) in ["better", "better_seen", "ties"].iter().zip(outputs) {
         b.output(name, output);
     }
@@ -210,6 +295,13 @@ pub(crate) fn cases() -> Vec<Case> {
         .constant("weight", &[wide_items, wide], repeated)
         .random_ids("target", &[wide_rows], wide_items as u32);
     let wide_case = wide_case.ids("seen_offsets", &[wide_rows + 1], &offsets).ids("seen_items", &[seen.len()], &seen);
+    let of_scores = |n: usize, v: usize| {
+        let (offsets, seen) = histories(n, v);
+        let case =
+            Case::new(KERNELS[1], format!("scores {n}x{v}")).constant("scores", &[n, v], sixteenths(n * v, 37, 101));
+        let case = case.ids("target", &[n], &some(n, v as u32)).ids("seen_offsets", &[n + 1], &offsets);
+        case.ids("seen_items", &[seen.len()], &seen)
+    };
     let equal = Case::new(KERNELS[0], "all scores equal").constant("hidden", &[3, 2], vec![1.0; 6]);
     let equal = equal.constant("weight", &[70, 2], vec![0.5; 140]).ids("target", &[3], &[0, 35, 69]);
     vec![
@@ -225,5 +317,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case("many items ", 3, 4300, 2).ids("target", &[3], &[4299, 0, 4096]),
         wide_case,
         equal.ids("seen_offsets", &[4], &[0, 1, 3, 4]).ids("seen_items", &[4], &[0, 34, 36, 68]),
+        of_scores(1, 1),
+        of_scores(65, 130),
+        of_scores(3, 4300),
     ]
 }

@@ -12,7 +12,7 @@ use crate::methods::{Batch, Method, Request, Shape};
 use crate::nn::Tokens;
 use std::collections::HashMap;
 
-/// Users scored by one run of the scoring graph. Results do not depend on it.
+/// Requests that are read and answered together by those who have many.
 pub const USERS_PER_RUN: usize = 256;
 
 /// What a model ends in, as services need it: scores are `query . table[v] (+ bias[v])`.
@@ -60,7 +60,7 @@ impl<'m> Ranker<'m> {
     pub fn rank(&mut self, executor: &mut dyn Executor, held_out: &[HeldOut]) -> Result<Ranks> {
         let mut ranks = Ranks::default();
         let mut tied = 0usize;
-        for chunk in held_out.chunks(USERS_PER_RUN) {
+        for chunk in held_out.chunks(self.method.requests_per_run()) {
             let requests: Vec<Request> =
                 chunk.iter().map(|event| Request { history: event.history, user: Some(event.user) }).collect();
             let (mut feed, key, seen) = self.scoring_feed(&requests, None, false);
@@ -93,7 +93,7 @@ impl<'m> Ranker<'m> {
         keep_history: bool,
     ) -> Result<Vec<Vec<(u32, f32)>>> {
         let mut lists = Vec::with_capacity(requests.len());
-        for chunk in requests.chunks(USERS_PER_RUN) {
+        for chunk in requests.chunks(self.method.requests_per_run()) {
             let plan = self.run_list(executor, chunk, k, keep_history)?;
             let (values, indices) = (executor.fetch(plan, "values")?, executor.fetch(plan, "indices")?);
             for (items, scores) in indices.as_u32().chunks(k).zip(values.words.chunks(k)) {
@@ -107,7 +107,7 @@ impl<'m> Ranker<'m> {
     /// The query vectors `[B, D]` that the items are scored against.
     pub fn queries(&mut self, executor: &mut dyn Executor, requests: &[Request]) -> Result<Tensor> {
         let (mut words, mut width) = (Vec::new(), 0);
-        for chunk in requests.chunks(USERS_PER_RUN) {
+        for chunk in requests.chunks(self.method.requests_per_run()) {
             let plan = self.run_list(executor, chunk, 1, true)?;
             let query = executor.fetch(plan, "query")?;
             width = query.ty.width();
