@@ -75,13 +75,6 @@ impl Packed {
         self.sequence.resize(rows, INERT);
     }
 
-    /// Adds a row that belongs to no sequence, behind the padding.
-    pub fn push_alone(&mut self, sequence_id: u32, item: u32, position: u32) {
-        self.items.push(item);
-        self.positions.push(position);
-        self.sequence.push(sequence_id);
-    }
-
     /// The row of each sequence's last item, `[B]`; `INERT` for an empty sequence.
     pub fn last_rows(&self) -> Vec<u32> {
         self.cu_seqlens.windows(2).map(|ends| if ends[0] < ends[1] { ends[1] - 1 } else { INERT }).collect()

@@ -21,7 +21,8 @@ use crate::engine::params::{Init, ParamLayout, State};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
-use crate::nn::{Denoiser, FeedForwardNoise, Ids, Scorer, SlotMask, Slots, Tokens, Transformer, adam_step};
+use crate::nn::tokens::Random;
+use crate::nn::{Denoiser, FeedForwardNoise, Ids, Scorer, SlotMask, Tokens, Transformer, adam_step};
 use crate::ops::add::Add;
 use crate::ops::detach::Detach;
 use crate::ops::embedding::Embedding;
@@ -195,32 +196,52 @@ impl DiffRec {
         graph.flat(set, Flat::Params)
     }
 
-    /// The predictions `[Q, dim]` of the slots. `noised` are vectors of the rows that `noised_rows` says, or of all rows;
-    /// `steps` the sinusoids of the rows.
+    /// The predictions `[Q, dim]` of the slots, from their noised vectors (or those of all rows, where more is noised) and
+    /// the step of each (or of each row, where all rows see the slot): sinusoids, if they are added.
     fn predict(&self, graph: &mut Graph, inputs: &Inputs, noised: ValueId, steps: Option<ValueId>) -> Result<ValueId> {
-        let encoder = &self.config.encoder;
-        let noise = inputs.tokens.training.map(|_| FeedForwardNoise::Dropout);
+        let tokens = inputs.tokens;
+        let denoiser = Denoiser {
+            encoder: &self.config.encoder,
+            tokens,
+            slot_random: inputs.slot_random,
+            noise: tokens.training.map(|_| FeedForwardNoise::Dropout),
+        };
         let table = self.item_table(graph);
-        let clean = Ids { ids: inputs.tokens.items, segments: inputs.tokens.training.map(|t| t.item_segments) };
-        let mut x = clean.gather(graph, table)?;
-        let noised = match inputs.noised_of_row {
-            Some(of_row) => of_row.gather(graph, noised)?,
-            None => noised,
+        let (training, mut noised) = (tokens.training, noised);
+        let items = Ids { ids: tokens.items, segments: training.map(|t| t.item_segments) }.gather(graph, table)?;
+        let of_rows = Ids { ids: tokens.positions, segments: training.map(|t| t.position_segments) };
+        let with_steps = |graph: &mut Graph, x: ValueId| match steps {
+            Some(steps) => graph.add1(Add, &[x, steps]),
+            None => Ok(x),
         };
-        x = graph.add1(Add, &[noised, x])?;
-        if let Some(steps) = steps {
-            x = graph.add1(Add, &[x, steps])?;
+        match inputs.slots {
+            SlotInputs::Rows { slot_rows, slot_of_row } => {
+                if let Some(of_row) = slot_of_row {
+                    noised = of_row.gather(graph, noised)?;
+                }
+                let x = graph.add1(Add, &[noised, items])?;
+                let x = with_steps(graph, x)?;
+                let positions = self.positions(graph, of_rows, x)?;
+                denoiser.predict_rows(graph, slot_rows, x, positions)
+            }
+            SlotInputs::Alone { positions } => {
+                let of_rows = self.positions(graph, of_rows, items)?;
+                let history = denoiser.history(graph, items, of_rows)?;
+                let x = with_steps(graph, noised)?;
+                let positions = self.positions(graph, positions, x)?;
+                denoiser.predict_slots(graph, &history, x, positions)
+            }
         }
-        let positions = if self.config.position_embedding {
-            let segments = inputs.tokens.training.map(|t| t.position_segments);
-            let table = encoder.position_table(graph);
-            Ids { ids: inputs.tokens.positions, segments }.gather(graph, table)?
-        } else {
-            let shape = graph.shape(x).to_vec();
-            graph.add1(Fill { value: 0.0, shape }, &[])?
-        };
-        let denoiser = Denoiser { encoder, mask: self.config.slot_mask };
-        denoiser.predict(graph, &inputs.tokens, &inputs.slots, [x, positions], noise)
+    }
+
+    /// What is added to `x` for its place; zeros where positions are switched off.
+    fn positions(&self, graph: &mut Graph, ids: Ids, x: ValueId) -> Result<ValueId> {
+        if self.config.position_embedding {
+            let table = self.config.encoder.position_table(graph);
+            return ids.gather(graph, table);
+        }
+        let shape = graph.shape(x).to_vec();
+        graph.add1(Fill { value: 0.0, shape }, &[])
     }
 
     /// Whether noised vectors are given for every row, and not for the slots alone.
@@ -236,21 +257,42 @@ const LOSSES: &str = "losses";
 /// Graph inputs that training and inference share.
 struct Inputs {
     tokens: Tokens,
-    slots: Slots,
-    /// `[R]`: the noised vector that a row holds, `u32::MAX` on others. None where there is one for every row.
-    noised_of_row: Option<Ids>,
+    slots: SlotInputs,
+    slot_random: Random,
+}
+
+enum SlotInputs {
+    /// Slots are rows of their sequences: `[Q]`, the row of each; `[R]`, the noised vector that a row holds, `u32::MAX` on
+    /// others (none where there is one for every row).
+    Rows { slot_rows: Ids, slot_of_row: Option<Ids> },
+    /// Slots are none: `[Q]`, the position of each.
+    Alone { positions: Ids },
 }
 
 impl Inputs {
     /// For Q slots; `tokens` are R rows.
     fn declare(method: &DiffRec, graph: &mut Graph, tokens: Tokens, slots: usize) -> Inputs {
-        let (training, rows) = (tokens.training, graph.shape(tokens.items)[0]);
-        let every_row = training.is_some() && method.noises_rows();
-        let of_row = (!every_row).then(|| Ids::declare(graph, "slot_of_row", &[rows], training.is_some()));
-        let random = training.map(|t| [t.rng, graph.input("slot_keys", TensorType::u32(&[slots, 2]))]);
-        let slot_rows = Ids::declare(graph, "slot_rows", &[slots], training.is_some());
-        let slots = Slots { rows: slot_rows, of_row: of_row.filter(|_| method.prefix()), random };
-        Inputs { tokens, slots, noised_of_row: of_row }
+        let (training, rows) = (tokens.training.is_some(), graph.shape(tokens.items)[0]);
+        let keys = TensorType::u32(&[slots, 2]);
+        let slot_random = tokens.training.map(|t| [t.rng, graph.input("slot_keys", keys)]);
+        let slots = match method.prefix() {
+            true => SlotInputs::Alone { positions: Ids::declare(graph, "slot_positions", &[slots], training) },
+            false => SlotInputs::Rows {
+                slot_rows: Ids::declare(graph, "slot_rows", &[slots], training),
+                slot_of_row: (!(training && method.noises_rows()))
+                    .then(|| Ids::declare(graph, "slot_of_row", &[rows], training)),
+            },
+        };
+        Inputs { tokens, slots, slot_random }
+    }
+
+    /// How many steps are given: one for each slot, or for each row.
+    fn steps(&self, graph: &Graph) -> usize {
+        let of = match self.slots {
+            SlotInputs::Rows { .. } => self.tokens.items,
+            SlotInputs::Alone { positions } => positions.ids,
+        };
+        graph.shape(of)[0]
     }
 }
 
@@ -294,8 +336,13 @@ impl Method for DiffRec {
         if config.step_embedding {
             let table = self.step_table(&mut graph);
             let sinusoids = graph.add1(gather, &[table, step])?;
-            let of_row = graph.input("sample_of_row", TensorType::u32(&[shape.rows]));
-            steps = Some(graph.add1(gather, &[sinusoids, of_row])?);
+            steps = Some(match inputs.slots {
+                SlotInputs::Alone { .. } => sinusoids,
+                SlotInputs::Rows { .. } => {
+                    let of_row = graph.input("sample_of_row", TensorType::u32(&[shape.rows]));
+                    graph.add1(gather, &[sinusoids, of_row])?
+                }
+            });
         }
         let predicted = self.predict(&mut graph, &inputs, noised, steps)?;
 
@@ -363,7 +410,7 @@ impl Method for DiffRec {
         let (mut layout, dim, samples) = (Layout::new(&self.config), self.config.encoder.dim, self.config.samples);
         requests.iter().for_each(|request| layout.push(request.key(), request.history, samples));
         let tokens = layout.packed.n_rows();
-        layout.place_slots();
+        layout.packed.pad_to(row_bucket(tokens), INERT);
         let mut feed = layout.feed(None);
         let mut noise = vec![0.0; requests.len() * samples * dim];
         for (slot, noise) in noise.chunks_exact_mut(dim).enumerate() {
@@ -371,9 +418,12 @@ impl Method for DiffRec {
             RngState { seed: 0, step: 0 }.normals(START, key, sample, noise);
         }
         feed.set("noise", Tensor::f32(&[requests.len() * samples, dim], noise));
-        let last = |sample: u32| if sample == INERT { INERT } else { self.config.steps as u32 };
-        let steps: Vec<u32> = layout.sample_of_row().into_iter().map(last).collect();
-        feed.set("step_of_row", Tensor::u32(&[steps.len()], &steps));
+        let last = self.config.steps as u32;
+        let steps: Vec<u32> = match self.prefix() {
+            true => vec![last; requests.len() * samples],
+            false => layout.sample_of_row().into_iter().map(|s| if s == INERT { INERT } else { last }).collect(),
+        };
+        feed.set("step", Tensor::u32(&[steps.len()], &steps));
         Batch { shape: layout.shape(), feed, tokens }
     }
 
@@ -385,9 +435,8 @@ impl Method for DiffRec {
         let mut steps = None;
         if self.config.step_embedding {
             let table = self.step_table(graph);
-            let rows = graph.shape(tokens.items)[0];
-            let of_row = graph.input("step_of_row", TensorType::u32(&[rows]));
-            steps = Some(graph.add1(Embedding { padding_idx: None }, &[table, of_row])?);
+            let step = graph.input("step", TensorType::u32(&[inputs.steps(graph)]));
+            steps = Some(graph.add1(Embedding { padding_idx: None }, &[table, step])?);
         }
         let query = self.predict(graph, &inputs, noise, steps)?;
         let (table, bias) = self.output(graph);
@@ -400,7 +449,7 @@ struct Layout {
     max_len: usize,
     mask: SlotMask,
     packed: Packed,
-    /// What each slot's random numbers are counted by, and its row.
+    /// What each slot's random numbers are counted by, and the last row before or of it.
     slots: Vec<(u32, u32)>,
 }
 
@@ -410,40 +459,25 @@ impl Layout {
         Layout { max_len, mask, packed: Packed::new(), slots: Vec::new() }
     }
 
-    /// A history with so many slots: behind it once each, or once for all.
+    /// A history with so many slots: one behind each of its copies, or all beside it.
     fn push(&mut self, key: u32, history: &[u32], slots: usize) {
         let kept = &history[history.len().saturating_sub(self.max_len - 1)..];
         if self.mask == SlotMask::Prefix {
             self.packed.push(key, kept, self.max_len - 1);
-            return self.slots.resize(self.slots.len() + slots, (key, INERT));
         }
         for _ in 0..slots {
-            self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len);
+            if self.mask == SlotMask::Bidirectional {
+                self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len);
+            }
             self.slots.push((key, self.packed.n_rows() as u32 - 1));
         }
     }
 
-    /// Pads the batch; with the prefix mask the slots go behind the padding.
-    fn place_slots(&mut self) {
-        self.packed.pad_to(row_bucket(self.packed.n_rows()), INERT);
-        if self.mask == SlotMask::Prefix {
-            for (key, row) in &mut self.slots {
-                *row = self.packed.n_rows() as u32;
-                self.packed.push_alone(*key, INERT, self.max_len as u32 - 1);
-            }
-        }
-    }
-
-    /// For each row the sample whose step is added to it, `u32::MAX` for none.
+    /// The sample that each row belongs to, `u32::MAX` for none.
     fn sample_of_row(&self) -> Vec<u32> {
         let mut samples = vec![INERT; self.packed.n_rows()];
-        match self.mask {
-            SlotMask::Bidirectional => {
-                for (sample, ends) in (0..).zip(self.packed.cu_seqlens.windows(2)) {
-                    samples[ends[0] as usize..ends[1] as usize].fill(sample);
-                }
-            }
-            SlotMask::Prefix => (0..).zip(&self.slots).for_each(|(sample, slot)| samples[slot.1 as usize] = sample),
+        for (sample, ends) in (0..).zip(self.packed.cu_seqlens.windows(2)) {
+            samples[ends[0] as usize..ends[1] as usize].fill(sample);
         }
         samples
     }
@@ -451,13 +485,18 @@ impl Layout {
     fn feed(&self, training: Option<RngState>) -> Feed {
         let mut feed = Feed::default();
         feed_tokens(&mut feed, &self.packed, None, training);
+        let last = self.max_len as u32 - 1;
+        let keys: Vec<u32> = self.slots.iter().flat_map(|slot| [slot.0, last]).collect();
+        feed.set("slot_keys", Tensor::u32(&[self.slots.len(), 2], &keys));
+        if self.mask == SlotMask::Prefix {
+            feed_ids(&mut feed, "slot_positions", &vec![last; self.slots.len()]);
+            return feed;
+        }
         let rows: Vec<u32> = self.slots.iter().map(|slot| slot.1).collect();
         let mut of_row = vec![INERT; self.packed.n_rows()];
         (0..).zip(&rows).for_each(|(slot, row)| of_row[*row as usize] = slot);
         feed_ids(&mut feed, "slot_rows", &rows);
         feed_ids(&mut feed, "slot_of_row", &of_row);
-        let keys: Vec<u32> = self.slots.iter().flat_map(|slot| [slot.0, self.max_len as u32 - 1]).collect();
-        feed.set("slot_keys", Tensor::u32(&[rows.len(), 2], &keys));
         feed
     }
 
@@ -508,7 +547,7 @@ impl Sampler for Noised {
         let pairs: Vec<(&[u32], u32)> = samples.iter().map(|number| self.prefixes.of(*number)).collect();
         samples.iter().zip(&pairs).for_each(|(number, (history, _))| layout.push(*number, history, 1));
         let tokens = layout.packed.n_rows();
-        layout.place_slots();
+        layout.packed.pad_to(row_bucket(tokens), INERT);
         let targets: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
         let mut noise = Feed::default();
         if self.config.noised_items == 1 {

@@ -1,13 +1,12 @@
 //! The encoder of DiffRec (Du et al. 2023, section 4.3): a transformer over a history and a noisy slot behind it. What comes
 //! out at the slot is the prediction of the vector that the noise was added to.
 //!
-//! Nothing else of the last block is wanted, so only the slots go through it; their keys are all rows.
+//! Nothing else of the last block is wanted, so only the slots go through it; its keys are all rows.
 
 use super::tokens::{Ids, Random, Tokens};
 use super::{FeedForwardNoise, Transformer};
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
-use crate::ops::add::Add;
 use crate::ops::cross_attention::CrossAttention;
 use serde::{Deserialize, Serialize};
 
@@ -15,85 +14,96 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotMask {
-    /// All rows of its sequence, as in the paper: it is the last row of the sequence.
+    /// All rows of its sequence, as in the paper.
     Bidirectional,
-    /// Only itself. The history is then the same for all noise and all steps, and several slots may share it: they are the
-    /// last rows of the batch, and belong to no sequence.
+    /// Only itself. The history is then the same for all noise and all steps, and several slots may share it.
     Prefix,
 }
 
-/// Where the slots are.
-#[derive(Clone, Copy, Debug)]
-pub struct Slots {
-    /// `[Q]`: their rows; each sequence has the same number of them, next to each other.
-    pub rows: Ids,
-    /// `[R]`: the slot that a row is, `u32::MAX` on others. With `SlotMask::Prefix` only.
-    pub of_row: Option<Ids>,
-    /// What their random numbers are counted by, `[Q, 2]`.
-    pub random: Random,
-}
-
-/// Sizes, and what sees the slot.
+/// A training or a scoring pass of the encoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Denoiser<'a> {
-    /// The encoder.
+    /// Sizes and parameters.
     pub encoder: &'a Transformer,
-    /// What sees the slot.
-    pub mask: SlotMask,
+    /// The rows of the histories; with `SlotMask::Bidirectional` each sequence ends with its slot.
+    pub tokens: Tokens,
+    /// What the slots' random numbers are counted by.
+    pub slot_random: Random,
+    /// None for evaluation.
+    pub noise: Option<FeedForwardNoise>,
 }
 
+/// Keys and values of the histories, by block.
+pub type History = Vec<[ValueId; 2]>;
+
 impl Denoiser<'_> {
-    /// The predictions `[Q, dim]`, from all rows' vectors `x[R, dim]` and the positions' (`[R, dim]`, or zeros).
-    pub fn predict(
-        &self,
-        graph: &mut Graph,
-        tokens: &Tokens,
-        slots: &Slots,
-        [x, positions]: [ValueId; 2],
-        noise: Option<FeedForwardNoise>,
-    ) -> Result<ValueId> {
-        let (encoder, rows) = (self.encoder, tokens.rows(false));
-        let mut x = encoder.normalised_input(graph, positions, x, rows.random, noise)?;
-        let last = encoder.blocks - 1;
-        for block in 0..last {
-            x = graph.in_scope(&format!("block{block}"), |graph| {
-                let [q, k, v] = encoder.projections(graph, block, [x; 3])?;
-                let mut mixed = encoder.attention(graph, &rows, block, [q, k, v], noise)?;
-                if let Some(of_row) = slots.of_row {
-                    let q = slots.rows.gather(graph, q)?;
-                    let of_slots = self.cross_attention(graph, tokens, slots, block, [q, k, v], noise)?;
-                    let of_slots = of_row.gather(graph, of_slots)?;
-                    mixed = graph.add1(Add, &[mixed, of_slots])?;
-                }
-                encoder.after_attention(graph, block, mixed, x, rows.random, noise)
-            })?;
-        }
-        graph.in_scope(&format!("block{last}"), |graph| {
-            let slot = slots.rows.gather(graph, x)?;
-            let qkv = encoder.projections(graph, last, [slot, x, x])?;
-            let mixed = self.cross_attention(graph, tokens, slots, last, qkv, noise)?;
-            encoder.after_attention(graph, last, mixed, slot, slots.random, noise)
-        })
+    /// Predictions `[S, dim]` where the slots are rows of their sequences, those that `slot_rows` says. `x` and `positions`
+    /// are `[R, dim]`.
+    pub fn predict_rows(&self, graph: &mut Graph, slot_rows: Ids, x: ValueId, positions: ValueId) -> Result<ValueId> {
+        let (x, keys) = self.rows(graph, x, positions)?;
+        let last = self.encoder.blocks - 1;
+        let slot = slot_rows.gather(graph, x)?;
+        graph.in_scope(&format!("block{last}"), |graph| self.slot_block(graph, last, slot, keys[last], false))
     }
 
-    fn cross_attention(
+    /// The histories as slots see them that they do not see themselves. `x` and `positions` are `[R, dim]`.
+    pub fn history(&self, graph: &mut Graph, x: ValueId, positions: ValueId) -> Result<History> {
+        Ok(graph.in_scope("history", |graph| self.rows(graph, x, positions))?.1)
+    }
+
+    /// Predictions `[Q, dim]` of slots that are no rows, the same number for each sequence. `x` and `positions` are
+    /// `[Q, dim]`.
+    pub fn predict_slots(
         &self,
         graph: &mut Graph,
-        tokens: &Tokens,
-        slots: &Slots,
-        block: usize,
-        [q, k, v]: [ValueId; 3],
-        noise: Option<FeedForwardNoise>,
+        history: &History,
+        x: ValueId,
+        positions: ValueId,
     ) -> Result<ValueId> {
-        let dropout = self.encoder.attention_dropout(noise, block);
-        let op = CrossAttention {
-            heads: self.encoder.heads,
-            scale: self.encoder.scale(),
-            own_keys: self.mask == SlotMask::Prefix,
-            dropout,
-        };
-        let random = slots.random.filter(|_| dropout.is_some()).into_iter().flatten();
-        let inputs: Vec<ValueId> = [q, k, v, tokens.cu_seqlens].into_iter().chain(random).collect();
-        graph.add1(op, &inputs)
+        let mut x = self.encoder.normalised_input(graph, positions, x, self.slot_random, self.noise)?;
+        for (block, keys) in history.iter().enumerate() {
+            x = graph.in_scope(&format!("block{block}"), |graph| self.slot_block(graph, block, x, *keys, true))?;
+        }
+        Ok(x)
+    }
+
+    /// All blocks but the last among the rows: what comes out, and the keys and values of every block.
+    fn rows(&self, graph: &mut Graph, x: ValueId, positions: ValueId) -> Result<(ValueId, History)> {
+        let (encoder, rows, mut keys) = (self.encoder, self.tokens.rows(false), History::new());
+        let mut x = encoder.normalised_input(graph, positions, x, rows.random, self.noise)?;
+        for block in 0..encoder.blocks {
+            x = graph.in_scope(&format!("block{block}"), |graph| {
+                if block + 1 == encoder.blocks {
+                    keys.push(encoder.key_and_value(graph, block, x)?);
+                    return Ok(x);
+                }
+                let [q, k, v] = encoder.projections(graph, block, x)?;
+                keys.push([k, v]);
+                let mixed = encoder.attention(graph, &rows, block, [q, k, v], self.noise)?;
+                encoder.after_attention(graph, block, mixed, x, rows.random, self.noise)
+            })?;
+        }
+        Ok((x, keys))
+    }
+
+    /// A block of slots, whose keys are those of their sequences and, where they are no rows of these, their own.
+    fn slot_block(
+        &self,
+        graph: &mut Graph,
+        block: usize,
+        x: ValueId,
+        [k, v]: [ValueId; 2],
+        own_keys: bool,
+    ) -> Result<ValueId> {
+        let encoder = self.encoder;
+        let mut inputs = vec![encoder.query(graph, block, x)?, k, v, self.tokens.cu_seqlens];
+        if own_keys {
+            inputs.extend(encoder.key_and_value(graph, block, x)?);
+        }
+        let dropout = encoder.attention_dropout(self.noise, block);
+        inputs.extend(self.slot_random.filter(|_| dropout.is_some()).into_iter().flatten());
+        let op = CrossAttention { heads: encoder.heads, scale: encoder.scale(), own_keys, dropout };
+        let mixed = graph.add1(op, &inputs)?;
+        encoder.after_attention(graph, block, mixed, x, self.slot_random, self.noise)
     }
 }

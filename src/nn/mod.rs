@@ -6,7 +6,7 @@ pub mod scorer;
 pub mod tokens;
 pub mod transformer;
 
-pub use denoiser::{Denoiser, SlotMask, Slots};
+pub use denoiser::{Denoiser, SlotMask};
 pub use optimizer::{adam_step, optimized_sets, optimizer_inputs};
 pub use scorer::Scorer;
 pub use tokens::{Ids, Tokens};

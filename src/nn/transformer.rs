@@ -177,17 +177,28 @@ impl Transformer {
         block: usize,
         noise: Option<FeedForwardNoise>,
     ) -> Result<ValueId> {
-        let qkv = self.projections(graph, block, [x; 3])?;
+        let qkv = self.projections(graph, block, x)?;
         let mixed = self.attention(graph, rows, block, qkv, noise)?;
         self.after_attention(graph, block, mixed, x, rows.random, noise)
     }
 
-    /// Queries, keys and values of a block, from what each is made of.
-    pub fn projections(&self, graph: &mut Graph, block: usize, x: [ValueId; 3]) -> Result<[ValueId; 3]> {
-        let name = |part: &str| format!("block{block}.{part}");
-        let [q, k, v] = [("query", x[0]), ("key", x[1]), ("value", x[2])]
-            .map(|(part, x)| self.linear(graph, Linear::default(), &name(part), x, self.dim, self.dim));
-        Ok([q?, k?, v?])
+    /// Queries, keys and values of a block.
+    pub fn projections(&self, graph: &mut Graph, block: usize, x: ValueId) -> Result<[ValueId; 3]> {
+        let query = self.query(graph, block, x)?;
+        let [key, value] = self.key_and_value(graph, block, x)?;
+        Ok([query, key, value])
+    }
+
+    /// Queries of a block, where its keys are made of something else.
+    pub fn query(&self, graph: &mut Graph, block: usize, x: ValueId) -> Result<ValueId> {
+        self.linear(graph, Linear::default(), &format!("block{block}.query"), x, self.dim, self.dim)
+    }
+
+    /// Keys and values of a block.
+    pub fn key_and_value(&self, graph: &mut Graph, block: usize, x: ValueId) -> Result<[ValueId; 2]> {
+        let [k, v] = ["key", "value"]
+            .map(|part| self.linear(graph, Linear::default(), &format!("block{block}.{part}"), x, self.dim, self.dim));
+        Ok([k?, v?])
     }
 
     /// The attention of a block among the rows of each sequence.

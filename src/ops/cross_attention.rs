@@ -1,5 +1,5 @@
 //! Attention of queries that are no rows of the sequences they read: per head `y_i = sum_j keep_ij p_ij v_j`,
-//! `p_i = softmax_j(scale <q_i, k_j>)`, over the rows j of the query's sequence and, with `own_keys`, one row of its own.
+//! `p_i = softmax_j(scale <q_i, k_j>)`, over the rows j of the query's sequence and, with `own_keys`, a key of its own.
 //!
 //! Every sequence has the same number of queries, S = Q / B. With S = 1 and without own keys it is the last layer of an
 //! encoder of which one row per sequence is wanted; with own keys, S queries share the keys of a sequence that none of them
@@ -11,7 +11,9 @@
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::{CpuIo, In};
-use crate::engine::exec::gpu::kernel::{Access, Access::Read, Access::Write, GpuBuilder, Region, Shader};
+use crate::engine::exec::gpu::kernel::{
+    Access, Access::Read, Access::Update, Access::Write, GpuBuilder, Region, Shader,
+};
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
@@ -22,8 +24,8 @@ use crate::ops::attention::{AttentionDropout, HIDDEN, MAX_WIDTH, cut, head_of};
 use crate::shader;
 use rayon::prelude::*;
 
-/// Inputs `q[Q, H * D]`, `k[R, H * D]`, `v[R, H * D]`, `cu_seqlens[B + 1]`, then `rng[4]`, `row_keys[Q, 2]` (logical sequence,
-/// position of the query) when `dropout`; outputs `y[Q, H * D]`, `lse[Q, H]` (saved).
+/// Inputs `q[Q, H * D]`, `k[R, H * D]`, `v[R, H * D]`, `cu_seqlens[B + 1]`, then `own_k`, `own_v` (like `q`) when `own_keys`, then
+/// `rng[4]`, `row_keys[Q, 2]` (logical sequence, position of the query) when `dropout`; outputs `y[Q, H * D]`, `lse[Q, H]` (saved).
 ///
 /// Query i reads the rows of sequence `i / (Q / B)`. A query that may attend to nothing gets `y = 0`, `lse = -1e30`.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ pub struct CrossAttention {
     pub heads: usize,
     /// What scores are multiplied by, usually `head width ^ -1/2`.
     pub scale: f64,
-    /// Query i also attends to row `R - Q + i`: the last rows belong to no sequence, but to the queries.
+    /// Query i also attends to key i of `own_k`, which no other query sees.
     pub own_keys: bool,
     /// On the probabilities; draws by (row key of the query, head, place of the key in the sequence).
     pub dropout: Option<AttentionDropout>,
@@ -42,11 +44,15 @@ pub struct CrossAttention {
 const QUERY_BLOCK: usize = 16;
 
 impl CrossAttention {
-    fn arity(&self) -> usize {
-        if self.dropout.is_some() { 6 } else { 4 }
+    fn rng_at(&self) -> usize {
+        if self.own_keys { 6 } else { 4 }
     }
 
-    /// The key rows of query `i`, in order; the place of its own is behind all others.
+    fn arity(&self) -> usize {
+        self.rng_at() + if self.dropout.is_some() { 2 } else { 0 }
+    }
+
+    /// The key rows of query `i`, in order; its own, behind all others, is row `rows + i`.
     fn keys(
         &self,
         borders: &[u32],
@@ -55,16 +61,23 @@ impl CrossAttention {
         i: usize,
     ) -> impl Iterator<Item = usize> + Clone + use<> {
         let sequence = i / (queries / (borders.len() - 1));
-        let own = rows - queries.min(rows) + i;
         let shared = borders[sequence] as usize..borders[sequence + 1] as usize;
-        shared.chain(own..own + usize::from(self.own_keys))
+        shared.chain(rows + i..rows + i + usize::from(self.own_keys))
+    }
+
+    /// Key (`which` = 1) or value (2) of a row, as `keys` numbers them.
+    fn key_of<'a>(&self, inputs: &[&'a Array], which: usize, head: usize, row: usize) -> &'a [f64] {
+        match row.checked_sub(inputs[1].rows()) {
+            Some(own) => head_of(inputs[which + 3], self.heads, head, own),
+            None => head_of(inputs[which], self.heads, head, row),
+        }
     }
 
     /// The specification's `(j, p_ij, keep_ij)` of one query, and its `lse`.
     fn probabilities(&self, inputs: &[&Array], head: usize, i: usize) -> (Vec<(usize, f64, f64)>, f64) {
         let q = head_of(inputs[0], self.heads, head, i);
         let score = |j: usize| {
-            let k = head_of(inputs[1], self.heads, head, j);
+            let k = self.key_of(inputs, 1, head, j);
             self.scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()
         };
         let keys = self.keys(inputs[3].u(), inputs[0].rows(), inputs[1].rows(), i);
@@ -76,7 +89,7 @@ impl CrossAttention {
         let lse = peak + scores.iter().map(|s| (s.1 - peak).exp()).sum::<f64>().ln();
         let keep = |place: usize| {
             let Some(AttentionDropout { probability, site }) = self.dropout else { return 1.0 };
-            let (rng, keys) = (inputs[4].u(), inputs[5].u());
+            let (rng, keys) = (inputs[self.rng_at()].u(), inputs[self.rng_at() + 1].u());
             let feature = (head as u32) << 20 | place as u32;
             let word = RngState::from_words(rng).word(site, keys[2 * i], keys[2 * i + 1], feature);
             if word >= drop_threshold(probability) { 1.0 / (1.0 - probability) } else { 0.0 }
@@ -87,9 +100,7 @@ impl CrossAttention {
 
     /// Multiply-adds of one product over all pairs, from the mean length.
     fn pairs_flops(&self, inputs: &[&TensorType]) -> usize {
-        let (queries, rows, sequences) = (inputs[0].rows(), inputs[1].rows(), inputs[3].len() - 1);
-        let shared = if self.own_keys { rows - queries } else { rows };
-        2 * inputs[0].len() * (shared / sequences + usize::from(self.own_keys))
+        2 * inputs[0].len() * (inputs[1].rows() / (inputs[3].len() - 1) + usize::from(self.own_keys))
     }
 }
 
@@ -111,8 +122,8 @@ impl Op for CrossAttention {
         expect(self.name(), self.scale > 0.0, || format!("the scale is {}, it must be positive", self.scale))?;
         let fits = borders.dtype == DType::U32 && borders.len() > 1 && q.rows().is_multiple_of(borders.len() - 1);
         expect(self.name(), fits, || format!("{q} queries cannot be shared out over cu_seqlens {borders}"))?;
-        let own = !self.own_keys || k.rows() >= q.rows();
-        expect(self.name(), own, || format!("k is {k}, too few rows for own keys of queries {q}"))?;
+        let own = !self.own_keys || (inputs[4] == q && inputs[5] == q);
+        expect(self.name(), own, || format!("own keys are {}, own values {}, queries {q}", inputs[4], inputs[5]))?;
         Ok(vec![q.clone(), TensorType::f32(&[q.rows(), self.heads])])
     }
 
@@ -123,7 +134,7 @@ impl Op for CrossAttention {
             outputs[1].f_mut()[i * self.heads + head] = lse;
             let y = &mut outputs[0].f_mut()[(i * self.heads + head) * width..][..width];
             for (j, p, keep) in pairs {
-                let v = head_of(inputs[2], self.heads, head, j);
+                let v = self.key_of(inputs, 2, head, j);
                 y.iter_mut().zip(v).for_each(|(y, v)| *y += keep * p * v);
             }
         }
@@ -141,16 +152,16 @@ impl Op for CrossAttention {
                 *lse = worker.weigh(i, head, &mut weights);
                 y.fill(0.0);
                 for ((j, p), keep) in worker.keys(i).zip(&weights.p).zip(&weights.keep) {
-                    simd::axpy(p * keep, worker.head(2, j, head), y);
+                    simd::axpy(p * keep, worker.key(2, j, head), y);
                 }
             }
         });
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let places = self.places(b)?;
-        let bindings = [(places, Read), (b.output(0), Write), (b.output(1), Write)];
-        self.run(b, shader!("cross_attention"), &bindings, self.heads * b.inputs[0].rows())
+        let operands = self.operands(b)?;
+        let bindings = [(b.output(0), Write), (b.output(1), Write)];
+        self.run(b, shader!("cross_attention"), operands, &bindings, self.heads * b.inputs[0].rows())
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -159,8 +170,9 @@ impl Op for CrossAttention {
         let mut inputs: Vec<_> = (0..vjp.n_inputs()).map(|i| vjp.input(i)).collect();
         inputs.extend([vjp.output(0), vjp.output(1), dy]);
         let gradients = vjp.add(CrossAttentionGradient { forward: *self }, &inputs)?;
-        for i in (0..3).filter(|&i| vjp.needs(i)).collect::<Vec<_>>() {
-            vjp.accumulate(i, gradients[i])?;
+        let differentiated = [0, 1, 2, 4, 5].into_iter().zip(gradients);
+        for (i, gradient) in differentiated.filter(|(i, _)| vjp.needs(*i)).collect::<Vec<_>>() {
+            vjp.accumulate(i, gradient)?;
         }
         Ok(())
     }
@@ -170,7 +182,8 @@ impl Op for CrossAttention {
     }
 }
 
-/// Inputs: those of `forward`, then its outputs `y` and `lse`, then `dy`; outputs `dq`, `dk`, `dv`, like `q`, `k`, `v`.
+/// Inputs: those of `forward`, then its outputs `y` and `lse`, then `dy`; outputs `dq`, `dk`, `dv` and, with own keys, `down_k`,
+/// `down_v`, each like what it is the gradient of.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossAttentionGradient {
     /// The op that this is the gradient of.
@@ -183,7 +196,8 @@ impl Op for CrossAttentionGradient {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
-        Ok(vec![inputs[0].clone(), inputs[1].clone(), inputs[2].clone()])
+        let own = if self.forward.own_keys { &inputs[4..6] } else { &[] };
+        Ok(inputs[..3].iter().chain(own).map(|ty| (*ty).clone()).collect())
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
@@ -194,16 +208,21 @@ impl Op for CrossAttentionGradient {
             let dy = head_of(inputs[self.forward.arity() + 2], heads, head, i);
             let pairs = self.forward.probabilities(inputs, head, i).0;
             let dp = |j: usize, keep: f64| {
-                let v = head_of(inputs[2], heads, head, j);
+                let v = self.forward.key_of(inputs, 2, head, j);
                 keep * dy.iter().zip(v).map(|(dy, v)| dy * v).sum::<f64>()
             };
             let delta: f64 = pairs.iter().map(|&(j, p, keep)| p * dp(j, keep)).sum();
             for &(j, p, keep) in &pairs {
                 let ds = scale * p * (dp(j, keep) - delta);
+                let k = self.forward.key_of(inputs, 1, head, j);
+                let (dk, dv, row) = match j.checked_sub(inputs[1].rows()) {
+                    Some(own) => (3, 4, own),
+                    None => (1, 2, j),
+                };
                 for (d, dy) in dy.iter().enumerate() {
-                    outputs[0].f_mut()[at(i) + d] += ds * inputs[1].f()[at(j) + d];
-                    outputs[1].f_mut()[at(j) + d] += ds * inputs[0].f()[at(i) + d];
-                    outputs[2].f_mut()[at(j) + d] += keep * p * dy;
+                    outputs[0].f_mut()[at(i) + d] += ds * k[d];
+                    outputs[dk].f_mut()[at(row) + d] += ds * inputs[0].f()[at(i) + d];
+                    outputs[dv].f_mut()[at(row) + d] += keep * p * dy;
                 }
             }
         }
@@ -213,36 +232,47 @@ impl Op for CrossAttentionGradient {
         let worker = Worker::new(&self.forward, &io.inputs);
         let saved = [0, 2].map(|i| io.inputs[self.forward.arity() + i].f());
         let borders = io.inputs[3].u();
-        let [dq, dk, dv] = &mut io.outputs[..] else { unreachable!("inferred") };
-        let (stride, per_sequence) = (worker.stride, worker.queries / (borders.len() - 1) * worker.stride);
-        let dq = dq.f().par_chunks_mut(per_sequence);
+        let [dq, dk, dv, own @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
+        let per_sequence = worker.queries / (borders.len() - 1) * worker.stride;
         let [dk, dv] = [dk, dv].map(|out| {
-            let (shared, rest) = cut(out.f(), borders, stride);
-            let behind = if self.forward.own_keys { rest.len() - worker.queries * stride } else { rest.len() };
-            let (inert, own) = rest.split_at_mut(behind);
+            let (pieces, inert) = cut(out.f(), borders, worker.stride);
             inert.fill(0.0);
-            let mut own: Vec<&mut [f32]> = own.chunks_mut(per_sequence).collect();
-            own.resize_with(borders.len() - 1, Default::default);
-            shared.into_iter().zip(own).collect::<Vec<_>>()
+            pieces
         });
-        dq.zip(dk).zip(dv).enumerate().for_each(|(sequence, ((dq, dk), dv))| {
-            worker.backward(sequence, borders[sequence] as usize, saved, dq, [dk, dv]);
+        let mut own = own.iter_mut().map(|out| out.f().chunks_mut(per_sequence).collect::<Vec<_>>());
+        let mut own = || {
+            let mut pieces = own.next().unwrap_or_default();
+            pieces.resize_with(borders.len() - 1, Default::default);
+            pieces
+        };
+        let (own_k, own_v) = (own(), own());
+        let keys = dk.into_par_iter().zip(own_k).zip(dv.into_par_iter().zip(own_v));
+        dq.f().par_chunks_mut(per_sequence).zip(keys).enumerate().for_each(|(sequence, (dq, (dk, dv)))| {
+            worker.backward(sequence, saved, dq, [dk, dv]);
         });
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
         let op = &self.forward;
         let [y, lse, dy] = [0, 1, 2].map(|i| b.input(op.arity() + i));
-        let places = op.places(b)?;
+        let operands = op.operands(b)?;
         let stats = b.scratch(2 * lse.len);
         let sizes = [lse.len.into(), (b.inputs[0].width() / op.heads).into()];
         let bindings = [(y, Read), (dy, Read), (lse, Read), (stats, Write)];
         b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64))?;
-        let bindings = [(places, Read), (stats, Read), (dy, Read), (b.output(0), Write)];
-        op.run(b, shader!("cross_attention_query_gradient"), &bindings, lse.len)?;
-        let bindings = [(places, Read), (stats, Read), (dy, Read), (b.output(1), Write), (b.output(2), Write)];
-        let groups = (op.heads * b.inputs[1].rows()).div_ceil(64);
-        op.run(b, shader!("cross_attention_key_gradient"), &bindings, groups)
+        let bindings = [(stats, Read), (dy, Read), (b.output(0), Write)];
+        op.run(b, shader!("cross_attention_query_gradient"), operands, &bindings, lse.len)?;
+        let (rows, words) = (op.rows(b.inputs), b.inputs[1].len());
+        let [dk, dv] = [1, 2].map(|i| if op.own_keys { b.scratch(operands[1].len) } else { b.output(i) });
+        let bindings = [(stats, Read), (dy, Read), (dk, Write), (dv, Write)];
+        op.run(b, shader!("cross_attention_key_gradient"), operands, &bindings, (op.heads * rows).div_ceil(64))?;
+        if op.own_keys {
+            for (joined, shared, own) in [(dk, 1, 3), (dv, 2, 4)] {
+                copy_gpu(b, (joined, 0), (b.output(shared), 0), words)?;
+                copy_gpu(b, (joined, words), (b.output(own), 0), joined.len - words)?;
+            }
+        }
+        Ok(())
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -250,25 +280,53 @@ impl Op for CrossAttentionGradient {
     }
 }
 
+/// Copies `len` words, from one place of a buffer to one of another.
+fn copy_gpu(b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize), len: usize) -> Result<()> {
+    let params = [len.into(), from.1.into(), to.1.into()];
+    b.dispatch(shader!("copy_words"), &[], &[(from.0, Read), (to.0, Update)], &params, len.div_ceil(64))
+}
+
 impl CrossAttention {
-    /// What the kernels ask of a query: the rows that it reads, and what its random numbers are counted by.
-    fn places(&self, b: &mut GpuBuilder) -> Result<Region> {
+    /// Rows of the keys as the kernels see them: those of the sequences, then the queries' own.
+    fn rows(&self, inputs: &[&TensorType]) -> usize {
+        inputs[1].rows() + if self.own_keys { inputs[0].rows() } else { 0 }
+    }
+
+    /// `q`, `k`, `v`, own keys and values behind the others, and what the kernels ask of a query: the rows that it reads, and
+    /// what its random numbers are counted by.
+    fn operands(&self, b: &mut GpuBuilder) -> Result<[Region; 4]> {
         let (queries, borders, keyed) = (b.inputs[0].rows(), b.input(3), self.dropout.is_some());
         let places = b.scratch(4 * (1 + queries));
-        let [rng, keys] = if keyed { [b.input(4), b.input(5)] } else { [borders; 2] };
+        let [rng, keys] = if keyed { [b.input(self.rng_at()), b.input(self.rng_at() + 1)] } else { [borders; 2] };
         let params = [queries.into(), (queries / (borders.len - 1)).into(), keyed.into()];
         let bindings = [(borders, Read), (rng, Read), (keys, Read), (places, Write)];
         b.dispatch(shader!("cross_attention_places"), &[], &bindings, &params, queries.div_ceil(64))?;
-        Ok(places)
+        let mut operands = [b.input(0), b.input(1), b.input(2), places];
+        if self.own_keys {
+            for (operand, own) in operands[1..3].iter_mut().zip([b.input(4), b.input(5)]) {
+                let joined = b.scratch(operand.len + own.len);
+                copy_gpu(b, (*operand, 0), (joined, 0), operand.len)?;
+                copy_gpu(b, (own, 0), (joined, operand.len), own.len)?;
+                *operand = joined;
+            }
+        }
+        Ok(operands)
     }
 
-    fn run(&self, b: &mut GpuBuilder, shader: Shader, more: &[(Region, Access)], groups: usize) -> Result<()> {
+    fn run(
+        &self,
+        b: &mut GpuBuilder,
+        shader: Shader,
+        operands: [Region; 4],
+        more: &[(Region, Access)],
+        groups: usize,
+    ) -> Result<()> {
         let (queries, sequences) = (b.inputs[0].rows(), b.inputs[3].len() - 1);
         let dropout = self.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
         let params = [
             queries.into(),
             (queries / sequences).into(),
-            b.inputs[1].rows().into(),
+            self.rows(b.inputs).into(),
             self.heads.into(),
             (b.inputs[0].width() / self.heads).into(),
             self.scale.into(),
@@ -277,8 +335,7 @@ impl CrossAttention {
             drop_threshold(dropout.probability).into(),
             (1.0 / (1.0 - dropout.probability)).into(),
         ];
-        let mut bindings = vec![(b.input(0), Read), (b.input(1), Read), (b.input(2), Read)];
-        bindings.extend(more);
+        let bindings: Vec<_> = operands.map(|region| (region, Read)).into_iter().chain(more.iter().copied()).collect();
         b.dispatch(shader, &[("DROPOUT", u32::from(self.dropout.is_some()))], &bindings, &params, groups)
     }
 }
@@ -293,8 +350,8 @@ struct Weights {
 /// What the CPU kernels share.
 struct Worker<'a> {
     op: &'a CrossAttention,
-    /// `q`, `k`, `v`
-    data: [&'a [f32]; 3],
+    /// `q`, `k`, `v`, `own_k`, `own_v`
+    data: [&'a [f32]; 5],
     borders: &'a [u32],
     random: Option<(AttentionDropout, RngState, &'a [u32])>,
     queries: usize,
@@ -306,12 +363,13 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(op: &'a CrossAttention, inputs: &[In<'a>]) -> Self {
-        let stride = inputs[0].width();
+        let (stride, at) = (inputs[0].width(), op.rng_at());
+        let own = |i: usize| if op.own_keys { inputs[i].f() } else { &[] };
         Worker {
             op,
-            data: [inputs[0].f(), inputs[1].f(), inputs[2].f()],
+            data: [inputs[0].f(), inputs[1].f(), inputs[2].f(), own(4), own(5)],
             borders: inputs[3].u(),
-            random: op.dropout.map(|dropout| (dropout, RngState::from_words(inputs[4].u()), inputs[5].u())),
+            random: op.dropout.map(|dropout| (dropout, RngState::from_words(inputs[at].u()), inputs[at + 1].u())),
             queries: inputs[0].rows(),
             rows: inputs[1].rows(),
             stride,
@@ -323,15 +381,23 @@ impl<'a> Worker<'a> {
         self.op.keys(self.borders, self.queries, self.rows, i)
     }
 
-    /// Columns of a head of `q`, `k` or `v`, by their place among the inputs.
-    fn head(&self, which: usize, row: usize, head: usize) -> &'a [f32] {
-        &self.data[which][row * self.stride + head * self.width..][..self.width]
+    /// A head's columns in a row.
+    fn head(&self, data: &'a [f32], row: usize, head: usize) -> &'a [f32] {
+        &data[row * self.stride + head * self.width..][..self.width]
+    }
+
+    /// Those of a key (`which` = 1) or value (2), as `keys` numbers them.
+    fn key(&self, which: usize, row: usize, head: usize) -> &'a [f32] {
+        match row.checked_sub(self.rows) {
+            Some(own) => self.head(self.data[which + 2], own, head),
+            None => self.head(self.data[which], row, head),
+        }
     }
 
     /// Softmax and dropout factors of a query; its `lse`.
     fn weigh(&self, i: usize, head: usize, weights: &mut Weights) -> f32 {
-        let q = self.head(0, i, head);
-        let score = |j| self.op.scale as f32 * simd::dot(q, self.head(1, j, head));
+        let q = self.head(self.data[0], i, head);
+        let score = |j| self.op.scale as f32 * simd::dot(q, self.key(1, j, head));
         weights.p.clear();
         weights.p.extend(self.keys(i).map(score));
         weights.keep.clear();
@@ -352,33 +418,32 @@ impl<'a> Worker<'a> {
         peak + sum.ln()
     }
 
-    /// All gradients of one sequence: its queries, its rows from `first` on, the rows of its queries.
+    /// All gradients of one sequence: of its queries, its rows, its queries' own keys.
     fn backward(
         &self,
         sequence: usize,
-        first: usize,
         [y, dy]: [&[f32]; 2],
         dq: &mut [f32],
-        [(dk, dk_own), (dv, dv_own)]: [(&mut [f32], &mut [f32]); 2],
+        [(dk, own_dk), (dv, own_dv)]: [(&mut [f32], &mut [f32]); 2],
     ) {
         let (stride, width, scale) = (self.stride, self.width, self.op.scale as f32);
-        [&mut *dk, &mut *dk_own, &mut *dv, &mut *dv_own].into_iter().for_each(|out| out.fill(0.0));
-        let (mut weights, queries) = (Weights::default(), dq.len() / stride);
-        let shared = dk.len() / stride;
+        [&mut *dk, &mut *own_dk, &mut *dv, &mut *own_dv].into_iter().for_each(|out| out.fill(0.0));
+        let (mut weights, queries, first) = (Weights::default(), dq.len() / stride, self.borders[sequence] as usize);
         for (place, dq) in dq.chunks_exact_mut(width).enumerate() {
             let (query, head) = (place / self.op.heads, place % self.op.heads);
             let i = sequence * queries + query;
             self.weigh(i, head, &mut weights);
             let of_head = |row: usize| row * stride + head * width..row * stride + (head + 1) * width;
-            let (q, dy, y) = (self.head(0, i, head), &dy[of_head(i)], &y[of_head(i)]);
+            let (q, dy, y) = (self.head(self.data[0], i, head), &dy[of_head(i)], &y[of_head(i)]);
             let delta = simd::dot(dy, y);
             dq.fill(0.0);
             for ((j, p), keep) in self.keys(i).zip(&weights.p).zip(&weights.keep) {
-                let is_shared = j < first + shared && j >= first;
-                let (dk, dv, row) =
-                    if is_shared { (&mut *dk, &mut *dv, j - first) } else { (&mut *dk_own, &mut *dv_own, query) };
-                let ds = scale * p * (keep * simd::dot(dy, self.head(2, j, head)) - delta);
-                simd::axpy(ds, self.head(1, j, head), dq);
+                let (dk, dv, row) = match j < self.rows {
+                    true => (&mut *dk, &mut *dv, j - first),
+                    false => (&mut *own_dk, &mut *own_dv, query),
+                };
+                let ds = scale * p * (keep * simd::dot(dy, self.key(2, j, head)) - delta);
+                simd::axpy(ds, self.key(1, j, head), dq);
                 simd::axpy(ds, q, &mut dk[of_head(row)]);
                 simd::axpy(keep * p, dy, &mut dv[of_head(row)]);
             }
@@ -390,13 +455,17 @@ pub(crate) const KERNELS: &[Kernel] = &[("cross_attention", build)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let mut inputs = vec![b.input("q")?, b.input("k")?, b.input("v")?, b.input("cu_seqlens")?];
+    let own_keys = b.has("own_k");
+    if own_keys {
+        inputs.extend([b.input("own_k")?, b.input("own_v")?]);
+    }
     let dropout = b.optional_f64("dropout").map(|probability| AttentionDropout { probability, site: Site(12) });
     if dropout.is_some() {
         inputs.push(b.rng());
         inputs.push(b.input("row_keys")?);
     }
     let (heads, scale) = (b.attr_usize("heads")?, b.attr_f64("scale")?);
-    let op = CrossAttention { heads, scale, own_keys: b.attr_bool("own_keys")?, dropout };
+    let op = CrossAttention { heads, scale, own_keys, dropout };
     let y = b.graph.add1(op, &inputs)?;
     b.output("y", y);
     Ok(())
@@ -406,12 +475,15 @@ pub(crate) fn cases() -> Vec<Case> {
     let case = |name: &str, lengths: &[usize], per_sequence: usize, own: bool, (heads, width): (usize, usize)| {
         let borders: Vec<u32> = (0..=lengths.len()).map(|s| lengths[..s].iter().sum::<usize>() as u32).collect();
         let queries = lengths.len() * per_sequence;
-        // Three inert rows behind the sequences, then those of the queries.
-        let rows = lengths.iter().sum::<usize>() + 3 + if own { queries } else { 0 };
-        let case = Case::new(KERNELS[0], name).attr("heads", heads).attr("own_keys", own);
-        let case = case.attr("scale", 1.0 / (width as f64).sqrt()).ids("cu_seqlens", &[borders.len()], &borders);
-        let case = case.normal("q", &[queries, heads * width], 1.0).normal("k", &[rows, heads * width], 1.0);
-        case.normal("v", &[rows, heads * width], 1.0)
+        // Three inert rows behind the sequences.
+        let rows = lengths.iter().sum::<usize>() + 3;
+        let case = Case::new(KERNELS[0], name).attr("heads", heads).attr("scale", 1.0 / (width as f64).sqrt());
+        let case = case.ids("cu_seqlens", &[borders.len()], &borders).normal("q", &[queries, heads * width], 1.0);
+        let case = case.normal("k", &[rows, heads * width], 1.0).normal("v", &[rows, heads * width], 1.0);
+        if !own {
+            return case;
+        }
+        case.normal("own_k", &[queries, heads * width], 1.0).normal("own_v", &[queries, heads * width], 1.0)
     };
     let drop = |case: Case, queries: u32| {
         let keys: Vec<u32> = (0..queries).flat_map(|i| [1000 - i, 49]).collect();
