@@ -30,6 +30,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     ranks: Option<PathBuf>,
 
+    /// Change a setting that inference reads, such as samples=20 of diffrec; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+
     #[command(flatten)]
     source: SourceArgs,
 
@@ -45,7 +49,7 @@ pub fn eval_command(run: &Path, ranks: Option<&Path>) -> String {
 }
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
-    let trained = Trained::open(&args.checkpoint)?;
+    let trained = Trained::open_with(&args.checkpoint, &args.settings)?;
     let data = match &args.dataset {
         Some(dataset) => resolve(dataset, &args.source.options()?)?,
         None => resolve(&trained.identity.data.dataset, &trained.identity.data.source).map_err(|error| {

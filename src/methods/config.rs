@@ -63,6 +63,13 @@ pub fn resolve(
     Ok(config)
 }
 
+/// A complete configuration with some keys changed.
+pub fn with_settings(config: &Table, assignments: &[String]) -> Result<Table> {
+    let mut config = config.clone();
+    assignments.iter().try_for_each(|text| overlay(&mut config, assignment(text)?, ""))?;
+    Ok(config)
+}
+
 /// A file of keys, or the `config.toml` of a run, whose table `method` has them.
 fn read_file(path: &Path) -> Result<Table> {
     let mut table: Table = parse_file(path)?;

@@ -21,6 +21,7 @@ use crate::engine::params::{Init, ParamLayout, State};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
+use crate::nn::denoiser::History;
 use crate::nn::tokens::Random;
 use crate::nn::{Denoiser, FeedForwardNoise, Ids, Scorer, SlotMask, Tokens, Transformer, adam_step};
 use crate::ops::add::Add;
@@ -34,6 +35,7 @@ use crate::ops::scale::Scale;
 use crate::ops::step_mix::{Noise, Schedule, StepMix};
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -51,6 +53,19 @@ pub const INFO: MethodInfo = MethodInfo {
     ],
     build: |config, Sizes { items, .. }| Ok(Box::new(DiffRec { config: checked(typed(config)?)?, n_items: items })),
 };
+
+/// How a list is made from noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inference {
+    /// In one jump from pure noise (Algorithm 3).
+    Jump,
+    /// By all N steps back (Algorithm 2): N times the work.
+    Chain,
+}
+
+/// Steps back that one run of a graph makes.
+const STEPS_PER_ROUND: usize = 20;
 
 /// Which vector of the target the cross-entropy reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +91,8 @@ pub struct DiffRecConfig {
     pub schedule: Noise,
     /// S: noises that a list is the mean of.
     pub samples: usize,
+    /// How a list is made from noise.
+    pub inference: Inference,
     /// What attends to the noisy slot.
     pub slot_mask: SlotMask,
     /// What the cross-entropy reads.
@@ -114,6 +131,7 @@ impl Default for DiffRecConfig {
             steps: 1000,
             schedule: Noise::Sqrt,
             samples: 10,
+            inference: Inference::Jump,
             slot_mask: SlotMask::Bidirectional,
             rec_on: RecOn::Predicted,
             tie_weights: false,
@@ -196,42 +214,93 @@ impl DiffRec {
         graph.flat(set, Flat::Params)
     }
 
+    fn denoiser<'a>(&'a self, inputs: &Inputs) -> Denoiser<'a> {
+        let noise = inputs.tokens.training.map(|_| FeedForwardNoise::Dropout);
+        Denoiser { encoder: &self.config.encoder, tokens: inputs.tokens, slot_random: inputs.slot_random, noise }
+    }
+
+    /// What no noise and no step changes.
+    fn condition(&self, graph: &mut Graph, inputs: &Inputs) -> Result<Condition> {
+        let (tokens, table) = (inputs.tokens, self.item_table(graph));
+        let items = Ids { ids: tokens.items, segments: tokens.training.map(|t| t.item_segments) };
+        let positions = Ids { ids: tokens.positions, segments: tokens.training.map(|t| t.position_segments) };
+        let items = items.gather(graph, table)?;
+        let positions = self.positions(graph, positions, items)?;
+        match inputs.slots {
+            SlotInputs::Rows { .. } => Ok(Condition::Rows { items, positions }),
+            SlotInputs::Alone { .. } => Ok(Condition::History(self.denoiser(inputs).history(graph, items, positions)?)),
+        }
+    }
+
     /// The predictions `[Q, dim]` of the slots, from their noised vectors (or those of all rows, where more is noised) and
     /// the step of each (or of each row, where all rows see the slot): sinusoids, if they are added.
-    fn predict(&self, graph: &mut Graph, inputs: &Inputs, noised: ValueId, steps: Option<ValueId>) -> Result<ValueId> {
-        let tokens = inputs.tokens;
-        let denoiser = Denoiser {
-            encoder: &self.config.encoder,
-            tokens,
-            slot_random: inputs.slot_random,
-            noise: tokens.training.map(|_| FeedForwardNoise::Dropout),
-        };
-        let table = self.item_table(graph);
-        let (training, mut noised) = (tokens.training, noised);
-        let items = Ids { ids: tokens.items, segments: training.map(|t| t.item_segments) }.gather(graph, table)?;
-        let of_rows = Ids { ids: tokens.positions, segments: training.map(|t| t.position_segments) };
+    fn predict(
+        &self,
+        graph: &mut Graph,
+        inputs: &Inputs,
+        condition: &Condition,
+        noised: ValueId,
+        steps: Option<ValueId>,
+    ) -> Result<ValueId> {
+        let denoiser = self.denoiser(inputs);
         let with_steps = |graph: &mut Graph, x: ValueId| match steps {
             Some(steps) => graph.add1(Add, &[x, steps]),
             None => Ok(x),
         };
-        match inputs.slots {
-            SlotInputs::Rows { slot_rows, slot_of_row } => {
-                if let Some(of_row) = slot_of_row {
-                    noised = of_row.gather(graph, noised)?;
-                }
-                let x = graph.add1(Add, &[noised, items])?;
+        match (&inputs.slots, condition) {
+            (SlotInputs::Rows { slot_rows, slot_of_row }, Condition::Rows { items, positions }) => {
+                let noised = match slot_of_row {
+                    Some(of_row) => of_row.gather(graph, noised)?,
+                    None => noised,
+                };
+                let x = graph.add1(Add, &[noised, *items])?;
                 let x = with_steps(graph, x)?;
-                let positions = self.positions(graph, of_rows, x)?;
-                denoiser.predict_rows(graph, slot_rows, x, positions)
+                denoiser.predict_rows(graph, *slot_rows, x, *positions)
             }
-            SlotInputs::Alone { positions } => {
-                let of_rows = self.positions(graph, of_rows, items)?;
-                let history = denoiser.history(graph, items, of_rows)?;
+            (SlotInputs::Alone { positions }, Condition::History(history)) => {
                 let x = with_steps(graph, noised)?;
-                let positions = self.positions(graph, positions, x)?;
-                denoiser.predict_slots(graph, &history, x, positions)
+                let positions = self.positions(graph, *positions, x)?;
+                denoiser.predict_slots(graph, history, x, positions)
             }
+            _ => unreachable!("slots and condition are of one mask"),
         }
+    }
+
+    /// The sinusoids of the step that is given for each slot or row, by this input; none where they are not added.
+    fn steps(&self, graph: &mut Graph, inputs: &Inputs, name: &str) -> Result<Option<ValueId>> {
+        if !self.config.step_embedding {
+            return Ok(None);
+        }
+        let ids = Ids::declare(graph, name, &[inputs.steps(graph)], false);
+        let table = self.step_table(graph);
+        ids.gather(graph, table).map(Some)
+    }
+
+    /// Step `n` for each slot or row, as `steps` reads it.
+    fn feed_steps(&self, feed: &mut Feed, name: &str, layout: &Layout, n: u32) {
+        let steps: Vec<u32> = match self.prefix() {
+            true => vec![n; layout.slots.len()],
+            false => layout.sample_of_row().into_iter().map(|sample| if sample == INERT { INERT } else { n }).collect(),
+        };
+        feed.set(name, Tensor::u32(&[steps.len()], &steps));
+    }
+
+    fn layout(&self, requests: &[Request]) -> Layout {
+        let mut layout = Layout::new(&self.config);
+        requests.iter().for_each(|request| layout.push(request.key(), request.history, self.config.samples));
+        layout.packed.pad_to(row_bucket(layout.packed.n_rows()), INERT);
+        layout
+    }
+
+    /// The noise `[Q, dim]` of inference at step `n`: it depends on the request and the number of its sample alone.
+    fn noise(&self, requests: &[Request], n: u32) -> Tensor {
+        let (dim, samples) = (self.config.encoder.dim, self.config.samples);
+        let mut noise = vec![0.0; requests.len() * samples * dim];
+        noise.par_chunks_exact_mut(dim).enumerate().for_each(|(slot, noise)| {
+            let (key, sample) = (requests[slot / samples].key(), (slot % samples) as u32);
+            RngState { seed: 0, step: n }.normals(START, key, sample, noise);
+        });
+        Tensor::f32(&[requests.len() * samples, dim], noise)
     }
 
     /// What is added to `x` for its place; zeros where positions are switched off.
@@ -261,6 +330,14 @@ struct Inputs {
     slot_random: Random,
 }
 
+/// What predictions of one history have in common.
+enum Condition {
+    /// Vectors and positions of the rows, which the slots are among.
+    Rows { items: ValueId, positions: ValueId },
+    /// The histories, as slots see them.
+    History(History),
+}
+
 enum SlotInputs {
     /// Slots are rows of their sequences: `[Q]`, the row of each; `[R]`, the noised vector that a row holds, `u32::MAX` on
     /// others (none where there is one for every row).
@@ -284,6 +361,21 @@ impl Inputs {
             },
         };
         Inputs { tokens, slots, slot_random }
+    }
+
+    fn for_scoring(method: &DiffRec, graph: &mut Graph, tokens: Tokens) -> Inputs {
+        let sequences = graph.shape(tokens.cu_seqlens)[0] - 1;
+        let slots = if method.prefix() { sequences * method.config.samples } else { sequences };
+        Inputs::declare(method, graph, tokens, slots)
+    }
+
+    /// Q
+    fn count(&self, graph: &Graph) -> usize {
+        let slots = match self.slots {
+            SlotInputs::Rows { slot_rows, .. } => slot_rows,
+            SlotInputs::Alone { positions } => positions,
+        };
+        graph.shape(slots.ids)[0]
     }
 
     /// How many steps are given: one for each slot, or for each row.
@@ -344,7 +436,8 @@ impl Method for DiffRec {
                 }
             });
         }
-        let predicted = self.predict(&mut graph, &inputs, noised, steps)?;
+        let condition = self.condition(&mut graph, &inputs)?;
+        let predicted = self.predict(&mut graph, &inputs, &condition, noised, steps)?;
 
         let wanted = if config.detach_target { graph.add1(Detach, &[h0])? } else { h0 };
         let errors = graph.add1(RowMse, &[predicted, wanted])?;
@@ -407,38 +500,61 @@ impl Method for DiffRec {
     }
 
     fn scoring_batch(&self, requests: &[Request]) -> Batch {
-        let (mut layout, dim, samples) = (Layout::new(&self.config), self.config.encoder.dim, self.config.samples);
-        requests.iter().for_each(|request| layout.push(request.key(), request.history, samples));
-        let tokens = layout.packed.n_rows();
-        layout.packed.pad_to(row_bucket(tokens), INERT);
+        let (layout, last) = (self.layout(requests), self.config.steps as u32);
         let mut feed = layout.feed(None);
-        let mut noise = vec![0.0; requests.len() * samples * dim];
-        for (slot, noise) in noise.chunks_exact_mut(dim).enumerate() {
-            let (key, sample) = (requests[slot / samples].key(), (slot % samples) as u32);
-            RngState { seed: 0, step: 0 }.normals(START, key, sample, noise);
+        feed.set("noise", self.noise(requests, last));
+        let read = if self.config.inference == Inference::Jump { last } else { 1 };
+        self.feed_steps(&mut feed, "step", &layout, read);
+        Batch { shape: layout.shape(), feed, tokens: layout.packed.n_real_rows() }
+    }
+
+    fn rounds(&self) -> usize {
+        match self.config.inference {
+            Inference::Jump => 0,
+            Inference::Chain => (self.config.steps - 1).div_ceil(STEPS_PER_ROUND),
         }
-        feed.set("noise", Tensor::f32(&[requests.len() * samples, dim], noise));
-        let last = self.config.steps as u32;
-        let steps: Vec<u32> = match self.prefix() {
-            true => vec![last; requests.len() * samples],
-            false => layout.sample_of_row().into_iter().map(|s| if s == INERT { INERT } else { last }).collect(),
-        };
-        feed.set("step", Tensor::u32(&[steps.len()], &steps));
-        Batch { shape: layout.shape(), feed, tokens }
+    }
+
+    /// Steps back (Algorithm 2), as many as a round has: `h^(n-1)` from `h^n`.
+    fn round_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let tokens = Tokens::for_scoring(&mut graph, shape.sequences, shape.rows);
+        let inputs = Inputs::for_scoring(self, &mut graph, tokens);
+        let size = [inputs.count(&graph), self.config.encoder.dim];
+        let condition = self.condition(&mut graph, &inputs)?;
+        let mut h = graph.input("noise", TensorType::f32(&size));
+        for place in 0..STEPS_PER_ROUND {
+            let steps = self.steps(&mut graph, &inputs, &format!("step{place}"))?;
+            let predicted = self.predict(&mut graph, &inputs, &condition, h, steps)?;
+            let z = graph.input(&format!("noise{place}"), TensorType::f32(&size));
+            let mix = graph.input(&format!("mix{place}"), TensorType::f32(&[size[0], 3]));
+            h = graph.add1(StepMix::default(), &[predicted, h, z, mix])?;
+        }
+        graph.output("noise", h);
+        Ok(graph)
+    }
+
+    fn feed_round(&self, round: usize, requests: &[Request], feed: &mut Feed) {
+        let (layout, schedule) = (self.layout(requests), Schedule::new(self.config.schedule, self.config.steps));
+        for place in 0..STEPS_PER_ROUND {
+            // The last round may have fewer steps: the others leave everything as it is.
+            let n = (self.config.steps - round * STEPS_PER_ROUND).saturating_sub(place) as u32;
+            let mix = if n > 1 { schedule.denoise_step(n) } else { [0.0, 1.0, 0.0] };
+            let rows = mix.map(|x| x as f32).repeat(layout.slots.len());
+            feed.set(&format!("mix{place}"), Tensor::f32(&[layout.slots.len(), 3], rows));
+            self.feed_steps(feed, &format!("step{place}"), &layout, n.max(1));
+            // The noise that leads to step n - 1 is drawn there; that of step N was the start.
+            feed.set(&format!("noise{place}"), self.noise(requests, n.max(1) - 1));
+        }
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
-        let sequences = graph.shape(tokens.cu_seqlens)[0] - 1;
-        let slots = if self.prefix() { sequences * self.config.samples } else { sequences };
-        let inputs = Inputs::declare(self, graph, *tokens, slots);
-        let noise = graph.input("noise", TensorType::f32(&[slots, self.config.encoder.dim]));
-        let mut steps = None;
-        if self.config.step_embedding {
-            let table = self.step_table(graph);
-            let step = graph.input("step", TensorType::u32(&[inputs.steps(graph)]));
-            steps = Some(graph.add1(Embedding { padding_idx: None }, &[table, step])?);
-        }
-        let query = self.predict(graph, &inputs, noise, steps)?;
+        let inputs = Inputs::for_scoring(self, graph, *tokens);
+        let size = [inputs.count(graph), self.config.encoder.dim];
+        let noise = graph.input("noise", TensorType::f32(&size));
+        let steps = self.steps(graph, &inputs, "step")?;
+        let condition = self.condition(graph, &inputs)?;
+        let query = self.predict(graph, &inputs, &condition, noise, steps)?;
         let (table, bias) = self.output(graph);
         Ok(Scorer { query, table, bias, items: self.n_items, samples: self.config.samples })
     }

@@ -181,6 +181,20 @@ pub trait Method: Send + Sync {
         batch::scoring_batch(requests, self.max_len())
     }
 
+    /// Graphs that run before the scorer's, each on what the last one left: rounds of a diffusion.
+    fn rounds(&self) -> usize {
+        0
+    }
+
+    /// The graph of a round. It reads the inputs of the scoring batch and those of `feed_round`; its outputs take the place of
+    /// the inputs of the same names.
+    fn round_graph(&self, _shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        Ok(Graph::new(layout))
+    }
+
+    /// Feeds what a round, counted from 0, reads beside the scoring batch.
+    fn feed_round(&self, _round: usize, _requests: &[Request], _feed: &mut Feed) {}
+
     /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;
 

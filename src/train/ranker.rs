@@ -48,12 +48,13 @@ pub struct Ranker<'m> {
     method: &'m dyn Method,
     layout: ParamLayout,
     plans: HashMap<PlanKey, PlanId>,
+    rounds: HashMap<Shape, PlanId>,
 }
 
 impl<'m> Ranker<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
-        Ranker { method, layout, plans: HashMap::new() }
+        Ranker { method, layout, plans: HashMap::new(), rounds: HashMap::new() }
     }
 
     /// Ranks held-out items among all.
@@ -66,6 +67,7 @@ impl<'m> Ranker<'m> {
             let (mut feed, key, seen) = self.scoring_feed(&requests, None, false);
             let targets: Vec<u32> = chunk.iter().map(|event| event.target).collect();
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
+            self.run_rounds(executor, &requests, key.shape, &mut feed)?;
             let plan = self.plan(executor, key)?;
             executor.run(plan, &feed)?;
             let fetched = ["better", "better_seen", "ties"].map(|name| executor.fetch(plan, name));
@@ -141,7 +143,8 @@ impl<'m> Ranker<'m> {
                 "train a method that reads histories, such as sasrec; `gpurec eval` ranks for the users it knows";
             return Err(Error::usage(problem, help));
         }
-        let (feed, key, _) = self.scoring_feed(requests, Some(k), keep_history);
+        let (mut feed, key, _) = self.scoring_feed(requests, Some(k), keep_history);
+        self.run_rounds(executor, requests, key.shape, &mut feed)?;
         let plan = self.plan(executor, key)?;
         executor.run(plan, &feed)?;
         Ok(plan)
@@ -164,6 +167,30 @@ impl<'m> Ranker<'m> {
         feed.set("seen_items", Tensor::u32(&[seen_items.len()], &seen_items));
         let key = PlanKey { shape, seen: seen_items.len(), top_k };
         (feed, key, seen)
+    }
+
+    /// Runs what the method computes before it scores.
+    fn run_rounds(
+        &mut self,
+        executor: &mut dyn Executor,
+        requests: &[Request],
+        shape: Shape,
+        feed: &mut Feed,
+    ) -> Result<()> {
+        for round in 0..self.method.rounds() {
+            let plan = match self.rounds.get(&shape) {
+                Some(plan) => *plan,
+                None => executor.compile(self.method.round_graph(shape, self.layout.clone())?)?,
+            };
+            self.rounds.insert(shape, plan);
+            self.method.feed_round(round, requests, feed);
+            executor.run(plan, feed)?;
+            let outputs: Vec<String> = executor.graph(plan).outputs.keys().cloned().collect();
+            for name in outputs {
+                feed.set(&name, executor.fetch(plan, &name)?);
+            }
+        }
+        Ok(())
     }
 
     fn plan(&mut self, executor: &mut dyn Executor, key: PlanKey) -> Result<PlanId> {

@@ -14,7 +14,7 @@ use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
 use crate::files::{discard_temporary, write_atomically};
-use crate::methods::{self, Method, MethodInfo, Sizes};
+use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -272,6 +272,11 @@ pub struct Trained {
 impl Trained {
     /// From a checkpoint file, the folder of a run, or its `checkpoint` folder.
     pub fn open(path: &Path) -> Result<Trained> {
+        Self::open_with(path, &[])
+    }
+
+    /// With other settings (`key=value`) than it was trained with, for those that inference reads.
+    pub fn open_with(path: &Path, settings: &[String]) -> Result<Trained> {
         let places = [path.to_owned(), checkpoint::best(path), checkpoint::best(&path.join("checkpoint"))];
         let Some(file) = places.iter().find(|place| place.is_file()) else {
             let problem = format!("{} holds no trained model", path.display());
@@ -280,7 +285,8 @@ impl Trained {
             return Err(Error::usage(problem, help));
         };
         let mut checkpoint = Checkpoint::read(file)?;
-        let Header { identity, items } = checkpoint.header.clone();
+        let Header { mut identity, items } = checkpoint.header.clone();
+        identity.config = config::with_settings(&identity.config, settings)?;
         let sizes = Sizes { users: identity.data.users, items: items.len() };
         let method = (methods::find(&identity.method)?.build)(&identity.config, sizes)?;
         checkpoint.header.items.clear();
