@@ -6,8 +6,9 @@ use super::histories::{Histories, indices};
 use super::source::SourceArgs;
 use crate::error::{Error, Result};
 use crate::files::WholeFile;
-use crate::train::{MAX_K, Request, Trained, USERS_PER_RUN};
+use crate::train::{MAX_K, MAX_SAMPLES, Request, Trained, USERS_PER_RUN};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29
   gpurec recommend --checkpoint runs/lma4rec-kuairec-seed1 --history 3,17,29 --top-k 5 --json
+  gpurec recommend --checkpoint runs/diffrec-kuairec-seed1 --history 3,17,29 --samples 20
   gpurec recommend --checkpoint runs/mine --input histories.txt --output lists.csv
   gpurec recommend --checkpoint runs/mine --input events.parquet --user-col visitor --output lists.jsonl";
 
@@ -35,7 +37,7 @@ pub struct RecommendArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["history", "json"], requires = "output")]
     input: Option<PathBuf>,
 
-    /// Where the lists of --input go: rows of user, rank, item, score, as .csv, .tsv or .jsonl
+    /// Where the lists of --input go: rows of user, rank, item, score (and samples), as .csv, .tsv or .jsonl
     #[arg(long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
 
@@ -50,6 +52,10 @@ pub struct RecommendArgs {
     /// Leave out items of --input that the model does not know, and count them
     #[arg(long, requires = "input")]
     skip_unknown: bool,
+
+    /// Draw so many samples (diffrec), and say in how many of their lists each item is
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u16).range(2..=MAX_SAMPLES as i64))]
+    samples: Option<u16>,
 
     /// Print [{"item": ..., "score": ...}, ...] for other programs
     #[arg(long)]
@@ -66,28 +72,74 @@ pub struct RecommendArgs {
 struct Recommendation<'a> {
     item: &'a str,
     score: f32,
+    /// With --samples: in how many of their lists it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<usize>,
 }
 
 pub fn recommend(args: &RecommendArgs) -> Result<()> {
     if let (Some(input), Some(output)) = (&args.input, &args.output) {
         return recommend_all(args, input, output);
     }
-    let trained = Trained::open(&args.checkpoint)?;
+    let trained = args.trained()?;
     let history = indices(&args.history, &trained.items)?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;
-    let best = ranker.top_k(executor.as_mut(), &[Request::new(&history)], args.k(&trained), args.keep_history)?;
-    let best = best.iter().flatten();
-    let best: Vec<Recommendation> =
-        best.map(|&(item, score)| Recommendation { item: &trained.items[item as usize], score }).collect();
+    let (requests, k) = ([Request::new(&history)], args.k(&trained));
+    let best = ranker.top_k(executor.as_mut(), &requests, k, args.keep_history)?;
+    let drawn = match args.samples {
+        Some(_) => Some(Samples(ranker.sample_lists(executor.as_mut(), &requests, k, args.keep_history)?)),
+        None => None,
+    };
+    let recommendation = |&(item, score): &(u32, f32)| Recommendation {
+        item: &trained.items[item as usize],
+        score,
+        samples: drawn.as_ref().map(|drawn| drawn.with(item)),
+    };
+    let best: Vec<Recommendation> = best.iter().flatten().map(recommendation).collect();
     if args.json {
         return say(serde_json::to_string(&best).expect("numbers and strings serialise"));
     }
     let rows = (1..).zip(&best).map(|(place, r)| [format!("{place}"), r.item.to_string(), format!("{:.4}", r.score)]);
-    say(table(&["", "item", "score"], rows, 0))
+    let Some(drawn) = drawn else { return say(table(&["", "item", "score"], rows, 0)) };
+    let lists = |r: &Recommendation| format!("{} of {}", r.samples.unwrap_or(0), drawn.0.len());
+    let rows = rows.zip(&best).map(|([place, item, score], r)| [place, item, score, lists(r)]);
+    say(format!("{}\n{}", table(&["", "item", "score", "lists"], rows, 0), drawn.diversity()))
+}
+
+/// The lists of single samples.
+struct Samples(Vec<Vec<(u32, f32)>>);
+
+impl Samples {
+    /// How many of them have this item.
+    fn with(&self, item: u32) -> usize {
+        self.0.iter().filter(|list| list.iter().any(|(other, _)| *other == item)).count()
+    }
+
+    /// How much they differ, in words.
+    fn diversity(&self) -> String {
+        let all: BTreeSet<u32> = self.0.iter().flatten().map(|(item, _)| *item).collect();
+        // Pairs of lists that share an item, over all items.
+        let pairs = |n: usize| n * n.saturating_sub(1) / 2;
+        let shared: usize = all.iter().map(|item| pairs(self.with(*item))).sum();
+        let (lists, length) = (self.0.len(), self.0.first().map_or(0, Vec::len));
+        let mean = shared as f64 / pairs(lists).max(1) as f64;
+        format!("{lists} lists of {length} have {} different items; two of them share {mean:.1} on average", all.len())
+    }
 }
 
 impl RecommendArgs {
+    /// The model, with as many samples as are asked for.
+    fn trained(&self) -> Result<Trained> {
+        let Some(samples) = self.samples else { return Trained::open(&self.checkpoint) };
+        let trained = Trained::open(&self.checkpoint)?;
+        if !trained.identity.config.contains_key("samples") {
+            let problem = format!("{} draws no samples: it has one list for a history", trained.identity.method);
+            return Err(Error::usage(problem, "leave out --samples, or use a checkpoint of diffrec"));
+        }
+        Trained::open_with(&self.checkpoint, &[format!("samples={samples}")])
+    }
+
     fn k(&self, trained: &Trained) -> usize {
         usize::from(self.top_k).min(trained.items.len())
     }
@@ -101,7 +153,7 @@ fn recommend_all(args: &RecommendArgs, input: &Path, output: &Path) -> Result<()
         let problem = format!("--output would replace --input, {}", input.display());
         return Err(Error::usage(problem, "choose another --output"));
     }
-    let trained = Trained::open(&args.checkpoint)?;
+    let trained = args.trained()?;
     let histories = Histories::read(input, &args.source, &trained.items, args.skip_unknown)?;
     let mut executor = args.device.open()?;
     let mut ranker = trained.ranker(executor.as_mut())?;
@@ -113,11 +165,18 @@ fn recommend_all(args: &RecommendArgs, input: &Path, output: &Path) -> Result<()
     let (mut count, bar) = (0, bar(requests.len(), TEMPLATE, false));
     for (users, requests) in histories.users.chunks(USERS_PER_RUN).zip(requests.chunks(USERS_PER_RUN)) {
         let lists = ranker.top_k(executor.as_mut(), requests, k, args.keep_history)?;
+        let mut drawn = match args.samples {
+            Some(_) => ranker.sample_lists(executor.as_mut(), requests, k, args.keep_history)?,
+            None => Vec::new(),
+        };
         for (user, list) in users.iter().zip(&lists) {
+            let rest = drawn.split_off(drawn.len().min(usize::from(args.samples.unwrap_or(0))));
+            let of_user = Samples(std::mem::replace(&mut drawn, rest));
             count += list.len();
-            for (rank, &(item, score)) in (1..).zip(list) {
-                let item = &trained.items[item as usize];
-                rows.write(&Row { user, rank, item, score }).map_err(failed)?;
+            for (rank, &(number, score)) in (1..).zip(list) {
+                let item = &trained.items[number as usize];
+                let samples = args.samples.map(|_| of_user.with(number));
+                rows.write(&Row { user, rank, item, score, samples }).map_err(failed)?;
             }
         }
         bar.inc(users.len() as u64);
@@ -137,6 +196,9 @@ struct Row<'a> {
     rank: usize,
     item: &'a str,
     score: f32,
+    /// With --samples: in how many of their lists it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

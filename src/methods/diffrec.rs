@@ -32,6 +32,7 @@ use crate::ops::importance_sampler::{EMPTY, ImportanceRecord, ImportanceSampler}
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::row_mse::RowMse;
 use crate::ops::scale::Scale;
+use crate::ops::softmax_mixture::MAX_SAMPLES;
 use crate::ops::step_mix::{Noise, Schedule, StepMix};
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
@@ -150,6 +151,10 @@ fn checked(config: DiffRecConfig) -> Result<DiffRecConfig> {
     config.encoder.validate()?;
     config.training.validate()?;
     settings::at_least_one(&[("steps", config.steps), ("samples", config.samples), ("blocks", config.encoder.blocks)])?;
+    if config.samples > MAX_SAMPLES {
+        let help = format!("set samples to {MAX_SAMPLES} or less");
+        return Err(Error::usage(format!("samples = {} are too many at a time", config.samples), help));
+    }
     if config.encoder.max_len < 2 {
         return Err(Error::usage("max_len = 1 leaves no place for a history", "set max_len to 2 or more"));
     }
@@ -493,6 +498,10 @@ impl Method for DiffRec {
         Ok(Arc::new(Noised { config: self.config.clone(), prefixes: Prefixes::new(data) }))
     }
 
+    fn samples(&self) -> usize {
+        self.config.samples
+    }
+
     /// As many as keep the rows of the samples and the probabilities of all items small.
     fn requests_per_run(&self) -> usize {
         let copies = if self.prefix() { 1 } else { self.config.samples };
@@ -684,3 +693,7 @@ impl Sampler for Noised {
         Ok(Batch { shape: layout.shape(), feed, tokens })
     }
 }
+
+#[cfg(test)]
+#[path = "diffrec_tests.rs"]
+mod tests;

@@ -170,6 +170,11 @@ pub trait Method: Send + Sync {
     /// What makes the batches of these interactions.
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>>;
 
+    /// Samples of the query that a score is made of; above 1 for methods that draw them.
+    fn samples(&self) -> usize {
+        1
+    }
+
     /// How many requests are scored together. Results do not depend on it.
     fn requests_per_run(&self) -> usize {
         256

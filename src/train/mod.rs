@@ -9,6 +9,7 @@ pub mod trainer;
 
 pub use crate::methods::Request;
 pub use crate::ops::linear_topk::MAX_K;
+pub use crate::ops::softmax_mixture::MAX_SAMPLES;
 pub use identity::{DataIdentity, Identity};
 pub use ranker::{ItemTable, Ranker, Ranks, USERS_PER_RUN};
 pub use ranks::UserRanks;

@@ -9,7 +9,7 @@ use crate::engine::{Executor, Feed, Graph, Tensor};
 use crate::error::{Error, Result};
 use crate::eval::rank::UNREACHABLE;
 use crate::methods::{Batch, Method, Request, Shape};
-use crate::nn::Tokens;
+use crate::nn::{Scorer, Tokens};
 use std::collections::HashMap;
 
 /// Requests that are read and answered together by those who have many.
@@ -39,8 +39,18 @@ pub struct Ranks {
 struct PlanKey {
     shape: Shape,
     seen: usize,
-    /// `None` ranks targets, `Some(k)` lists the top k.
-    top_k: Option<usize>,
+    wanted: Wanted,
+}
+
+/// What is made of the scores.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Wanted {
+    /// Of targets.
+    Ranks,
+    /// Of so many items.
+    Lists(usize),
+    /// One for each sample of a request, of so many items.
+    SampleLists(usize),
 }
 
 /// Compiled scoring graphs on one executor.
@@ -64,7 +74,7 @@ impl<'m> Ranker<'m> {
         for chunk in held_out.chunks(self.method.requests_per_run()) {
             let requests: Vec<Request> =
                 chunk.iter().map(|event| Request { history: event.history, user: Some(event.user) }).collect();
-            let (mut feed, key, seen) = self.scoring_feed(&requests, None, false);
+            let (mut feed, key, seen) = self.scoring_feed(&requests, Wanted::Ranks, false);
             let targets: Vec<u32> = chunk.iter().map(|event| event.target).collect();
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
             self.run_rounds(executor, &requests, key.shape, &mut feed)?;
@@ -94,10 +104,33 @@ impl<'m> Ranker<'m> {
         k: usize,
         keep_history: bool,
     ) -> Result<Vec<Vec<(u32, f32)>>> {
+        self.lists(executor, requests, Wanted::Lists(k), keep_history)
+    }
+
+    /// The same for each sample of a request, those of one next to each other: what a list of a method that draws samples
+    /// could have been.
+    pub fn sample_lists(
+        &mut self,
+        executor: &mut dyn Executor,
+        requests: &[Request],
+        k: usize,
+        keep_history: bool,
+    ) -> Result<Vec<Vec<(u32, f32)>>> {
+        self.lists(executor, requests, Wanted::SampleLists(k), keep_history)
+    }
+
+    fn lists(
+        &mut self,
+        executor: &mut dyn Executor,
+        requests: &[Request],
+        wanted: Wanted,
+        keep_history: bool,
+    ) -> Result<Vec<Vec<(u32, f32)>>> {
         let mut lists = Vec::with_capacity(requests.len());
         for chunk in requests.chunks(self.method.requests_per_run()) {
-            let plan = self.run_list(executor, chunk, k, keep_history)?;
+            let plan = self.run_list(executor, chunk, wanted, keep_history)?;
             let (values, indices) = (executor.fetch(plan, "values")?, executor.fetch(plan, "indices")?);
+            let k = indices.ty.width();
             for (items, scores) in indices.as_u32().chunks(k).zip(values.words.chunks(k)) {
                 let pairs = items.iter().copied().zip(scores.iter().copied());
                 lists.push(pairs.filter(|(item, _)| *item != INERT).collect());
@@ -110,7 +143,7 @@ impl<'m> Ranker<'m> {
     pub fn queries(&mut self, executor: &mut dyn Executor, requests: &[Request]) -> Result<Tensor> {
         let (mut words, mut width) = (Vec::new(), 0);
         for chunk in requests.chunks(self.method.requests_per_run()) {
-            let plan = self.run_list(executor, chunk, 1, true)?;
+            let plan = self.run_list(executor, chunk, Wanted::Lists(1), true)?;
             let query = executor.fetch(plan, "query")?;
             width = query.ty.width();
             words.extend(query.words);
@@ -120,7 +153,7 @@ impl<'m> Ranker<'m> {
 
     /// The vectors and biases of the `items` items.
     pub fn item_table(&mut self, executor: &mut dyn Executor, items: usize) -> Result<ItemTable> {
-        let plan = self.run_list(executor, &[Request { history: &[0], user: Some(0) }], 1, true)?;
+        let plan = self.run_list(executor, &[Request { history: &[0], user: Some(0) }], Wanted::Lists(1), true)?;
         let first =
             |tensor: Tensor, width: usize, shape: &[usize]| Tensor::f32(shape, tensor.words[..items * width].to_vec());
         let table = executor.fetch(plan, "table")?;
@@ -134,7 +167,7 @@ impl<'m> Ranker<'m> {
         &mut self,
         executor: &mut dyn Executor,
         requests: &[Request],
-        k: usize,
+        wanted: Wanted,
         keep_history: bool,
     ) -> Result<PlanId> {
         if self.method.needs_user() && requests.iter().any(|request| request.user.is_none()) {
@@ -143,7 +176,7 @@ impl<'m> Ranker<'m> {
                 "train a method that reads histories, such as sasrec; `gpurec eval` ranks for the users it knows";
             return Err(Error::usage(problem, help));
         }
-        let (mut feed, key, _) = self.scoring_feed(requests, Some(k), keep_history);
+        let (mut feed, key, _) = self.scoring_feed(requests, wanted, keep_history);
         self.run_rounds(executor, requests, key.shape, &mut feed)?;
         let plan = self.plan(executor, key)?;
         executor.run(plan, &feed)?;
@@ -151,21 +184,18 @@ impl<'m> Ranker<'m> {
     }
 
     /// The inputs of a scoring graph, and the items of each request that are no candidates: with `keep_history` none.
-    fn scoring_feed(
-        &self,
-        requests: &[Request],
-        top_k: Option<usize>,
-        keep_history: bool,
-    ) -> (Feed, PlanKey, UserItems) {
+    fn scoring_feed(&self, requests: &[Request], wanted: Wanted, keep_history: bool) -> (Feed, PlanKey, UserItems) {
         let Batch { shape, mut feed, .. } = self.method.scoring_batch(requests);
-        let seen = UserItems::from_slices(requests.iter().map(|r| if keep_history { &[] } else { r.history }));
+        let copies = if let Wanted::SampleLists(_) = wanted { self.method.samples() } else { 1 };
+        let rows = requests.iter().flat_map(|request| std::iter::repeat_n(request, copies));
+        let seen = UserItems::from_slices(rows.map(|r| if keep_history { &[] } else { r.history }));
         let mut seen_items = seen.items.clone();
         seen_items.resize(seen_items.len().max(64).next_power_of_two(), INERT);
         let users: Vec<u32> = requests.iter().map(|request| request.user.unwrap_or(INERT)).collect();
         feed.set("users", Tensor::u32(&[users.len()], &users));
         feed.set("seen_offsets", Tensor::u32(&[seen.offsets.len()], &seen.offsets));
         feed.set("seen_items", Tensor::u32(&[seen_items.len()], &seen_items));
-        let key = PlanKey { shape, seen: seen_items.len(), top_k };
+        let key = PlanKey { shape, seen: seen_items.len(), wanted };
         (feed, key, seen)
     }
 
@@ -200,9 +230,10 @@ impl<'m> Ranker<'m> {
         let mut graph = Graph::new(self.layout.clone());
         let tokens = Tokens::for_scoring(&mut graph, key.shape.sequences, key.shape.rows);
         let scorer = self.method.scorer(&mut graph, &tokens)?;
-        match key.top_k {
-            None => scorer.rank(&mut graph, key.seen)?,
-            Some(k) => scorer.top_k(&mut graph, k, key.seen)?,
+        match key.wanted {
+            Wanted::Ranks => scorer.rank(&mut graph, key.seen)?,
+            Wanted::Lists(k) => scorer.top_k(&mut graph, k, key.seen)?,
+            Wanted::SampleLists(k) => Scorer { samples: 1, ..scorer }.top_k(&mut graph, k, key.seen)?,
         }
         let plan = executor.compile(graph)?;
         self.plans.insert(key, plan);
