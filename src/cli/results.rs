@@ -59,9 +59,7 @@ impl Results {
             ("test (history excluded)", self.test.clone()),
             ("test (history kept)", self.test_history_kept.clone()),
         ];
-        rows.extend(
-            self.published.iter().map(|row| ("published (history excluded)", Metrics::from_figures(row.figures))),
-        );
+        rows.extend(self.published.iter().map(|row| (row.label(), Metrics::from_figures(row.figures))));
         rows
     }
 
@@ -89,7 +87,8 @@ pub fn protocol(split: &SplitRule, published: Option<&Published>) -> String {
 /// Where published figures come from, and what speaks against them.
 pub fn published_note(row: &Published) -> String {
     let doubt = if row.doubtful { " Doubtful: no ranking can have these figures together." } else { "" };
-    format!("{}.{doubt}", row.source)
+    let kept = if row.history_kept { " With the history kept." } else { "" };
+    format!("{}.{kept}{doubt}", row.source)
 }
 
 /// Published rows of several methods, each once, numbered from 1.

@@ -133,7 +133,7 @@ impl SeedResults {
     /// `mean ± sd [low, high]` of each metric, with the published row beside it.
     pub fn text(&self, split: &SplitRule, published: Option<&Published>) -> String {
         let titles = SPLITS.map(|(_, title, _)| title);
-        let header = ["metric"].into_iter().chain(titles).chain(published.map(|_| "published (history excluded)"));
+        let header = ["metric"].into_iter().chain(titles).chain(published.map(Published::label));
         let rows = FIGURES.iter().enumerate().map(|(place, key)| {
             let ours = SPLITS.map(|(_, _, metrics)| cell(&self.summary(metrics, key)));
             let theirs = published.map(|row| shown(row.figures[place]));

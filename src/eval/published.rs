@@ -14,12 +14,24 @@ pub struct Published {
     pub source: String,
     /// Whether the row holds a pair of figures that no ranking can have: a misprint, or another protocol.
     pub doubtful: bool,
+    /// Whether the items of the user's history were candidates.
+    pub history_kept: bool,
+}
+
+impl Published {
+    /// What the row is called beside ours: `published (history excluded)`.
+    pub fn label(&self) -> &'static str {
+        if self.history_kept { "published (history kept)" } else { "published (history excluded)" }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
     source: String,
+    /// Whether the items of the user's history were candidates.
+    #[serde(default)]
+    history_kept: bool,
     /// Data set -> method -> figures.
     figures: BTreeMap<String, BTreeMap<String, [f64; 6]>>,
     /// Data set -> methods whose row is doubtful.
@@ -49,7 +61,7 @@ pub fn published(method: &str, config: &toml::Table, dataset: &str) -> Option<Pu
     TABLES.iter().filter(|table| table.is_of(method, config)).find_map(|table| {
         let &figures = table.figures.get(dataset)?.get(method)?;
         let doubtful = table.doubtful.get(dataset).is_some_and(|methods| methods.iter().any(|m| m == method));
-        Some(Published { figures, source: table.source.clone(), doubtful })
+        Some(Published { figures, source: table.source.clone(), doubtful, history_kept: table.history_kept })
     })
 }
 

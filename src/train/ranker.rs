@@ -59,12 +59,26 @@ pub struct Ranker<'m> {
     layout: ParamLayout,
     plans: HashMap<PlanKey, PlanId>,
     rounds: HashMap<Shape, PlanId>,
+    work: Work,
+}
+
+/// What runs of scoring graphs took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Multiplications and additions of the mathematics.
+    pub flops: u64,
+    /// That had to move at least.
+    pub bytes: u64,
+    /// Memory of the largest plan beyond parameters and inputs.
+    pub extra_bytes: u64,
+    /// Kernels.
+    pub dispatches: usize,
 }
 
 impl<'m> Ranker<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
-        Ranker { method, layout, plans: HashMap::new(), rounds: HashMap::new() }
+        Ranker { method, layout, plans: HashMap::new(), rounds: HashMap::new(), work: Work::default() }
     }
 
     /// Ranks held-out items among all.
@@ -79,7 +93,7 @@ impl<'m> Ranker<'m> {
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
             self.run_rounds(executor, &requests, key.shape, &mut feed)?;
             let plan = self.plan(executor, key)?;
-            executor.run(plan, &feed)?;
+            self.run(executor, plan, &feed)?;
             let fetched = ["better", "better_seen", "ties"].map(|name| executor.fetch(plan, name));
             let [better, better_seen, ties] = fetched;
             let (better, better_seen, ties) = (better?, better_seen?, ties?);
@@ -179,7 +193,7 @@ impl<'m> Ranker<'m> {
         let (mut feed, key, _) = self.scoring_feed(requests, wanted, keep_history);
         self.run_rounds(executor, requests, key.shape, &mut feed)?;
         let plan = self.plan(executor, key)?;
-        executor.run(plan, &feed)?;
+        self.run(executor, plan, &feed)?;
         Ok(plan)
     }
 
@@ -199,6 +213,20 @@ impl<'m> Ranker<'m> {
         (feed, key, seen)
     }
 
+    /// What all runs since the last call took.
+    pub fn take_work(&mut self) -> Work {
+        std::mem::take(&mut self.work)
+    }
+
+    fn run(&mut self, executor: &mut dyn Executor, plan: PlanId, feed: &Feed) -> Result<()> {
+        let steps = &executor.plan(plan).steps;
+        self.work.flops += steps.iter().map(|step| step.cost.flops).sum::<u64>();
+        self.work.bytes += steps.iter().map(|step| step.cost.bytes).sum::<u64>();
+        self.work.extra_bytes = self.work.extra_bytes.max(executor.plan(plan).activation_bytes());
+        self.work.dispatches += executor.dispatches(plan);
+        executor.run(plan, feed)
+    }
+
     /// Runs what the method computes before it scores.
     fn run_rounds(
         &mut self,
@@ -214,7 +242,7 @@ impl<'m> Ranker<'m> {
             };
             self.rounds.insert(shape, plan);
             self.method.feed_round(round, requests, feed);
-            executor.run(plan, feed)?;
+            self.run(executor, plan, feed)?;
             let outputs: Vec<String> = executor.graph(plan).outputs.keys().cloned().collect();
             for name in outputs {
                 feed.set(&name, executor.fetch(plan, &name)?);

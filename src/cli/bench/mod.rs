@@ -5,7 +5,7 @@ mod roofline;
 
 use super::DeviceArgs;
 use super::console::{bar, note, say};
-use crate::bench::{BenchKernel, KERNELS, Patience, PeakSizes, Size, StepWork, measure, peaks};
+use crate::bench::{BenchKernel, DenoiseWork, KERNELS, Patience, PeakSizes, Size, StepWork, measure, peaks};
 use crate::engine::exec::gpu::device::{adapters, choose};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -19,6 +19,7 @@ Examples:
   gpurec bench attention
   gpurec bench softmax-ce --rows 2048 --dim 64 --items 1000000 --device cpu
   gpurec bench step --method sasrec --set loss=ce --dataset amazon_beauty
+  gpurec bench denoise --dataset amazon_beauty
   gpurec bench all --json now.json --plot roofline.svg
   gpurec bench all --baseline before.json --fail-above 1.1
 
@@ -28,7 +29,7 @@ Measure on a quiet machine, and compare only what one run measured.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// What to measure: a kernel, `step` for whole training steps, or `all`
+    /// What to measure: a kernel, `step` for whole training steps, `denoise` for the inference of diffrec, or `all`
     #[arg(value_name = "KERNEL", value_parser = names())]
     what: String,
 
@@ -42,11 +43,11 @@ pub struct BenchArgs {
     #[arg(long, default_value = "lma4rec", value_name = "NAME")]
     method: String,
 
-    /// step: name (see `gpurec data list`) or path of a data set
+    /// step, denoise: name (see `gpurec data list`) or path of a data set
     #[arg(long, default_value = "kuairec", value_name = "NAME|PATH")]
     dataset: String,
 
-    /// step: set one key of the method's configuration; may be given more than once
+    /// step, denoise: set one key of the method's configuration; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
 
@@ -109,7 +110,7 @@ fn positive(text: &str) -> std::result::Result<usize, String> {
 }
 
 fn names() -> Vec<&'static str> {
-    KERNELS.iter().map(|kernel| kernel.name).chain(["step", "all"]).collect()
+    KERNELS.iter().map(|kernel| kernel.name).chain(["step", "denoise", "all"]).collect()
 }
 
 impl SizeArgs {
@@ -175,7 +176,8 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let mut executor = args.device.open()?;
 
     let steps = steps(args);
-    let progress = bar(1 + works.len() + steps.len(), "{bar:20} {pos}/{len}  {msg}", false);
+    let denoise = if args.what == "denoise" { DenoiseWork::all(&args.dataset, &args.assignments) } else { Vec::new() };
+    let progress = bar(1 + works.len() + steps.len() + denoise.len(), "{bar:20} {pos}/{len}  {msg}", false);
     let started = |what: String| progress.set_message(what);
     started("the ceilings of the device".into());
     let peaks = peaks::measure(executor.as_mut(), effort.peaks, effort.patience)?;
@@ -189,6 +191,14 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
             results.push(Row::new(kernel.name, shape.to_string(), effort.executor, direction, &measured, peaks));
         }
         // Memory of one shape is not kept for the next.
+        executor = args.device.open()?;
+        progress.inc(1);
+    }
+    for work in &denoise {
+        started(format!("denoising, {}", work.assignments.join(" ")));
+        let (shape, measured, users) = work.measure(executor.as_mut(), effort.patience)?;
+        let row = Row::new("denoise", shape, effort.executor, "rank", &measured, peaks);
+        results.push(Row { users_per_second: Some(users as f64 / measured.median()), ..row });
         executor = args.device.open()?;
         progress.inc(1);
     }

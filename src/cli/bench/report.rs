@@ -22,7 +22,7 @@ pub struct Row {
     pub shape: String,
     /// `cpu`, `gpu` or `reference`.
     pub executor: String,
-    /// `fwd`, `fwd+bwd` or `step`.
+    /// `fwd`, `fwd+bwd`, `step` or `rank`.
     pub direction: String,
     pub median_ms: f64,
     pub min_ms: f64,
@@ -33,6 +33,9 @@ pub struct Row {
     pub peak_share: f64,
     pub extra_bytes: u64,
     pub dispatches: usize,
+    /// Of inference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users_per_second: Option<f64>,
 }
 
 impl Row {
@@ -52,6 +55,7 @@ impl Row {
             peak_share: (gflops / peaks.gflops).max(gbps / peaks.gbps),
             extra_bytes: measured.extra_bytes,
             dispatches: measured.dispatches,
+            users_per_second: None,
         }
     }
 
@@ -70,10 +74,13 @@ impl Report {
     }
 
     pub fn text(&self) -> String {
-        let header =
+        let rates = self.results.iter().any(|row| row.users_per_second.is_some());
+        let columns =
             ["kernel", "shape", "", "median ms", "min", "p90", "GFLOP/s", "GB/s", "of peak", "extra", "dispatches"];
+        let header: Vec<&str> = columns.into_iter().chain(rates.then_some("users/s")).collect();
         let row = |row: &Row| {
-            [
+            let rate = row.users_per_second.map_or(String::new(), |rate| format!("{rate:.0}"));
+            let cells = [
                 row.kernel.clone(),
                 row.shape.clone(),
                 row.direction.clone(),
@@ -85,7 +92,8 @@ impl Report {
                 format!("{:.0} %", 100.0 * row.peak_share),
                 HumanBytes(row.extra_bytes).to_string(),
                 row.dispatches.to_string(),
-            ]
+            ];
+            cells.into_iter().chain(rates.then_some(rate))
         };
         let Peaks { gflops, gbps, copied_bytes } = self.peaks;
         format!(

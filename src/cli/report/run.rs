@@ -151,10 +151,9 @@ fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
         ours("Test, history excluded", &results.test, &ranks.test_users, &ranks.test),
         ours("Test, history kept", &results.test_history_kept, &ranks.test_users, &ranks.test_history_kept),
     ];
-    let published = results.published.iter().map(|row| Metrics::from_figures(row.figures));
-    rows.extend(published.map(|row| Row {
-        label: "Published, history excluded",
-        figures: figures(&row),
+    rows.extend(results.published.iter().map(|row| Row {
+        label: if row.history_kept { "Published, history kept" } else { "Published, history excluded" },
+        figures: figures(&Metrics::from_figures(row.figures)),
         intervals: None,
     }));
     rows
