@@ -217,6 +217,11 @@ impl Builder<'_> {
         self.case.attrs.get(name).and_then(Value::as_f64)
     }
 
+    /// A list of numbers; `None` when the attribute is absent or null.
+    pub fn optional_numbers(&self, name: &str) -> Option<Vec<f64>> {
+        self.case.attrs.get(name)?.as_array()?.iter().map(Value::as_f64).collect()
+    }
+
     fn attr<T>(&self, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<T> {
         let missing = || Error::graph(self.case.label(), format!("attribute `{name}` is missing or of another type"));
         self.case.attrs.get(name).and_then(read).ok_or_else(missing)
