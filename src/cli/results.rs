@@ -4,7 +4,8 @@ use crate::data::{HeldOut, Interactions, SplitRule, paper_name};
 use crate::engine::Executor;
 use crate::error::Result;
 use crate::eval::{Metrics, Published, comparison_table, published, shown, tie_warning};
-use crate::train::{DataIdentity, Ranker, Run, RunResult, UserRanks};
+use crate::train::{DataIdentity, OfKind, Ranker, Run, RunResult, UserRanks};
+use std::collections::BTreeMap;
 use toml::Table;
 
 /// Figures of one model on one data set.
@@ -13,6 +14,8 @@ pub struct Results {
     pub valid: Metrics,
     pub test: Metrics,
     pub test_history_kept: Metrics,
+    /// The same by kind of event, where events have kinds.
+    pub by_kind: BTreeMap<String, OfKind>,
     pub published: Option<Published>,
     /// Shown below the table, if ties are common.
     pub tie_warning: Option<String>,
@@ -25,6 +28,7 @@ impl Results {
             valid: result.valid.clone(),
             test: result.test.clone(),
             test_history_kept: result.test_history_kept.clone(),
+            by_kind: result.by_kind.clone(),
             published: published_row(&result.method, &run.options.config, &result.dataset, &split),
             tie_warning: None,
             split,
@@ -47,19 +51,25 @@ impl Results {
             valid: Metrics::from_ranks(&ranks.valid),
             test: Metrics::from_ranks(&ranks.test),
             test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
+            by_kind: ranks.by_kind(),
             published: None,
             tie_warning,
         };
         Ok((results, ranks))
     }
 
-    fn rows(&self) -> Vec<(&'static str, Metrics)> {
+    fn rows(&self) -> Vec<(String, Metrics)> {
         let mut rows = vec![
-            ("valid", self.valid.clone()),
-            ("test (history excluded)", self.test.clone()),
-            ("test (history kept)", self.test_history_kept.clone()),
+            ("valid".into(), self.valid.clone()),
+            ("test (history excluded)".into(), self.test.clone()),
+            ("test (history kept)".into(), self.test_history_kept.clone()),
         ];
-        rows.extend(self.published.iter().map(|row| (row.label(), Metrics::from_figures(row.figures))));
+        for (kind, metrics) in &self.by_kind {
+            rows.push((format!("test, {kind} (history excluded)"), metrics.test.clone()));
+            rows.push((format!("test, {kind} (history kept)"), metrics.test_history_kept.clone()));
+        }
+        let published = self.published.iter();
+        rows.extend(published.map(|row| (row.label().into(), Metrics::from_figures(row.figures))));
         rows
     }
 
@@ -71,7 +81,7 @@ impl Results {
     /// For the terminal.
     pub fn text(&self) -> String {
         let rows = self.rows();
-        let rows: Vec<(&str, &Metrics)> = rows.iter().map(|(label, metrics)| (*label, metrics)).collect();
+        let rows: Vec<(&String, &Metrics)> = rows.iter().map(|(label, metrics)| (label, metrics)).collect();
         format!("{}\n{}", comparison_table(&rows), self.caption())
     }
 }
@@ -146,6 +156,7 @@ mod tests {
             valid: ours.clone(),
             test: ours.clone(),
             test_history_kept: ours,
+            by_kind: BTreeMap::new(),
             published: published("coserec", &Table::new(), "Toys"),
             tie_warning: None,
         };

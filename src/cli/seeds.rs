@@ -174,6 +174,7 @@ pub fn example_result(seed: u64, ranks: &[u32]) -> RunResult {
         valid: metrics.clone(),
         test: metrics.clone(),
         test_history_kept: metrics,
+        by_kind: Default::default(),
     }
 }
 

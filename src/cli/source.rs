@@ -36,7 +36,7 @@ pub struct SourceArgs {
     #[arg(long, value_name = "CHAR")]
     separator: Option<String>,
 
-    /// leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1 or time:2019-10-01,2019-12-01
+    /// leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1, time:2019-10-01,2019-12-01 or sessions:0.8,0.1,0.1
     #[arg(long, value_name = "RULE", value_parser = parsed::<SplitRule>)]
     split: Option<SplitRule>,
 }

@@ -22,8 +22,12 @@ pub struct Interactions {
     pub items: Vec<String>,
     offsets: Vec<usize>,
     events: Vec<u32>,
+    /// Kinds of events, such as view or purchase; empty where the source tells none.
+    pub kind_names: Vec<String>,
     /// Of each event; empty where the source has none.
     times: Vec<f64>,
+    /// Of each event, by its place in `kind_names`; empty where the source has none.
+    kinds: Vec<u32>,
     rule: SplitRule,
     pub(super) ends: Vec<Ends>,
 }
@@ -33,6 +37,8 @@ impl Interactions {
     pub fn from_log(name: &str, log: EventLog) -> Self {
         let (rows, offsets) = log.by_user_and_time();
         let times = if log.time.is_empty() { Vec::new() } else { rows.iter().map(|&r| log.time[r as usize]).collect() };
+        let kinds = if log.kind.is_empty() { Vec::new() } else { rows.iter().map(|&r| log.kind[r as usize]).collect() };
+        let kind_names: Vec<String> = log.kinds.iter().map(|kind| kind.to_string()).collect();
         let mut events: Vec<u32> = rows.iter().map(|&row| log.item[row as usize]).collect();
         drop(rows);
         let new_of = item_order(&log, &events);
@@ -46,7 +52,7 @@ impl Interactions {
         let users = users.collect();
         let mut offsets = offsets;
         offsets.dedup();
-        Self::new(name, users, items, offsets, events, times)
+        Self::new(name, users, items, offsets, events, times).with_kinds(kind_names, kinds)
     }
 
     fn new(
@@ -59,7 +65,8 @@ impl Interactions {
     ) -> Self {
         let rule = SplitRule::LeaveOneOut;
         let ends = split::ends(&rule, &offsets, &times).expect("leave-one-out fits any data");
-        Interactions { name: name.to_owned(), users, items, offsets, events, times, rule, ends }
+        let (kind_names, kinds) = (Vec::new(), Vec::new());
+        Interactions { name: name.to_owned(), users, items, offsets, events, kind_names, times, kinds, rule, ends }
     }
 
     /// From one slice of item ids per user; the users are called 1, 2, ...
@@ -85,6 +92,18 @@ impl Interactions {
     pub fn with_times(self, times: Vec<f64>) -> Self {
         assert_eq!(times.len(), self.events.len(), "a time for each event");
         Interactions { times, ..self }
+    }
+
+    /// With a kind for each event, in the order of the sequences, by its place in `names`. Names that no event has are dropped.
+    pub fn with_kinds(self, names: Vec<String>, mut kinds: Vec<u32>) -> Self {
+        assert!(kinds.is_empty() || kinds.len() == self.events.len(), "a kind for each event");
+        let mut occurs = vec![false; names.len()];
+        kinds.iter().for_each(|kind| occurs[*kind as usize] = true);
+        let before = |kind: u32| occurs[..kind as usize].iter().filter(|occurs| **occurs).count() as u32;
+        let new_of: Vec<u32> = (0..names.len() as u32).map(before).collect();
+        kinds.iter_mut().for_each(|kind| *kind = new_of[*kind as usize]);
+        let kind_names = names.into_iter().zip(&occurs).filter(|(_, occurs)| **occurs).map(|(name, _)| name).collect();
+        Interactions { kind_names, kinds, ..self }
     }
 
     /// Split by another rule. Refuses leave-one-out where a user has too few events, and a split by time without times.
@@ -118,6 +137,11 @@ impl Interactions {
     /// Whether events have times.
     pub fn has_times(&self) -> bool {
         !self.times.is_empty()
+    }
+
+    /// The kinds of the events of user `u`, by their places in `kind_names`; empty where the source has none.
+    pub fn kinds(&self, u: usize) -> &[u32] {
+        if self.kinds.is_empty() { &[] } else { &self.kinds[self.offsets[u]..self.offsets[u + 1]] }
     }
 
     /// The times of the events of user `u`; empty where the source has none.
@@ -174,7 +198,9 @@ impl Interactions {
             items: kept.iter().map(|&item| self.items[item as usize].clone()).collect(),
             offsets: self.offsets[..=n].to_vec(),
             events,
+            kind_names: self.kind_names.clone(),
             times: self.times[..end.min(self.times.len())].to_vec(),
+            kinds: self.kinds[..end.min(self.kinds.len())].to_vec(),
             rule: self.rule.clone(),
             ends: self.ends[..n].to_vec(),
         }
@@ -267,6 +293,18 @@ mod tests {
         let data = Interactions::from_log("shop", log);
         assert_eq!((data.users.len(), data.items.len(), data.n_events()), (1, 2, 2));
         assert!(data.with_split(SplitRule::LeaveOneOut).unwrap_err().help().unwrap().contains("--min-user-events 3"));
+    }
+
+    #[test]
+    fn kinds_follow_their_events_and_those_that_never_occur_are_dropped() {
+        let mut log = EventLog::default();
+        for (user, item, time, kind) in [("b", "x", 3.0, "view"), ("a", "y", 1.0, "sale"), ("b", "y", 1.0, "cart")] {
+            log.push(Event { user, item, time: Some(time), kind: Some(kind) });
+        }
+        log.retain(&[true, false, true]);
+        let data = Interactions::from_log("shop", log);
+        assert_eq!((&data.kind_names[..], data.kinds(0)), (&["view".to_string(), "cart".into()][..], &[1, 0][..]));
+        assert!(three_users().kinds(0).is_empty());
     }
 
     #[test]

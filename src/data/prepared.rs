@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `sequences.txt.gz` | `user item item ...`, both numbered from 1, in time order |
 //! | `times.txt.gz` | `user time time ...`, where the source has times |
+//! | `kinds.txt.gz` | `user kind kind ...`, numbered from 0 as in `dataset.toml`, where events have kinds |
 //! | `users.tsv`, `items.tsv` | number and original name |
 //! | `dataset.toml` | where it comes from, what was done, how it is split, what came out |
 
@@ -26,6 +27,7 @@ use crate::files::{write_atomically, write_with};
 const DESCRIPTION: &str = "dataset.toml";
 const SEQUENCES: &str = "sequences.txt.gz";
 const TIMES: &str = "times.txt.gz";
+const KINDS: &str = "kinds.txt.gz";
 
 /// `dataset.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +44,9 @@ pub struct Description {
     pub items: usize,
     /// How many there are.
     pub interactions: usize,
+    /// Kinds of events, in the order of their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
     /// What was done, in this order.
     #[serde(default)]
     pub steps: Vec<Step>,
@@ -78,6 +83,9 @@ pub fn write(folder: &Path, data: &Interactions, description: &Description) -> R
     if data.has_times() {
         lines(TIMES, &|u, out| data.times(u).iter().try_for_each(|time| write!(out, " {time}")))?;
     }
+    if !data.kind_names.is_empty() {
+        lines(KINDS, &|u, out| data.kinds(u).iter().try_for_each(|kind| write!(out, " {kind}")))?;
+    }
     let text = toml::to_string(description).expect("a description serialises");
     write_atomically(
         &folder.join(DESCRIPTION),
@@ -102,7 +110,13 @@ pub fn read(folder: &Path, options: &ReadOptions) -> Result<Interactions> {
     data.items = names(&folder.join("items.tsv"), items)?;
     let times = folder.join(TIMES);
     if times.exists() {
-        data = data.with_times(read_times(&times, interactions)?);
+        data = data.with_times(read_column(&times, interactions, parse_time)?);
+    }
+    if !description.kinds.is_empty() {
+        let (path, known) = (folder.join(KINDS), description.kinds.len() as u32);
+        let kind = |text: &str| text.parse().ok().filter(|kind| *kind < known);
+        let kinds = read_column(&path, interactions, kind)?;
+        data = data.with_kinds(description.kinds, kinds);
     }
     data.with_split(options.split.clone().unwrap_or(description.split))
 }
@@ -116,16 +130,17 @@ fn names(path: &Path, count: usize) -> Result<Vec<String>> {
     names.ok_or_else(|| Error::Format { path: path.to_owned(), problem: problem() })
 }
 
-fn read_times(path: &Path, count: usize) -> Result<Vec<f64>> {
+/// A value for each event, from lines `user value value ...`.
+fn read_column<T>(path: &Path, count: usize, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>> {
     let failed = |e| Error::io("read", path, e);
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mut times = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity(count);
     for line in BufReader::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))).lines() {
         let line = line.map_err(failed)?;
-        times.extend(line.split(' ').skip(1).map_while(parse_time));
+        values.extend(line.split(' ').skip(1).map_while(&parse));
     }
-    let problem = format!("it holds {} times for {count} events", times.len());
-    if times.len() == count { Ok(times) } else { Err(Error::Format { path: path.to_owned(), problem }) }
+    let problem = format!("it holds {} values for {count} events", values.len());
+    if values.len() == count { Ok(values) } else { Err(Error::Format { path: path.to_owned(), problem }) }
 }
 
 #[cfg(test)]
@@ -138,6 +153,7 @@ mod tests {
         let mut data = Interactions::from_sequences("shop", &[vec![2, 1, 3], vec![3, 3, 1, 2]]);
         data.items = ["kettle", "tea pot", "cup"].map(String::from).into();
         let data = data.with_times((0..7).map(|t| f64::from(t) / 2.0).collect());
+        let data = data.with_kinds(vec!["view".into(), "sale".into()], vec![0, 0, 1, 0, 1, 1, 0]);
         let data = data.with_split("time:1,2".parse().unwrap()).unwrap();
         let description = Description {
             name: "shop".into(),
@@ -146,6 +162,7 @@ mod tests {
             users: 2,
             items: 3,
             interactions: 7,
+            kinds: data.kind_names.clone(),
             steps: vec![Step::KCore { k: 2 }, Step::DropRepeats],
         };
         write(folder.path(), &data, &description).unwrap();

@@ -5,13 +5,15 @@
 //! ratio:0.8,0.1,0.1    these shares of each user's events
 //! time:0.8,0.1,0.1     these shares of all events in time order: one boundary in time for everybody
 //! time:T1,T2           everything before T1 trains, from T2 on tests (numbers as in the data, or dates)
+//! sessions:0.8,0.1,0.1 whole sequences, drawn at random: all events of one train, validate or test (a fourth number draws anew)
 //! ```
 //!
 //! A held-out event is predicted from everything before it, other held-out events included. One without any history is
-//! left out: there is nothing to predict from.
+//! left out, since there is nothing to predict from; only where whole sessions are held out, their beginnings count as well.
 
 use super::interactions::Interactions;
 use super::log::parse_time;
+use crate::engine::rng::{RngState, Site};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -30,7 +32,12 @@ pub enum SplitRule {
     TimeShares([f64; 3]),
     /// First time of validation and of test.
     Time([f64; 2]),
+    /// Shares of all sequences, each whole; and which of the random divisions.
+    Sessions([f64; 3], u64),
 }
+
+/// Where whole sessions are drawn.
+const SESSIONS: Site = Site(0x5E55);
 
 /// Leave-one-out needs one item each to train on, to validate with and to test with.
 pub const MIN_LEAVE_ONE_OUT: usize = 3;
@@ -40,18 +47,27 @@ impl FromStr for SplitRule {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |problem: String| {
-            let help = "one of: leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1, time:2019-10-01,2019-12-01";
+            let help = "one of: leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1, time:2019-10-01,2019-12-01, \
+                        sessions:0.8,0.1,0.1";
             Err(Error::usage(format!("the split `{text}` {problem}"), help))
         };
         let (name, values) = text.split_once(':').unwrap_or((text, ""));
         let numbers: Option<Vec<f64>> = values.split(',').map(parse_time).collect();
         match (name, numbers.as_deref()) {
             ("leave-one-out", _) if values.is_empty() => Ok(SplitRule::LeaveOneOut),
-            ("ratio" | "time", Some(&[a, b, c])) => {
+            ("ratio" | "time", Some(&[a, b, c])) | ("sessions", Some(&[a, b, c] | &[a, b, c, _])) => {
                 if [a, b, c].iter().any(|share| *share <= 0.0) || (a + b + c - 1.0).abs() > 1e-6 {
                     return refuse("has shares that are not positive or do not add up to 1".into());
                 }
-                Ok(if name == "ratio" { SplitRule::Ratio([a, b, c]) } else { SplitRule::TimeShares([a, b, c]) })
+                let drawing = numbers.and_then(|numbers| numbers.get(3).copied()).unwrap_or(1.0);
+                if drawing < 0.0 || drawing.fract() != 0.0 {
+                    return refuse("has a fourth number that is not whole".into());
+                }
+                Ok(match name {
+                    "ratio" => SplitRule::Ratio([a, b, c]),
+                    "time" => SplitRule::TimeShares([a, b, c]),
+                    _ => SplitRule::Sessions([a, b, c], drawing as u64),
+                })
             }
             ("time", Some(&[valid, test])) if valid < test => Ok(SplitRule::Time([valid, test])),
             ("time", Some([_, _])) => refuse("does not have its first time before its second".into()),
@@ -81,6 +97,7 @@ impl fmt::Display for SplitRule {
             SplitRule::Ratio([a, b, c]) => write!(f, "ratio:{a},{b},{c}"),
             SplitRule::TimeShares([a, b, c]) => write!(f, "time:{a},{b},{c}"),
             SplitRule::Time([valid, test]) => write!(f, "time:{valid},{test}"),
+            SplitRule::Sessions([a, b, c], drawing) => write!(f, "sessions:{a},{b},{c},{drawing}"),
         }
     }
 }
@@ -109,6 +126,15 @@ impl SplitRule {
                     percent(*c)
                 )
             }
+            SplitRule::Sessions([a, b, c], drawing) => {
+                format!(
+                    "{} % of the sessions train, {} % validate, {} % test, drawn at random (drawing {drawing}); every event of \
+                     a held-out session is predicted, the first included",
+                    percent(*a),
+                    percent(*b),
+                    percent(*c)
+                )
+            }
             SplitRule::Time([valid, test]) => {
                 format!("Events before {valid} train, those from {test} on test, those between validate")
             }
@@ -132,6 +158,7 @@ pub(super) fn ends(rule: &SplitRule, offsets: &[usize], times: &[f64]) -> Result
             return Ok(lengths().map(of).collect());
         }
         SplitRule::Ratio(shares) => return Ok(lengths().map(|n| shares_of(n, *shares)).collect()),
+        SplitRule::Sessions(shares, drawing) => return Ok(whole_sessions(lengths().collect(), *shares, *drawing)),
         SplitRule::Time(_) | SplitRule::TimeShares(_) if times.is_empty() => {
             let help = "name the column of times with --time-col, or take --split leave-one-out or ratio:0.8,0.1,0.1";
             return Err(Error::usage("a split by time needs times, and this data has none", help));
@@ -151,6 +178,21 @@ pub(super) fn ends(rule: &SplitRule, offsets: &[usize], times: &[f64]) -> Result
         .collect())
 }
 
+/// Every sequence in one part.
+fn whole_sessions(lengths: Vec<usize>, [train, valid, _]: [f64; 3], drawing: u64) -> Vec<Ends> {
+    let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
+    RngState { seed: drawing, step: 0 }.stream(SESSIONS, 0).shuffle(&mut order);
+    let cut = |share: f64| (share * lengths.len() as f64).round() as usize;
+    let (train_end, valid_end) = (cut(train), cut(train + valid));
+    let mut ends = vec![Ends { train: 0, valid: 0 }; lengths.len()];
+    for (place, session) in order.into_iter().enumerate() {
+        let all = lengths[session as usize] as u32;
+        let (train, valid) = (if place < train_end { all } else { 0 }, if place < valid_end { all } else { 0 });
+        ends[session as usize] = Ends { train, valid };
+    }
+    ends
+}
+
 /// At least one event for each part, or all for training.
 fn shares_of(n: usize, [_, valid, test]: [f64; 3]) -> Ends {
     let part = |share: f64| ((share * n as f64).round() as usize).max(1);
@@ -165,10 +207,12 @@ fn shares_of(n: usize, [_, valid, test]: [f64; 3]) -> Ends {
 pub struct HeldOut<'a> {
     /// By index.
     pub user: u32,
-    /// Everything the user did before, oldest first; never empty.
+    /// Everything the user did before, oldest first; empty only where whole sessions are held out.
     pub history: &'a [u32],
     /// What it is: an item by index.
     pub target: u32,
+    /// Its kind, where events have kinds.
+    pub kind: Option<u32>,
 }
 
 impl Interactions {
@@ -204,9 +248,14 @@ impl Interactions {
     }
 
     fn held_out(&self, u: usize, places: std::ops::Range<usize>) -> impl Iterator<Item = HeldOut<'_>> {
-        let sequence = self.sequence(u);
-        let held_out = move |at: usize| HeldOut { user: u as u32, history: &sequence[..at], target: sequence[at] };
-        places.filter(|at| *at > 0).map(held_out)
+        let (sequence, kinds) = (self.sequence(u), self.kinds(u));
+        let first = usize::from(!matches!(self.rule(), SplitRule::Sessions(..)));
+        places.filter(move |at| *at >= first).map(move |at| HeldOut {
+            user: u as u32,
+            history: &sequence[..at],
+            target: sequence[at],
+            kind: kinds.get(at).copied(),
+        })
     }
 }
 
@@ -234,7 +283,7 @@ mod tests {
         let data = toy(&[6, 3]);
         assert_eq!((data.train_input(0), data.train_target(0)), (&[0, 1, 2][..], &[1, 2, 3][..]));
         assert!(data.train_input(1).is_empty() && data.train_target(1).is_empty());
-        assert_eq!(data.test().next().unwrap(), HeldOut { user: 0, history: &[0, 1, 2, 3, 4], target: 5 });
+        assert_eq!(data.test().next().unwrap(), HeldOut { user: 0, history: &[0, 1, 2, 3, 4], target: 5, kind: None });
         assert_eq!(parts(&data), [(4, vec![4], vec![5]), (1, vec![1], vec![2])]);
     }
 
@@ -261,13 +310,32 @@ mod tests {
     }
 
     #[test]
+    fn whole_sessions_are_drawn_and_their_first_events_count() {
+        let lengths: Vec<u32> = (0..20).map(|u| 3 + u % 4).collect();
+        let split = |drawing: u64| {
+            parts(&toy(&lengths).with_split(format!("sessions:0.5,0.3,0.2,{drawing}").parse().unwrap()).unwrap())
+        };
+        let first = split(1);
+        let all = |n: u32| (0..n as usize).collect::<Vec<usize>>();
+        let whole = |(part, n): (&(usize, Vec<usize>, Vec<usize>), &u32)| {
+            *part == (*n as usize, vec![], vec![]) || *part == (0, all(*n), vec![]) || *part == (0, vec![], all(*n))
+        };
+        assert!(first.iter().zip(&lengths).all(whole));
+        let count =
+            |of: &dyn Fn(&(usize, Vec<usize>, Vec<usize>)) -> bool| first.iter().filter(|part| of(part)).count();
+        assert_eq!((count(&|p| p.0 > 0), count(&|p| !p.1.is_empty()), count(&|p| !p.2.is_empty())), (10, 6, 4));
+        assert_eq!(first, split(1));
+        assert_ne!(first, split(2));
+    }
+
+    #[test]
     fn rules_are_written_as_they_are_read_and_nonsense_is_refused() {
-        for text in ["leave-one-out", "ratio:0.8,0.1,0.1", "time:0.8,0.1,0.1", "time:3,4.5"] {
+        for text in ["leave-one-out", "ratio:0.8,0.1,0.1", "time:0.8,0.1,0.1", "time:3,4.5", "sessions:0.8,0.1,0.1,7"] {
             assert_eq!(text.parse::<SplitRule>().unwrap().to_string(), text);
         }
         assert_eq!("time:1970-01-02,1970-01-03".parse::<SplitRule>().unwrap(), SplitRule::Time([86_400.0, 172_800.0]));
-        for text in ["", "loo", "ratio", "ratio:0.8,0.2", "ratio:1,0,0", "ratio:0.8,0.1,0.2", "time:4,3", "time:a,b,c"]
-        {
+        let wrong = ["", "loo", "ratio", "ratio:0.8,0.2", "ratio:1,0,0", "ratio:0.8,0.1,0.2", "time:4,3", "time:a,b,c"];
+        for text in wrong.into_iter().chain(["sessions", "sessions:0.8,0.1,0.1,0.5", "sessions:0.8,0.1,0.1,-1"]) {
             assert!(text.parse::<SplitRule>().is_err(), "{text}");
         }
     }

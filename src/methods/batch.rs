@@ -13,7 +13,7 @@ pub fn token_batch(packed: &mut Packed, padding_item: Option<u32>, rng: RngState
     packed.pad_to(row_bucket(tokens), INERT);
     let mut feed = Feed::default();
     feed_tokens(&mut feed, packed, padding_item, Some(rng));
-    Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens }
+    Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens }
 }
 
 /// The batch of these histories, the last `max_len` items of each, for a graph with `Tokens::for_scoring`.
@@ -24,7 +24,7 @@ pub fn scoring_batch(requests: &[Request], max_len: usize) -> Batch {
     packed.pad_to(row_bucket(tokens), INERT);
     let mut feed = Feed::default();
     feed_tokens(&mut feed, &packed, None, None);
-    Batch { shape: Shape { sequences: packed.n_sequences(), rows: packed.n_rows() }, feed, tokens }
+    Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens }
 }
 
 /// Feeds the token inputs. `padding_item` is the row of the item table that is read but not trained, if there is one.

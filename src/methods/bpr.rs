@@ -209,6 +209,6 @@ impl Sampler for Pairs {
         let mut weight = vec![1.0 / pairs as f32; pairs];
         weight.resize(rows, 0.0);
         feed.set("loss_weight", Tensor::f32(&[rows], weight));
-        Ok(Batch { shape: Shape { sequences: users.len(), rows }, feed, tokens: pairs })
+        Ok(Batch { shape: Shape::new(users.len(), rows), feed, tokens: pairs })
     }
 }

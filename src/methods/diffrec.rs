@@ -626,7 +626,7 @@ impl Layout {
     }
 
     fn shape(&self) -> Shape {
-        Shape { sequences: self.packed.n_sequences(), rows: self.packed.n_rows() }
+        Shape::new(self.packed.n_sequences(), self.packed.n_rows())
     }
 }
 

@@ -46,6 +46,10 @@ pub struct Training {
     pub patience: usize,
     /// The metric that selects the best epoch.
     pub select_by: String,
+    /// Whether it ranks among all items, those of the history included.
+    pub select_history_kept: bool,
+    /// Whether it is the mean over kinds of events, each kind counting alike, where events have kinds.
+    pub select_by_kind: bool,
 }
 
 impl Default for Training {
@@ -60,6 +64,8 @@ impl Default for Training {
             clip_norm: 0.0,
             patience: 40,
             select_by: "ndcg@20".into(),
+            select_history_kept: false,
+            select_by_kind: false,
         }
     }
 }
@@ -93,10 +99,19 @@ impl Training {
 /// What a training graph is built for; batches of one shape share a compiled plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shape {
+    /// Which of the method's training graphs, where it has several.
+    pub graph: u8,
     /// Packed sequences, all views included.
     pub sequences: usize,
     /// Packed rows, rounded up to a bucket.
     pub rows: usize,
+}
+
+impl Shape {
+    /// For a method with one training graph.
+    pub fn new(sequences: usize, rows: usize) -> Self {
+        Shape { graph: 0, sequences, rows }
+    }
 }
 
 /// One step's input, made ahead of use on a background thread.
@@ -162,8 +177,15 @@ pub trait Method: Send + Sync {
     /// The graph of one training step, optimizers included. Metrics: `loss` first, then its parts.
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph>;
 
-    /// How a parameter set is optimized, of those that the training graph updates.
-    fn optimizer(&self, _set: &str) -> AdamConfig {
+    /// How many training graphs there are; a batch says which it is for. Two networks that learn in turn have one each, and
+    /// so do the phases of a training.
+    fn training_graphs(&self) -> u8 {
+        1
+    }
+
+    /// The hyper-parameters of an optimizer of the training graphs. It is called as its parameter set, unless they say
+    /// otherwise.
+    fn optimizer(&self, _name: &str) -> AdamConfig {
         self.training().adam()
     }
 

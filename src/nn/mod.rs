@@ -7,7 +7,7 @@ pub mod tokens;
 pub mod transformer;
 
 pub use denoiser::{Denoiser, SlotMask};
-pub use optimizer::{adam_step, optimized_sets, optimizer_inputs};
+pub use optimizer::{Optimizer, adam_step, optimizer_inputs, optimizers};
 pub use scorer::Scorer;
 pub use tokens::{Ids, Tokens};
 pub use transformer::{FeedForwardNoise, Transformer};

@@ -8,9 +8,31 @@ use crate::ops::adam::{Adam, AdamConfig, hyper};
 use crate::ops::clip_scale::ClipScale;
 use crate::ops::fill::Fill;
 
+/// Adam over a parameter set, which is where its moments lie. One that begins anew has another name on the same set: its first
+/// update forgets the moments that it finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Optimizer<'a> {
+    /// What its hyper-parameters and its updates are counted by.
+    pub name: &'a str,
+    /// What it updates.
+    pub set: &'a str,
+}
+
+impl<'a> From<&'a str> for Optimizer<'a> {
+    fn from(set: &'a str) -> Self {
+        Optimizer { name: set, set }
+    }
+}
+
 /// Appends one Adam update of a parameter set; `gradients` are by parameter value, absent ones are zero.
 /// `clip_norm` scales all gradients of the set so that their global norm is at most this.
-pub fn adam_step(graph: &mut Graph, set: &str, gradients: &Gradients, clip_norm: Option<f64>) -> Result<()> {
+pub fn adam_step<'a>(
+    graph: &mut Graph,
+    optimizer: impl Into<Optimizer<'a>>,
+    gradients: &Gradients,
+    clip_norm: Option<f64>,
+) -> Result<()> {
+    let Optimizer { name, set } = optimizer.into();
     let index = graph.layout.set_index(set);
     for parameter in graph.layout.sets[index].parameters.clone() {
         let value = graph.in_set(set, |g| g.param(&parameter.name, &parameter.shape, parameter.init));
@@ -24,7 +46,7 @@ pub fn adam_step(graph: &mut Graph, set: &str, gradients: &Gradients, clip_norm:
     graph.in_scope("optimizer", |graph| {
         let [params, grads, m, v] =
             [Flat::Params, Flat::Grads, Flat::FirstMoment, Flat::SecondMoment].map(|flat| graph.flat(index, flat));
-        let hyper = graph.input(&hyper_name(set), TensorType::f32(&[8]));
+        let hyper = graph.input(&hyper_name(name), TensorType::f32(&[8]));
         let mut inputs = vec![params, grads, m, v, hyper];
         if let Some(max_norm) = clip_norm {
             inputs.push(graph.add1(ClipScale { max_norm }, &[grads])?);
@@ -36,16 +58,16 @@ pub fn adam_step(graph: &mut Graph, set: &str, gradients: &Gradients, clip_norm:
 
 const HYPER: &str = "adam.";
 
-fn hyper_name(set: &str) -> String {
-    format!("{HYPER}{set}")
+fn hyper_name(optimizer: &str) -> String {
+    format!("{HYPER}{optimizer}")
 }
 
-/// The sets that a graph updates.
-pub fn optimized_sets(graph: &Graph) -> impl Iterator<Item = &str> {
+/// The optimizers of a graph, by name.
+pub fn optimizers(graph: &Graph) -> impl Iterator<Item = &str> {
     graph.inputs().filter_map(|(_, input)| input.name.strip_prefix(HYPER))
 }
 
-/// Feeds the optimizer of a set for `step`, counted from 1.
-pub fn optimizer_inputs(feed: &mut Feed, set: &str, config: &AdamConfig, step: u64) {
-    feed.set(&hyper_name(set), hyper(config, step));
+/// Feeds an optimizer for its update number `update`, counted from 1.
+pub fn optimizer_inputs(feed: &mut Feed, name: &str, config: &AdamConfig, update: u64) {
+    feed.set(&hyper_name(name), hyper(config, update));
 }

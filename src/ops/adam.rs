@@ -37,13 +37,16 @@ impl Default for AdamConfig {
     }
 }
 
-/// The input `hyper[8]` of step `step`, counted from 1:
-/// `lr / (1 - beta1^t), 1 / (1 - beta2^t), beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay`.
+/// The input `hyper[8]` of step t = `step`, counted from 1:
+/// `lr / (1 - beta1^t), 1 / (1 - beta2^t), beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay`. In the first step the third and
+/// the fifth are 0: moments begin at zero, whatever another optimizer has left there.
 pub fn hyper(config: &AdamConfig, step: u64) -> Tensor {
     let AdamConfig { learning_rate, beta1, beta2, eps, weight_decay } = *config;
     let correction = |beta: f64| 1.0 - beta.powf(step.max(1) as f64);
     let step_size = learning_rate / correction(beta1);
-    let values = [step_size, 1.0 / correction(beta2), beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, weight_decay];
+    let kept = |beta: f64| if step > 1 { beta } else { 0.0 };
+    let values =
+        [step_size, 1.0 / correction(beta2), kept(beta1), 1.0 - beta1, kept(beta2), 1.0 - beta2, eps, weight_decay];
     Tensor::f32(&[8], values.map(|x| x as f32).into())
 }
 

@@ -22,8 +22,10 @@ use std::path::{Path, PathBuf};
 pub struct Progress {
     /// Epochs completed.
     pub epoch: usize,
-    /// Steps completed: the counter of random numbers and of Adam's bias correction.
+    /// Steps completed: the counter of random numbers.
     pub step: u64,
+    /// Updates of each optimizer, by name: the counter of Adam's bias correction.
+    pub updates: BTreeMap<String, u64>,
     /// 0 before the first epoch is completed.
     pub best_epoch: usize,
     /// Validation value of the best epoch.
@@ -39,8 +41,8 @@ pub struct Progress {
 pub struct PartialEpoch {
     /// Batches used: where the loader goes on.
     pub batches: usize,
-    /// Sums of the metrics over these steps.
-    pub sums: Vec<f64>,
+    /// Each metric with its sum over these steps and the number of steps that had it.
+    pub sums: Vec<(String, f64, u64)>,
     /// Rows that belonged to a sequence.
     pub tokens: usize,
     /// Spent on these steps, in all processes.
@@ -235,8 +237,10 @@ mod tests {
         let (layout, mut state) = layout_and_state();
         state.sets[0].m[2] = f32::MIN_POSITIVE;
         let read = BTreeMap::from([("item_table".to_string(), vec![0.1, -0.0])]);
-        let partial = PartialEpoch { batches: 3, sums: vec![0.1 + 0.2, 1.0 / 3.0], tokens: 7, seconds: 1.5, read };
-        let progress = Progress { epoch: 3, step: 1 << 40, best_epoch: 2, best_value: 0.1 + 0.2, partial };
+        let sums = vec![("loss".into(), 0.1 + 0.2, 3), ("part".into(), 1.0 / 3.0, 1)];
+        let partial = PartialEpoch { batches: 3, sums, tokens: 7, seconds: 1.5, read };
+        let updates = BTreeMap::from([("model".into(), 1 << 39)]);
+        let progress = Progress { epoch: 3, step: 1 << 40, updates, best_epoch: 2, best_value: 0.1 + 0.2, partial };
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("1"), folder.path().join("2"));
         save(&one, &header(), &layout, &state, &progress, true).unwrap();
@@ -263,7 +267,7 @@ mod tests {
         newer.identity.format = FORMAT + 1;
         assert!(
             complaint(&newer, &state)
-                .ends_with("as a checkpoint its format is 3, this version of gpurec reads format 2")
+                .ends_with("as a checkpoint its format is 4, this version of gpurec reads format 3")
         );
         let fewer = Header { items: vec!["1".into()], ..header() };
         assert!(complaint(&fewer, &state).ends_with("it names 1 items, its data had 3"));

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use toml::Table;
 
 /// The layout of checkpoint files; a reader refuses any other.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Stored in every checkpoint, and complete: method and item names can be made from it without the run's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct DataIdentity {
     pub valid_targets: String,
     /// Digest.
     pub test_targets: String,
+    /// Digest of the kinds' names and the kind of each event; empty where events have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kinds: String,
 }
 
 impl DataIdentity {
@@ -69,6 +72,13 @@ impl DataIdentity {
             training_events: digest((0..data.n_users()).map(|u| bytemuck::cast_slice::<u32, u8>(data.train(u)))),
             valid_targets: targets(&mut data.valid()),
             test_targets: targets(&mut data.test()),
+            kinds: match data.kind_names.is_empty() {
+                true => String::new(),
+                false => {
+                    let names = data.kind_names.iter().map(String::as_bytes);
+                    digest(names.chain((0..data.n_users()).map(|u| bytemuck::cast_slice::<u32, u8>(data.kinds(u)))))
+                }
+            },
         }
     }
 
@@ -84,6 +94,7 @@ impl DataIdentity {
             ("the training events", &self.training_events, &other.training_events),
             ("the validation targets", &self.valid_targets, &other.valid_targets),
             ("the test targets", &self.test_targets, &other.test_targets),
+            ("the kinds of events", &self.kinds, &other.kinds),
         ];
         let content = contents.into_iter().find(|(_, ours, theirs)| ours != theirs);
         split.or(size).or(content.map(|(what, _, _)| what.into()))

@@ -2,21 +2,26 @@
 //! by user.
 //!
 //! Tensors `valid`, `test` and `test_history_kept`: u32, one for each held-out event, users in the order of the data set and
-//! their events in time order; `valid_users` and `test_users` name the user of each. Ranks count from 1; `UNREACHABLE`
-//! (u32::MAX) is a target that is not among the candidates. The metadata say what was ranked.
+//! their events in time order; `valid_users` and `test_users` name the user of each, `valid_kinds` and `test_kinds` its kind
+//! where events have kinds. Ranks count from 1; `UNREACHABLE` (u32::MAX) is a target that is not among the candidates. The
+//! metadata say what was ranked, and what the kinds are called.
 
 use super::identity::DataIdentity;
 use super::ranker::Ranks;
 use crate::data::Interactions;
 use crate::error::{Error, Result};
+use crate::eval::Metrics;
 use crate::files::write_atomically;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const METADATA_KEY: &str = "gpurec";
+const KINDS_KEY: &str = "kinds";
 const TENSORS: [&str; 5] = ["valid_users", "valid", "test_users", "test", "test_history_kept"];
+const KINDS: [&str; 2] = ["valid_kinds", "test_kinds"];
 
 /// The ranks of a run, one for each held-out event.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,9 +38,43 @@ pub struct UserRanks {
     pub test: Vec<u32>,
     /// Every item a candidate.
     pub test_history_kept: Vec<u32>,
+    /// What kinds of events are called; none where events have no kinds.
+    pub kind_names: Vec<String>,
+    /// The kind of each validation event.
+    pub valid_kinds: Vec<u32>,
+    /// The kind of each test event.
+    pub test_kinds: Vec<u32>,
+}
+
+/// Metrics of the events of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfKind {
+    /// History excluded from the candidates.
+    pub valid: Metrics,
+    /// History excluded from the candidates.
+    pub test: Metrics,
+    /// Every item a candidate.
+    pub test_history_kept: Metrics,
 }
 
 impl UserRanks {
+    /// Metrics by kind of event; none where events have no kinds.
+    pub fn by_kind(&self) -> BTreeMap<String, OfKind> {
+        let of = |kind: u32, kinds: &[u32], ranks: &[u32]| {
+            let own = kinds.iter().zip(ranks).filter(|(own, _)| **own == kind).map(|(_, rank)| *rank);
+            Metrics::from_ranks(&own.collect::<Vec<u32>>())
+        };
+        let metrics = |(kind, name): (u32, &String)| {
+            let metrics = OfKind {
+                valid: of(kind, &self.valid_kinds, &self.valid),
+                test: of(kind, &self.test_kinds, &self.test),
+                test_history_kept: of(kind, &self.test_kinds, &self.test_history_kept),
+            };
+            (name.clone(), metrics)
+        };
+        (0..).zip(&self.kind_names).map(metrics).collect()
+    }
+
     /// Of the events of a data set, in its order.
     pub fn new(identity: DataIdentity, data: &Interactions, valid: Ranks, test: Ranks) -> UserRanks {
         UserRanks {
@@ -45,6 +84,9 @@ impl UserRanks {
             test_users: data.test().map(|event| event.user).collect(),
             test: test.history_excluded,
             test_history_kept: test.history_kept,
+            kind_names: data.kind_names.clone(),
+            valid_kinds: data.valid().filter_map(|event| event.kind).collect(),
+            test_kinds: data.test().filter_map(|event| event.kind).collect(),
         }
     }
 
@@ -56,12 +98,18 @@ impl UserRanks {
     /// Writes them as safetensors.
     pub fn write(&self, path: &Path) -> Result<()> {
         let columns = [&self.valid_users, &self.valid, &self.test_users, &self.test, &self.test_history_kept];
-        let tensors = TENSORS.into_iter().zip(columns).map(|(name, column)| {
+        let kinds =
+            KINDS.into_iter().zip([&self.valid_kinds, &self.test_kinds]).filter(|_| !self.kind_names.is_empty());
+        let tensors = TENSORS.into_iter().zip(columns).chain(kinds).map(|(name, column)| {
             let bytes: &[u8] = bytemuck::cast_slice(column);
             (name, TensorView::new(Dtype::U32, vec![column.len()], bytes).expect("four bytes a rank"))
         });
         let identity = serde_json::to_string(&self.data).expect("numbers and strings serialise");
-        let metadata = HashMap::from([(METADATA_KEY.to_string(), identity)]);
+        let mut metadata = HashMap::from([(METADATA_KEY.to_string(), identity)]);
+        if !self.kind_names.is_empty() {
+            let names = serde_json::to_string(&self.kind_names).expect("strings serialise");
+            metadata.insert(KINDS_KEY.into(), names);
+        }
         let bytes = safetensors::serialize(tensors, Some(metadata)).expect("names are unique and sizes fit");
         write_atomically(path, &bytes)
     }
@@ -72,10 +120,12 @@ impl UserRanks {
         let wrong = |problem: String| Error::Format { path: path.into(), problem };
         let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(format!("no file of ranks: {e}")))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let metadata = header.metadata().as_ref().and_then(|all| all.get(METADATA_KEY));
-        let metadata = metadata.ok_or_else(|| wrong("no file of ranks: its metadata are missing".into()))?;
-        let data: DataIdentity =
-            serde_json::from_str(metadata).map_err(|e| wrong(format!("its metadata cannot be read: {e}")))?;
+        let entry = |key: &str| header.metadata().as_ref().and_then(|all| all.get(key));
+        let unreadable = |e: serde_json::Error| wrong(format!("its metadata cannot be read: {e}"));
+        let kind_names: Vec<String> =
+            entry(KINDS_KEY).map_or(Ok(Vec::new()), |names| serde_json::from_str(names)).map_err(unreadable)?;
+        let metadata = entry(METADATA_KEY).ok_or_else(|| wrong("no file of ranks: its metadata are missing".into()))?;
+        let data: DataIdentity = serde_json::from_str(metadata).map_err(unreadable)?;
         let column = |name: &str| -> Result<Vec<u32>> {
             let view = file.tensor(name).map_err(|e| wrong(format!("{name}: {e}")))?;
             if view.dtype() != Dtype::U32 {
@@ -85,6 +135,8 @@ impl UserRanks {
             Ok(words.map(|word| u32::from_le_bytes(word.try_into().expect("chunks of four"))).collect())
         };
         let [valid_users, valid, test_users, test, test_history_kept] = TENSORS.map(column);
+        let [valid_kinds, test_kinds] =
+            KINDS.map(|name| if kind_names.is_empty() { Ok(Vec::new()) } else { column(name) });
         let ranks = UserRanks {
             data,
             valid_users: valid_users?,
@@ -92,6 +144,9 @@ impl UserRanks {
             test_users: test_users?,
             test: test?,
             test_history_kept: test_history_kept?,
+            kind_names,
+            valid_kinds: valid_kinds?,
+            test_kinds: test_kinds?,
         };
         let lengths = [&ranks.valid, &ranks.test, &ranks.test_history_kept].map(Vec::len);
         if lengths != [ranks.valid_users.len(), ranks.test_users.len(), ranks.test_users.len()] {
@@ -127,6 +182,18 @@ mod tests {
         let path = UserRanks::path(folder.path());
         ranks.write(&path).unwrap();
         assert_eq!(UserRanks::read(&path).unwrap(), ranks);
+
+        let kinds = UserRanks {
+            kind_names: vec!["view".into(), "sale".into()],
+            valid_kinds: vec![0, 0, 1],
+            test_kinds: vec![1, 0, 1],
+            ..ranks.clone()
+        };
+        kinds.write(&path).unwrap();
+        assert_eq!(UserRanks::read(&path).unwrap(), kinds);
+        let by_kind = kinds.by_kind();
+        assert_eq!(by_kind["view"].test, Metrics::from_ranks(&[5]));
+        assert_eq!(by_kind["sale"].test_history_kept, Metrics::from_ranks(&[7, 9]));
 
         let short = UserRanks { test: vec![4, 5], ..ranks };
         short.write(&path).unwrap();

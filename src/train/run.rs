@@ -6,7 +6,7 @@
 use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};
 use super::ranker::Ranker;
-use super::ranks::UserRanks;
+use super::ranks::{OfKind, UserRanks};
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
@@ -16,6 +16,7 @@ use crate::eval::metrics::Metrics;
 use crate::files::{discard_temporary, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +64,9 @@ pub struct RunResult {
     pub test: Metrics,
     /// Every item a candidate.
     pub test_history_kept: Metrics,
+    /// The same by kind of event, where events have kinds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_kind: BTreeMap<String, OfKind>,
 }
 
 /// `config.toml`: everything needed to run again.
@@ -168,6 +172,7 @@ impl Run {
             valid: Metrics::from_ranks(&ranks.valid),
             test: Metrics::from_ranks(&ranks.test),
             test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
+            by_kind: ranks.by_kind(),
         };
         ranks.write(&UserRanks::path(&self.options.out))?;
         let text = serde_json::to_string_pretty(&result).expect("numbers and strings serialise") + "\n";

@@ -11,7 +11,7 @@ use crate::engine::rng::RngState;
 use crate::error::{Error, Result};
 use crate::eval::metrics::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
-use crate::nn::{optimized_sets, optimizer_inputs};
+use crate::nn::{optimizer_inputs, optimizers};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct EpochReport {
     pub step: u64,
     /// Mean over the steps of the epoch, by metric name; `loss` is the total.
     pub losses: serde_json::Map<String, serde_json::Value>,
-    /// History excluded from the candidates.
+    /// History excluded from the candidates, unless the training selects with it kept.
     pub valid: Metrics,
     /// Of the steps and the validation.
     pub seconds: f64,
@@ -100,6 +100,8 @@ pub struct Trainer<'a> {
     plans: HashMap<Shape, PlanId>,
     ranker: Ranker<'a>,
     progress: Progress,
+    /// Plans of the steps whose metrics were not read yet.
+    recorded: Vec<PlanId>,
     /// Parameters of the best epoch.
     best: State,
     checkpoints: Option<Checkpoints>,
@@ -138,6 +140,7 @@ impl<'a> Trainer<'a> {
             layout,
             plans: HashMap::new(),
             progress,
+            recorded: Vec::new(),
             best: state,
             checkpoints,
         })
@@ -208,39 +211,52 @@ impl<'a> Trainer<'a> {
         let epoch = self.progress.epoch + 1;
         observer.epoch_started(epoch, training.epochs, self.steps_per_epoch(), self.progress.partial.batches);
         self.steps(executor, epoch, observer)?;
-        let PartialEpoch { batches, sums, tokens, seconds, .. } = std::mem::take(&mut self.progress.partial);
+        let PartialEpoch { sums, tokens, seconds, .. } = std::mem::take(&mut self.progress.partial);
         let steps_done = Instant::now();
 
         let state = executor.state()?;
         if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
             return Err(Error::NotFinite { what: "a parameter".into(), step: self.progress.step });
         }
-        let ranks = self.rank_split(executor, false)?;
-        let valid = Metrics::from_ranks(&ranks.history_excluded);
-        let value = valid.get(&training.select_by).ok_or_else(|| {
-            let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
-            Error::unknown(
-                "metric in select_by",
-                &training.select_by,
-                &known.iter().map(String::as_str).collect::<Vec<_>>(),
-            )
-        })?;
+        let (valid, value) = self.validate(executor)?;
         self.progress.epoch = epoch;
         if value > self.progress.best_value {
             (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
             self.best = state.clone();
         }
-        let names = self.metric_names(executor);
-        let mean = |sum: f64| serde_json::Value::from(sum / batches as f64);
+        let mean = |(name, sum, count): (String, f64, u64)| (name, serde_json::Value::from(sum / count as f64));
         let report = EpochReport {
             epoch,
             step: self.progress.step,
-            losses: names.into_iter().zip(sums.into_iter().map(mean)).collect(),
+            losses: sums.into_iter().map(mean).collect(),
             valid,
             seconds: seconds + steps_done.elapsed().as_secs_f64(),
             tokens_per_second: tokens as f64 / seconds,
         };
         Ok((report, state))
+    }
+
+    /// The metrics of the validation events, and the value that selects the best epoch.
+    fn validate(&mut self, executor: &mut dyn Executor) -> Result<(Metrics, f64)> {
+        let (training, ranks) = (self.method.training(), self.rank_split(executor, false)?);
+        let ranks = if training.select_history_kept { ranks.history_kept } else { ranks.history_excluded };
+        let (valid, metric) = (Metrics::from_ranks(&ranks), &training.select_by);
+        let unknown = || {
+            let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
+            Error::unknown("metric in select_by", metric, &known.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let value = valid.get(metric).ok_or_else(unknown)?;
+        if !training.select_by_kind || self.data.kind_names.is_empty() {
+            return Ok((valid, value));
+        }
+        let kinds: Vec<u32> = self.data.valid().filter_map(|event| event.kind).collect();
+        let of_kind = |kind: u32| {
+            let own = ranks.iter().zip(&kinds).filter(|(_, own)| **own == kind).map(|(rank, _)| *rank);
+            Metrics::from_ranks(&own.collect::<Vec<u32>>()).get(metric).expect("known")
+        };
+        let count = self.data.kind_names.len();
+        let mean = (0..count as u32).map(of_kind).sum::<f64>() / count as f64;
+        Ok((valid, mean))
     }
 
     /// The steps of one epoch that are not done yet.
@@ -298,6 +314,9 @@ impl<'a> Trainer<'a> {
     /// One optimizer step.
     pub fn step(&mut self, executor: &mut dyn Executor, mut batch: Batch) -> Result<()> {
         let plan = self.prepare_step(executor, &mut batch)?;
+        if !executor.graph(plan).metrics.is_empty() {
+            self.recorded.push(plan);
+        }
         executor.run(plan, &batch.feed)
     }
 
@@ -305,8 +324,10 @@ impl<'a> Trainer<'a> {
     fn prepare_step(&mut self, executor: &mut dyn Executor, batch: &mut Batch) -> Result<PlanId> {
         self.progress.step += 1;
         let plan = self.plan(executor, batch.shape)?;
-        for set in optimized_sets(executor.graph(plan)) {
-            optimizer_inputs(&mut batch.feed, set, &self.method.optimizer(set), self.progress.step);
+        for name in optimizers(executor.graph(plan)) {
+            let updates = self.progress.updates.entry(name.into()).or_default();
+            *updates += 1;
+            optimizer_inputs(&mut batch.feed, name, &self.method.optimizer(name), *updates);
         }
         Ok(plan)
     }
@@ -364,21 +385,22 @@ impl<'a> Trainer<'a> {
         Ok(executor.plan_table(plan))
     }
 
-    fn metric_names(&self, executor: &dyn Executor) -> Vec<String> {
-        let graph = self.plans.values().next().map(|plan| executor.graph(*plan));
-        graph.map_or(Vec::new(), |graph| graph.metrics.iter().map(|(name, _)| name.clone()).collect())
-    }
-
     /// Adds the recorded metrics to the sums of the epoch; the last loss. A loss that is not finite ends training.
     fn collect_metrics(&mut self, executor: &mut dyn Executor) -> Result<Option<f32>> {
         let rows = executor.drain_metrics()?;
         let sums = &mut self.progress.partial.sums;
-        for row in &rows {
+        for (row, plan) in rows.iter().zip(self.recorded.drain(..)) {
             if row.iter().any(|value| !value.is_finite()) {
                 return Err(Error::NotFinite { what: "the loss".into(), step: self.progress.step });
             }
-            sums.resize(row.len(), 0.0);
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+            for ((name, _), value) in executor.graph(plan).metrics.iter().zip(row) {
+                let known = sums.iter().position(|(known, ..)| known == name).unwrap_or_else(|| {
+                    sums.push((name.clone(), 0.0, 0));
+                    sums.len() - 1
+                });
+                sums[known].1 += f64::from(*value);
+                sums[known].2 += 1;
+            }
         }
         Ok(rows.last().and_then(|row| row.first().copied()))
     }
@@ -410,9 +432,10 @@ fn part(order: &[u32], size: usize, index: usize) -> &[u32] {
     &order[index * size..order.len().min((index + 1) * size)]
 }
 
-/// The parameter layout of a method, from its training graph for the smallest batch.
+/// The parameter layout of a method, from its training graphs for the smallest batch.
 pub fn layout_of(method: &dyn Method) -> Result<ParamLayout> {
     // Three sequences are one user with two views; 192 rows hold two padded views.
-    let smallest = Shape { sequences: 3, rows: 192 };
-    Ok(method.train_graph(smallest, ParamLayout::default())?.layout)
+    let smallest = |graph| Shape { graph, sequences: 3, rows: 192 };
+    (0..method.training_graphs())
+        .try_fold(ParamLayout::default(), |layout, graph| Ok(method.train_graph(smallest(graph), layout)?.layout))
 }

@@ -198,6 +198,7 @@ impl Plan {
             users: data.n_users(),
             items: data.n_items(),
             interactions: data.n_events(),
+            kinds: data.kind_names.clone(),
             steps: self.steps.clone(),
         })
     }

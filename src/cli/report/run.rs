@@ -42,7 +42,7 @@ struct Page {
 /// HR and NDCG under one protocol.
 #[derive(Serialize)]
 struct Row {
-    label: &'static str,
+    label: String,
     figures: [String; 6],
     /// Absent for published figures.
     intervals: Option<[String; 6]>,
@@ -142,17 +142,28 @@ impl Report<'_> {
 
 fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
     let figures = |metrics: &Metrics| metrics.figures().map(shown);
-    let ours = |label, metrics: &Metrics, users: &[u32], ranks: &[u32]| {
+    let ours = |label: &str, metrics: &Metrics, users: &[u32], ranks: &[u32]| {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
-        Row { label, figures: figures(metrics), intervals: Some(intervals(users, ranks).map(interval)) }
+        Row { label: label.into(), figures: figures(metrics), intervals: Some(intervals(users, ranks).map(interval)) }
     };
     let mut rows = vec![
         ours("Validation", &results.valid, &ranks.valid_users, &ranks.valid),
         ours("Test, history excluded", &results.test, &ranks.test_users, &ranks.test),
         ours("Test, history kept", &results.test_history_kept, &ranks.test_users, &ranks.test_history_kept),
     ];
+    for (kind, name) in (0..).zip(&ranks.kind_names) {
+        let own = |column: &[u32]| -> Vec<u32> {
+            let pairs = column.iter().zip(&ranks.test_kinds).filter(|(_, own)| **own == kind);
+            pairs.map(|(value, _)| *value).collect()
+        };
+        let (metrics, users) = (&results.by_kind[name], own(&ranks.test_users));
+        let kept = (&metrics.test_history_kept, own(&ranks.test_history_kept));
+        for (history, (metrics, ranks)) in [("excluded", (&metrics.test, own(&ranks.test))), ("kept", kept)] {
+            rows.push(ours(&format!("Test, {name}, history {history}"), metrics, &users, &ranks));
+        }
+    }
     rows.extend(results.published.iter().map(|row| Row {
-        label: if row.history_kept { "Published, history kept" } else { "Published, history excluded" },
+        label: if row.history_kept { "Published, history kept" } else { "Published, history excluded" }.into(),
         figures: figures(&Metrics::from_figures(row.figures)),
         intervals: None,
     }));
