@@ -1,6 +1,15 @@
 // Temporal-difference loss and advantage of a row; a thread owns a row.
 //include grid
-struct Params { rows: u32, negatives: u32, clipped: u32, gamma: f32, reward_negative: f32, low: f32, high: f32 }
+struct Params {
+    rows: u32,
+    negatives: u32,
+    clipped: u32,
+    gamma: f32,
+    reward_negative: f32,
+    negative_weight: f32,
+    low: f32,
+    high: f32,
+}
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q_pos: array<f32>;                 // (rows)
@@ -22,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var sum = error * error;
         var total = positive;
         for (var j = b * p.negatives; j < (b + 1u) * p.negatives; j += 1u) {
-            sum += (bad - q_neg[j]) * (bad - q_neg[j]);
+            sum += p.negative_weight * (bad - q_neg[j]) * (bad - q_neg[j]);
             total += q_neg[j];
         }
         loss[b] = 0.5 * sum;

@@ -1,6 +1,15 @@
 // dq_pos = dloss (q_pos - (reward + gamma (1 - done) q_next)); a thread owns a row.
 //include grid
-struct Params { rows: u32, negatives: u32, clipped: u32, gamma: f32, reward_negative: f32, low: f32, high: f32 }
+struct Params {
+    rows: u32,
+    negatives: u32,
+    clipped: u32,
+    gamma: f32,
+    reward_negative: f32,
+    negative_weight: f32,
+    low: f32,
+    high: f32,
+}
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> q_pos: array<f32>;          // (rows)

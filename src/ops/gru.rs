@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::ops::add::Add;
 use crate::ops::bce_with_logits::sigmoid;
 use crate::ops::column_sum::ColumnSum;
+use crate::ops::concat::Concat;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::Linear;
 use crate::ops::matmul::Matmul;
@@ -300,33 +301,24 @@ fn build_after(b: &mut Builder) -> Result<()> {
     packed.outputs(b, &outputs)
 }
 
-/// Weights of input and state are one table each, `[I + H, ..]`; the gates' and the candidate's parts are put side by side by
-/// products with selections of columns.
+/// Weights of input and state are one table each, `[I + H, ..]`.
 fn build_before(b: &mut Builder) -> Result<()> {
     let packed = PackedInput::new(b)?;
     let h0 = b.input("h0")?;
     let (rows, width, hidden) = (b.graph.shape(packed.rows)[0], b.graph.shape(packed.rows)[1], b.graph.shape(h0)[1]);
-    let mut state = Vec::new();
-    let mut x = None;
-    for (name, first, columns) in [("gates", 0, 2 * hidden), ("cand", 2 * hidden, hidden)] {
+    let (mut state, mut x) = (Vec::new(), Vec::new());
+    for name in ["gates", "cand"] {
         let (weight, bias) = (b.input(&format!("w_{name}"))?, b.input(&format!("b_{name}"))?);
         let part = |from: usize, len: usize| (from as u32..(from + len) as u32).collect::<Vec<u32>>();
         let of_input = gathered(b, weight, &format!("{name}_input"), &[width], &part(0, width))?;
         state.push(gathered(b, weight, &format!("{name}_state"), &[hidden], &part(width, hidden))?);
+        let columns = b.graph.ty(bias).len();
         let bias = b.graph.add1(Reshape { shape: vec![1, columns] }, &[bias])?;
         let bias = gathered(b, bias, &format!("{name}_bias"), &[rows], &vec![0; rows])?;
         let product = b.graph.add1(Matmul::NN, &[packed.rows, of_input])?;
-        let sum = b.graph.add1(Add, &[product, bias])?;
-        let mut selection = vec![0.0; columns * 3 * hidden];
-        (0..columns).for_each(|j| selection[j * 3 * hidden + first + j] = 1.0);
-        let selection = b.feed(&format!("{name}_columns"), Tensor::f32(&[columns, 3 * hidden], selection));
-        let part = b.graph.add1(Matmul::NN, &[sum, selection])?;
-        x = Some(match x {
-            Some(other) => b.graph.add1(Add, &[part, other])?,
-            None => part,
-        });
+        x.push(b.graph.add1(Add, &[product, bias])?);
     }
-    let x = x.expect("two parts");
+    let x = b.graph.add1(Concat, &x)?;
     let outputs = b.graph.add(Gru { reset: Reset::Before }, &[x, h0, packed.borders, state[0], state[1]])?;
     packed.outputs(b, &outputs)
 }

@@ -17,8 +17,8 @@ use crate::ops::segments::{SegmentSum, Segments, segments, segments_len, table_c
 use crate::shader;
 use rayon::prelude::*;
 
-/// Inputs `hidden[N, D]`, `table[V, D]`, `ids[N]` or `[N, K]`, `segments(ids, None)`; output `score`, shaped
-/// like `ids`.
+/// Inputs `hidden[N, D]`, `table[V, D]`, `ids[N]` or `[N, K]`, `segments(ids, None)` (may be left out when the table is not
+/// differentiated); output `score`, shaped like `ids`.
 #[derive(Clone, Copy, Debug)]
 pub struct RowDot;
 
@@ -33,12 +33,12 @@ impl Op for RowDot {
     }
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
-        let [hidden, table, ids, segments] = [inputs[0], inputs[1], inputs[2], inputs[3]];
+        let [hidden, table, ids] = [inputs[0], inputs[1], inputs[2]];
         let fits = hidden.shape.len() == 2 && table.shape.len() == 2 && hidden.width() == table.width();
         expect("row_dot", fits, || format!("hidden is {hidden}, table {table}"))?;
         let fits = ids.dtype == DType::U32 && ids.shape.first() == Some(&hidden.rows());
-        let fits = fits && *segments == TensorType::u32(&[segments_len(ids.len())]);
-        expect("row_dot", fits, || format!("hidden is {hidden}, ids {ids}, segments {segments}"))?;
+        let fits = fits && inputs.get(3).is_none_or(|s| **s == TensorType::u32(&[segments_len(ids.len())]));
+        expect("row_dot", fits, || format!("hidden is {hidden}, ids {ids}, of {} inputs", inputs.len()))?;
         Ok(vec![TensorType::f32(&ids.shape)])
     }
 
@@ -78,15 +78,17 @@ impl Op for RowDot {
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
         let Some(dscore) = vjp.cotangent(0) else { return Ok(()) };
-        let (hidden, table, ids, segments) = (vjp.input(0), vjp.input(1), vjp.input(2), vjp.input(3));
+        let (hidden, table, ids) = (vjp.input(0), vjp.input(1), vjp.input(2));
         if vjp.needs(0) {
             let dhidden = vjp.add(RowDotHiddenGradient, &[dscore, table, ids])?[0];
             vjp.accumulate(0, dhidden)?;
         }
         if vjp.needs(1) {
+            let segmented = vjp.n_inputs() == 4;
+            expect("row_dot", segmented, || "the gradient of the table wants the segments of the ids".into())?;
             let partial = vjp.take_partial(1);
             let op = RowDotTableGradient { items: vjp.ty(table).rows(), accumulate: partial.is_some() };
-            let mut inputs = vec![dscore, hidden, ids, segments];
+            let mut inputs = vec![dscore, hidden, ids, vjp.input(3)];
             inputs.extend(partial);
             let dtable = vjp.add(op, &inputs)?[0];
             vjp.accumulate(1, dtable)?;

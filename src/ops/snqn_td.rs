@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! y+ = r + gamma (1 - done) Q'(s', a*)            y- = r_neg + gamma Q'(s, b*)
-//! loss = 1/2 (y+ - Q(s, a+))^2 + sum_j 1/2 (y- - Q(s, a-_j))^2
+//! loss = 1/2 (y+ - Q(s, a+))^2 + w sum_j 1/2 (y- - Q(s, a-_j))^2
 //! A = clip(Q(s, a+) - mean of Q over a+ and all a-_j)
 //! ```
 //!
 //! The bootstraps Q' come from the other network at the actions a*, b* that this one prefers; they, and A, are constants.
-//! Gradients: `dQ+ = dloss (Q+ - y+)`, `dQ-_j = dloss (Q-_j - y-)`.
+//! Gradients: `dQ+ = dloss (Q+ - y+)`, `dQ-_j = w dloss (Q-_j - y-)`.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Param};
@@ -28,6 +28,8 @@ pub struct SnqnTd {
     pub gamma: f64,
     /// Of an action that was not taken.
     pub reward_negative: f64,
+    /// What the errors of the negatives count beside that of the action; 0 leaves them out (SQN).
+    pub negative_weight: f64,
     /// Bounds of the advantage; none where it is not clipped.
     pub advantage_clip: Option<[f64; 2]>,
 }
@@ -43,12 +45,13 @@ impl SnqnTd {
         self.advantage_clip.map_or(advantage, |[low, high]| advantage.clamp(low, high))
     }
 
-    fn params(&self, b: &GpuBuilder) -> [Param; 7] {
+    fn params(&self, b: &GpuBuilder) -> [Param; 8] {
         let (rows, negatives) = (b.inputs[0].len(), b.inputs[1].width());
         let [low, high] = self.advantage_clip.unwrap_or([f64::from(f32::MIN), f64::from(f32::MAX)]);
         let clipped = self.advantage_clip.is_some();
-        let numbers = [self.gamma, self.reward_negative, low, high].map(Param::from);
-        [rows.into(), negatives.into(), clipped.into(), numbers[0], numbers[1], numbers[2], numbers[3]]
+        let numbers = [self.gamma, self.reward_negative, self.negative_weight, low, high].map(Param::from);
+        let [gamma, reward, weight, low, high] = numbers;
+        [rows.into(), negatives.into(), clipped.into(), gamma, reward, weight, low, high]
     }
 }
 
@@ -71,7 +74,7 @@ impl Op for SnqnTd {
             let [good, bad] = self.targets(reward.f()[b], done.f()[b], next.f()[b], now.f()[b]);
             let negatives = neg.row(b).iter();
             let errors = negatives.clone().map(|q| (bad - q).powi(2)).sum::<f64>();
-            outputs[0].f_mut()[b] = 0.5 * ((good - q).powi(2) + errors);
+            outputs[0].f_mut()[b] = 0.5 * ((good - q).powi(2) + self.negative_weight * errors);
             outputs[1].f_mut()[b] = self.advantage(q, negatives.copied());
         }
     }
@@ -121,7 +124,7 @@ impl Op for SnqnTdGradient {
             let [good, bad] = self.forward.targets(reward.f()[b], done.f()[b], next.f()[b], now.f()[b]);
             outputs[0].f_mut()[b] = dloss * (pos.f()[b] - good);
             let dneg = outputs[1].f_mut()[b * negatives..].iter_mut();
-            dneg.zip(neg.row(b)).for_each(|(dneg, q)| *dneg = dloss * (q - bad));
+            dneg.zip(neg.row(b)).for_each(|(dneg, q)| *dneg = self.forward.negative_weight * dloss * (q - bad));
         }
     }
 
@@ -149,7 +152,8 @@ fn build(b: &mut Builder) -> Result<()> {
     let inputs = names.iter().map(|name| b.input(name)).collect::<Result<Vec<_>>>()?;
     let clip = b.optional_numbers("advantage_clip").and_then(|bounds| bounds.try_into().ok());
     let (gamma, reward_negative) = (b.attr_f64("gamma")?, b.attr_f64("reward_negative")?);
-    let outputs = b.graph.add(SnqnTd { gamma, reward_negative, advantage_clip: clip }, &inputs)?;
+    let negative_weight = b.optional_f64("negative_weight").unwrap_or(1.0);
+    let outputs = b.graph.add(SnqnTd { gamma, reward_negative, negative_weight, advantage_clip: clip }, &inputs)?;
     b.output("loss", outputs[0]);
     if b.attr_bool("loss_only").unwrap_or(false) {
         return Ok(());
@@ -179,14 +183,16 @@ pub(crate) fn cases() -> Vec<Case> {
         ]
     };
     let one = case("one", 1, 1, Some([0.0, 10.0]));
-    [one, case("ten negatives", 65, 10, Some([0.0, 0.5])), case("not clipped", 130, 3, None)].concat()
+    let half = case("half weight", 5, 2, None).map(|case| case.attr("negative_weight", 0.5));
+    [one, case("ten negatives", 65, 10, Some([0.0, 0.5])), case("not clipped", 130, 3, None), half].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OP: SnqnTd = SnqnTd { gamma: 0.5, reward_negative: 0.0, advantage_clip: Some([0.0, 10.0]) };
+    const OP: SnqnTd =
+        SnqnTd { gamma: 0.5, reward_negative: 0.0, negative_weight: 1.0, advantage_clip: Some([0.0, 10.0]) };
 
     #[test]
     fn targets_are_those_of_the_specification() {
