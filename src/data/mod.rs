@@ -32,7 +32,7 @@ pub use pack::{Packed, row_bucket};
 pub use prefetch::Prefetch;
 pub use prepare::{Step, prepare};
 pub use read::{Columns, ReadOptions, read, read_bytes, read_log};
-pub use sample::{Prefixes, UserItems, epoch_order, negative, trainable_users};
+pub use sample::{Events, Prefixes, UserItems, epoch_order, negative, trainable_users};
 pub use similarity::Similarity;
 pub use split::{HeldOut, SplitRule};
 

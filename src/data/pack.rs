@@ -35,11 +35,15 @@ impl Packed {
 
     /// Appends one sequence, of which the last `max_len` items are kept.
     pub fn push(&mut self, sequence_id: u32, items: &[u32], max_len: usize) {
-        assert_eq!(self.n_rows(), self.n_real_rows(), "sequences are pushed before the batch is padded");
         let kept = &items[items.len().saturating_sub(max_len)..];
-        let first = max_len - kept.len();
-        self.items.extend_from_slice(kept);
-        self.positions.extend((first..max_len).map(|position| position as u32));
+        self.push_from(sequence_id, kept, max_len - kept.len());
+    }
+
+    /// Appends one sequence whose first item has this position.
+    pub fn push_from(&mut self, sequence_id: u32, items: &[u32], first: usize) {
+        assert_eq!(self.n_rows(), self.n_real_rows(), "sequences are pushed before the batch is padded");
+        self.items.extend_from_slice(items);
+        self.positions.extend((first..first + items.len()).map(|position| position as u32));
         self.sequence.resize(self.items.len(), sequence_id);
         self.cu_seqlens.push(self.items.len() as u32);
     }

@@ -53,6 +53,36 @@ impl Prefixes {
     }
 }
 
+/// Every training event as a sample: what came before it, and itself. They are numbered, and never copied.
+#[derive(Clone, Debug)]
+pub struct Events {
+    data: Arc<Interactions>,
+    /// The number of each user's first event, and of the one behind the last, `[U + 1]`.
+    offsets: Vec<u32>,
+}
+
+impl Events {
+    /// Of the training part.
+    pub fn new(data: Arc<Interactions>) -> Self {
+        let mut offsets = vec![0];
+        for user in 0..data.n_users() {
+            offsets.push(offsets[user] + data.train(user).len() as u32);
+        }
+        Events { data, offsets }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.offsets[self.data.n_users()]
+    }
+
+    /// The user of an event, and its place in the user's sequence.
+    pub fn of(&self, number: u32) -> (usize, usize) {
+        let user = self.offsets.partition_point(|first| *first <= number) - 1;
+        (user, (number - self.offsets[user]) as usize)
+    }
+}
+
 /// Uniform over the items that are not in `user_items` (ascending, unique); over all items if the user has every one.
 ///
 /// It costs one draw, whatever the user has: a place among the other items is drawn, and the user's items below it
@@ -140,6 +170,9 @@ mod tests {
         let prefixes = Prefixes::new(Arc::new(data));
         let all: Vec<(&[u32], u32)> = (0..prefixes.count()).map(|number| prefixes.of(number)).collect();
         assert_eq!(all, [(&[3][..], 4), (&[3, 4][..], 5), (&[2][..], 1)]);
+        let events = Events::new(prefixes.data.clone());
+        let all: Vec<(usize, usize)> = (0..events.count()).map(|number| events.of(number)).collect();
+        assert_eq!(all, [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]);
     }
 
     #[test]

@@ -109,6 +109,14 @@ impl Graph {
         self.push_value(name.into(), ty, Source::Input)
     }
 
+    /// The input of this name, declared on first use.
+    pub fn input_once(&mut self, name: &str, ty: TensorType) -> ValueId {
+        match self.values.iter().position(|v| v.source == Source::Input && v.name == name) {
+            Some(known) => ValueId(known),
+            None => self.input(name, ty),
+        }
+    }
+
     /// A parameter of the current set, declared on first use.
     pub fn param(&mut self, name: &str, shape: &[usize], init: Init) -> ValueId {
         let range = self.layout.declare(self.set, name, shape, init);

@@ -684,7 +684,7 @@ impl Sampler for Noised {
             self.noise_rows(&mut layout, &targets, rng, &mut noise);
         }
         let mut feed = layout.feed(Some(rng));
-        feed.extend(noise);
+        feed.extend("", noise);
         let sample_of_row = layout.sample_of_row();
         feed.set("sample_of_row", Tensor::u32(&[sample_of_row.len()], &sample_of_row));
         feed_ids(&mut feed, "target", &targets);

@@ -3,11 +3,13 @@
 pub mod denoiser;
 pub mod optimizer;
 pub mod scorer;
+pub mod state;
 pub mod tokens;
 pub mod transformer;
 
 pub use denoiser::{Denoiser, SlotMask};
 pub use optimizer::{Optimizer, adam_step, optimizer_inputs, optimizers};
 pub use scorer::Scorer;
+pub use state::{Base, StateEncoder, StatePass};
 pub use tokens::{Ids, Tokens};
 pub use transformer::{FeedForwardNoise, Transformer};

@@ -86,27 +86,30 @@ impl Tokens {
 
     /// Inputs of a batch that is only read.
     pub fn for_scoring(graph: &mut Graph, sequences: usize, rows: usize) -> Tokens {
-        let mut input = |name: &str, len: usize| graph.input(name, TensorType::u32(&[len]));
-        Tokens {
-            cu_seqlens: input("cu_seqlens", sequences + 1),
-            items: input("items", rows),
-            positions: input("positions", rows),
-            row_flags: None,
-            training: None,
-        }
+        Tokens::named(graph, "", sequences, rows, false)
     }
 
     /// Inputs of a training batch.
     pub fn for_training(graph: &mut Graph, sequences: usize, rows: usize, with_flags: bool) -> Tokens {
-        let tokens = Self::for_scoring(graph, sequences, rows);
-        let mut input = |name: &str, shape: &[usize]| graph.input(name, TensorType::u32(shape));
-        let training = TrainingTokens {
-            item_segments: input("item_segments", &[segments_len(rows)]),
-            position_segments: input("position_segments", &[segments_len(rows)]),
-            rng: input("rng", &[4]),
-            row_keys: input("row_keys", &[rows, 2]),
-        };
-        Tokens { row_flags: with_flags.then(|| input("row_flags", &[rows])), training: Some(training), ..tokens }
+        let tokens = Tokens::named(graph, "", sequences, rows, true);
+        let row_flags = with_flags.then(|| graph.input("row_flags", TensorType::u32(&[rows])));
+        Tokens { row_flags, ..tokens }
+    }
+
+    /// Inputs under names that begin so, for graphs that read several batches. They share `rng`.
+    pub fn named(graph: &mut Graph, prefix: &str, sequences: usize, rows: usize, training: bool) -> Tokens {
+        let mut input = |name: &str, shape: &[usize]| graph.input(&format!("{prefix}{name}"), TensorType::u32(shape));
+        let (cu_seqlens, items) = (input("cu_seqlens", &[sequences + 1]), input("items", &[rows]));
+        let positions = input("positions", &[rows]);
+        let mut segments = |name: &str| input(name, &[segments_len(rows)]);
+        let segments = training.then(|| [segments("item_segments"), segments("position_segments")]);
+        let training = segments.map(|[item_segments, position_segments]| TrainingTokens {
+            item_segments,
+            position_segments,
+            row_keys: graph.input(&format!("{prefix}row_keys"), TensorType::u32(&[rows, 2])),
+            rng: graph.input_once("rng", TensorType::u32(&[4])),
+        });
+        Tokens { cu_seqlens, items, positions, row_flags: None, training }
     }
 
     /// `[S, D]`: the hidden state of each sequence's last row (zeros for an empty sequence). Adds the input `last_rows`.

@@ -25,9 +25,9 @@ impl Feed {
         self.tensors.insert(name.into(), tensor);
     }
 
-    /// Adds the inputs of another feed.
-    pub fn extend(&mut self, other: Feed) {
-        self.tensors.extend(other.tensors);
+    /// Adds the inputs of another feed, under names that begin so.
+    pub fn extend(&mut self, prefix: &str, other: Feed) {
+        self.tensors.extend(other.tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
     }
 
     /// The content of an input.
