@@ -97,7 +97,8 @@ impl NextItem {
         let (hidden, table) = (scorer.query, scorer.table);
         let losses = match inputs.items {
             LossItems::Catalogue { target } => {
-                graph.add1(LinearCrossEntropy { items: Some(scorer.items) }, &[hidden, table, target])?
+                let operands: Vec<ValueId> = [hidden, table].into_iter().chain(scorer.bias).chain([target]).collect();
+                graph.add1(LinearCrossEntropy { items: Some(scorer.items) }, &operands)?
             }
             LossItems::Candidates(candidates) => {
                 let scores = graph.add1(RowDot, &candidates.behind(&[hidden, table]))?;

@@ -1,0 +1,176 @@
+//! GRU4Rec (Hidasi et al., ICLR 2016) as it is compared with today: a gated recurrent unit over the history, trained to predict
+//! the next item at every position.
+//!
+//! ```text
+//! h_t = GRU(dropout(E[item_t]), h_(t-1))
+//! q_t = W h_t + b
+//! score(v) = <q_t, E[v]> (+ bias_v)                  with `bias`, of the softmax over all items
+//! ```
+//!
+//! The paper's own form differs: batches of parallel sessions, the items of the batch as negatives, TOP1 loss.
+
+use super::config::{table_of, typed};
+use super::next_item::{Histories, Loss, NextItem};
+use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use crate::data::Interactions;
+use crate::engine::params::{Init, ParamLayout};
+use crate::engine::rng::Site;
+use crate::engine::{Graph, ValueId};
+use crate::error::{Error, Result};
+use crate::nn::state::glorot;
+use crate::nn::{Ids, Scorer, Tokens};
+use crate::ops::dropout::Dropout;
+use crate::ops::fill::Fill;
+use crate::ops::gru::{Gru, Reset};
+use crate::ops::linear::Linear;
+use crate::settings;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What `gpurec methods` lists.
+pub const INFO: MethodInfo = MethodInfo {
+    name: "gru4rec",
+    title: "GRU4Rec",
+    paper: "Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR 2016; encoder as in RecBole",
+    preset: include_str!("gru4rec.toml"),
+    defaults: || table_of(&Gru4RecConfig::default()),
+    cases: &[&["loss=ce", "hidden=12"], &["loss=bce", "hidden=8", "layers=2"]],
+    build: |config, Sizes { items, .. }| Ok(Box::new(Gru4Rec { config: checked(typed(config)?)?, n_items: items })),
+};
+
+/// Keys of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gru4RecConfig {
+    /// The preset's table.
+    pub mode: String,
+    /// Over which items.
+    pub loss: Loss,
+    /// Negatives per position of `sampled_softmax`.
+    pub negatives: usize,
+    /// Columns of an item's vector.
+    pub dim: usize,
+    /// Columns of the hidden state.
+    pub hidden: usize,
+    /// Recurrent layers, one on the other.
+    pub layers: usize,
+    /// Items of the history that are used, the last ones.
+    pub max_len: usize,
+    /// On the items' vectors.
+    pub dropout: f64,
+    /// Whether each item has a bias, with `loss = "ce"`.
+    pub bias: bool,
+    /// Standard deviation of the items' initial vectors.
+    pub init_std: f64,
+    /// How long and how fast to train.
+    #[serde(flatten)]
+    pub training: Training,
+}
+
+impl Default for Gru4RecConfig {
+    fn default() -> Self {
+        Gru4RecConfig {
+            mode: String::new(),
+            loss: Loss::Ce,
+            negatives: 128,
+            dim: 64,
+            hidden: 128,
+            layers: 1,
+            max_len: 50,
+            dropout: 0.3,
+            bias: false,
+            init_std: 0.02,
+            training: Training::default(),
+        }
+    }
+}
+
+fn checked(config: Gru4RecConfig) -> Result<Gru4RecConfig> {
+    config.training.validate()?;
+    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
+    let sizes = [config.dim, config.hidden, config.layers, config.max_len];
+    settings::at_least_one(&["dim", "hidden", "layers", "max_len"].into_iter().zip(sizes).collect::<Vec<_>>())?;
+    settings::rates(&[("dropout", config.dropout)])?;
+    settings::not_negative(&[("init_std", config.init_std)])?;
+    if config.bias && config.loss != Loss::Ce {
+        return Err(Error::usage(
+            "biases of items are learned with the softmax over all items",
+            "set loss=ce, or bias=false",
+        ));
+    }
+    Ok(config)
+}
+
+/// GRU4Rec for a catalogue.
+pub struct Gru4Rec {
+    config: Gru4RecConfig,
+    n_items: usize,
+}
+
+/// Where the dropout of the items' vectors draws.
+const DROPOUT: Site = Site(0x64C);
+
+impl Gru4Rec {
+    fn next_item(&self) -> NextItem {
+        NextItem { loss: self.config.loss, negatives: self.config.negatives }
+    }
+
+    /// The queries `q_t` of all rows `[N, dim]` against the item table.
+    fn scorer_of_rows(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
+        let Gru4RecConfig { dim, hidden, dropout, init_std, .. } = self.config;
+        let table = graph.param("item_table", &[self.n_items, dim], Init::Normal(init_std as f32));
+        let items = Ids { ids: tokens.items, segments: tokens.training.map(|t| t.item_segments) };
+        let mut x = items.gather(graph, table)?;
+        if let Some(training) = tokens.training.filter(|_| dropout > 0.0) {
+            let op = Dropout { probability: dropout, site: DROPOUT };
+            x = graph.add1(op, &[x, training.rng, training.row_keys])?;
+        }
+        let sequences = graph.shape(tokens.cu_seqlens)[0] - 1;
+        let start = graph.add1(Fill { value: 0.0, shape: vec![sequences, hidden] }, &[])?;
+        for layer in 0..self.config.layers {
+            let name = |part: &str| format!("gru{layer}.{part}");
+            let of_input = linear(graph, &name("input"), x, 3 * hidden)?;
+            let weight = graph.param(&name("state.weight"), &[3 * hidden, hidden], glorot(hidden, 3 * hidden));
+            let bias = graph.param(&name("state.bias"), &[3 * hidden], Init::Constant(0.0));
+            let gru = Gru { reset: Reset::After };
+            x = graph.add1(gru, &[of_input, start, tokens.cu_seqlens, weight, bias])?;
+        }
+        let query = linear(graph, "output", x, dim)?;
+        let bias = self.config.bias.then(|| graph.param("item_bias", &[self.n_items], Init::Constant(0.0)));
+        Ok(Scorer { query, table, bias, items: self.n_items, samples: 1 })
+    }
+}
+
+fn linear(graph: &mut Graph, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+    let inputs = graph.ty(x).width();
+    let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], glorot(inputs, outputs));
+    let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
+    graph.add1(Linear::default(), &[x, weight, bias])
+}
+
+impl Method for Gru4Rec {
+    fn training(&self) -> &Training {
+        &self.config.training
+    }
+
+    fn max_len(&self) -> usize {
+        self.config.max_len
+    }
+
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
+        let scorer = self.scorer_of_rows(&mut graph, &tokens)?;
+        self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
+        Ok(graph)
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
+        Ok(Arc::new(Histories::new(self.next_item(), self.config.max_len, data)))
+    }
+
+    fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
+        let scorer = self.scorer_of_rows(graph, tokens)?;
+        Ok(Scorer { query: tokens.last_of_each_sequence(graph, scorer.query)?, ..scorer })
+    }
+}
