@@ -34,6 +34,8 @@ pub struct Training {
     pub batch_size: usize,
     /// Adam's.
     pub learning_rate: f64,
+    /// Updates over which the learning rate rises from 0 to its value.
+    pub learning_rate_warm_up: u64,
     /// Decay of Adam's first moment.
     pub beta1: f64,
     /// Decay of Adam's second moment.
@@ -58,6 +60,7 @@ impl Default for Training {
             epochs: 300,
             batch_size: 256,
             learning_rate: 1e-3,
+            learning_rate_warm_up: 0,
             beta1: 0.9,
             beta2: 0.999,
             weight_decay: 0.0,
@@ -80,6 +83,11 @@ impl Training {
             eps: 1e-8,
             weight_decay: self.weight_decay,
         }
+    }
+
+    /// What the learning rate is multiplied by in an update, counted from 1.
+    pub fn warmth(&self, update: u64) -> f64 {
+        if update < self.learning_rate_warm_up { update as f64 / self.learning_rate_warm_up as f64 } else { 1.0 }
     }
 
     /// Refuses settings that cannot train.

@@ -556,3 +556,7 @@ impl Sampler for Replay {
         Ok(Batch { shape: Shape { graph: turn.graph(), sequences: events.len(), rows }, feed, tokens })
     }
 }
+
+#[cfg(test)]
+#[path = "snqn_tests.rs"]
+mod tests;

@@ -123,11 +123,24 @@ impl Transformer {
         graph.in_set("logits", |g| g.param(&format!("block{block}.keep_logit"), &[1], Init::Constant(0.0)))
     }
 
-    /// Hidden states `[N, dim]`. `noise` is `None` for evaluation: no random number is drawn then.
+    /// Hidden states `[N, dim]` that know what came before. `noise` is `None` for evaluation: no random number is drawn then.
     pub fn encode(
         &self,
         graph: &mut Graph,
         tokens: &Tokens,
+        table: ValueId,
+        padding_item: Option<u32>,
+        noise: Option<FeedForwardNoise>,
+    ) -> Result<ValueId> {
+        self.encode_rows(graph, tokens, tokens.rows(true), table, padding_item, noise)
+    }
+
+    /// The same of rows that attend to each other as they say.
+    pub fn encode_rows(
+        &self,
+        graph: &mut Graph,
+        tokens: &Tokens,
+        rows: Rows,
         table: ValueId,
         padding_item: Option<u32>,
         noise: Option<FeedForwardNoise>,
@@ -140,7 +153,6 @@ impl Transformer {
         let items = gather(graph, table, tokens.items, segments.0, padding_item)?;
         let position_table = self.position_table(graph);
         let positions = gather(graph, position_table, tokens.positions, segments.1, None)?;
-        let rows = tokens.rows(true);
         let mut x = self.normalised_input(graph, positions, items, rows.random, noise)?;
         for block in 0..self.blocks {
             x = graph.in_scope(&format!("block{block}"), |graph| self.block(graph, &rows, x, block, noise))?;

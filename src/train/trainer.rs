@@ -327,7 +327,9 @@ impl<'a> Trainer<'a> {
         for name in optimizers(executor.graph(plan)) {
             let updates = self.progress.updates.entry(name.into()).or_default();
             *updates += 1;
-            optimizer_inputs(&mut batch.feed, name, &self.method.optimizer(name), *updates);
+            let mut adam = self.method.optimizer(name);
+            adam.learning_rate *= self.method.training().warmth(*updates);
+            optimizer_inputs(&mut batch.feed, name, &adam, *updates);
         }
         Ok(plan)
     }
