@@ -321,9 +321,14 @@ mod tests {
             *part == (*n as usize, vec![], vec![]) || *part == (0, all(*n), vec![]) || *part == (0, vec![], all(*n))
         };
         assert!(first.iter().zip(&lengths).all(whole));
-        let count =
-            |of: &dyn Fn(&(usize, Vec<usize>, Vec<usize>)) -> bool| first.iter().filter(|part| of(part)).count();
-        assert_eq!((count(&|p| p.0 > 0), count(&|p| !p.1.is_empty()), count(&|p| !p.2.is_empty())), (10, 6, 4));
+        let counts = first.iter().fold([0; 3], |[train, valid, test], part| {
+            [
+                train + usize::from(part.0 > 0),
+                valid + usize::from(!part.1.is_empty()),
+                test + usize::from(!part.2.is_empty()),
+            ]
+        });
+        assert_eq!(counts, [10, 6, 4]);
         assert_eq!(first, split(1));
         assert_ne!(first, split(2));
     }

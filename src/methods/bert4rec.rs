@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((masked(0..10), masked(10..12)), (6, 1));
         assert!((0..12).all(|row| (items[row] == 12) == (target[row] != INERT)));
         let whole: Vec<u32> = (0..12).map(|row| if items[row] == 12 { target[row] } else { items[row] }).collect();
-        assert_eq!(whole, [&sampler.data.train(0)[..], sampler.data.train(1)].concat());
+        assert_eq!(whole, [sampler.data.train(0), sampler.data.train(1)].concat());
     }
 
     #[test]

@@ -80,8 +80,6 @@ struct BprMf {
     sizes: Sizes,
 }
 
-/// Rows of a table, by ids.
-
 impl BprMf {
     fn table(&self, graph: &mut Graph, name: &str, rows: usize) -> ValueId {
         graph.param(name, &[rows, self.config.dim], Init::Normal(self.config.init_std as f32))

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_sample_of_one_item_is_refused_by_every_method_that_samples() {
         let sizes = Sizes { users: 7, items: 10 };
-        let samples = |info: &&MethodInfo| (info.defaults)().contains_key("negatives");
+        let samples = |info: &&MethodInfo| ["loss", "negatives"].iter().all(|key| (info.defaults)().contains_key(*key));
         let methods: Vec<_> = METHODS.iter().filter(samples).collect();
         assert!(methods.len() >= 3);
         for info in methods {

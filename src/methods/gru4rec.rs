@@ -34,7 +34,7 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR 2016; encoder as in RecBole",
     preset: include_str!("gru4rec.toml"),
     defaults: || table_of(&Gru4RecConfig::default()),
-    cases: &[&["loss=ce", "hidden=12"], &["loss=bce", "hidden=8", "layers=2"]],
+    cases: &[&["loss=ce", "hidden=12", "bias=true"], &["loss=bce", "hidden=8", "layers=2"]],
     build: |config, Sizes { items, .. }| Ok(Box::new(Gru4Rec { config: checked(typed(config)?)?, n_items: items })),
 };
 

@@ -4,7 +4,7 @@ use crate::engine::grad::Gradients;
 use crate::engine::graph::Flat;
 use crate::engine::{Feed, Graph, TensorType};
 use crate::error::Result;
-use crate::ops::adam::{Adam, AdamConfig, hyper};
+use crate::ops::adam::{Adam, AdamConfig, hyper, hyper_anew};
 use crate::ops::clip_scale::ClipScale;
 use crate::ops::fill::Fill;
 
@@ -69,5 +69,6 @@ pub fn optimizers(graph: &Graph) -> impl Iterator<Item = &str> {
 
 /// Feeds an optimizer for its update number `update`, counted from 1.
 pub fn optimizer_inputs(feed: &mut Feed, name: &str, config: &AdamConfig, update: u64) {
-    feed.set(&hyper_name(name), hyper(config, update));
+    let hyper = if update == 1 { hyper_anew(config) } else { hyper(config, update) };
+    feed.set(&hyper_name(name), hyper);
 }

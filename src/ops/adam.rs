@@ -37,17 +37,21 @@ impl Default for AdamConfig {
     }
 }
 
-/// The input `hyper[8]` of step t = `step`, counted from 1:
-/// `lr / (1 - beta1^t), 1 / (1 - beta2^t), beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay`. In the first step the third and
-/// the fifth are 0: moments begin at zero, whatever another optimizer has left there.
+/// The input `hyper[8]` of step `step`, counted from 1:
+/// `lr / (1 - beta1^t), 1 / (1 - beta2^t), beta1, 1 - beta1, beta2, 1 - beta2, eps, weight_decay`.
 pub fn hyper(config: &AdamConfig, step: u64) -> Tensor {
     let AdamConfig { learning_rate, beta1, beta2, eps, weight_decay } = *config;
     let correction = |beta: f64| 1.0 - beta.powf(step.max(1) as f64);
     let step_size = learning_rate / correction(beta1);
-    let kept = |beta: f64| if step > 1 { beta } else { 0.0 };
-    let values =
-        [step_size, 1.0 / correction(beta2), kept(beta1), 1.0 - beta1, kept(beta2), 1.0 - beta2, eps, weight_decay];
+    let values = [step_size, 1.0 / correction(beta2), beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, weight_decay];
     Tensor::f32(&[8], values.map(|x| x as f32).into())
+}
+
+/// `hyper` of a first step that forgets the moments it finds: they begin at zero, whatever another optimizer has left there.
+pub fn hyper_anew(config: &AdamConfig) -> Tensor {
+    let mut hyper = hyper(config, 1);
+    (hyper.words[2], hyper.words[4]) = (0.0, 0.0);
+    hyper
 }
 
 /// Inputs `param[P]`, `grad[P]`, `m[P]`, `v[P]`, `hyper[8]`, and `scale[1]` of the gradient (optional);

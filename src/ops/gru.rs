@@ -264,8 +264,8 @@ impl PackedInput {
         let [sequences, steps, width] = b.graph.shape(x)[..] else { unreachable!("three axes") };
         let (mut borders, mut valid, mut places) = (vec![0], Vec::new(), vec![u32::MAX; sequences * steps]);
         for (s, length) in b.u32s("lengths")?.into_iter().enumerate() {
-            for place in s * steps..s * steps + length as usize {
-                places[place] = valid.len() as u32;
+            for (place, row) in places.iter_mut().enumerate().skip(s * steps).take(length as usize) {
+                *row = valid.len() as u32;
                 valid.push(place as u32);
             }
             borders.push(valid.len() as u32);
