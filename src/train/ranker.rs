@@ -155,6 +155,10 @@ impl<'m> Ranker<'m> {
 
     /// The query vectors `[B, D]` that the items are scored against.
     pub fn queries(&mut self, executor: &mut dyn Executor, requests: &[Request]) -> Result<Tensor> {
+        if self.method.samples() > 1 {
+            let problem = "this model has several samples of a query, and no one vector for a history";
+            return Err(Error::usage(problem, "use `gpurec recommend`, or train with samples=1"));
+        }
         let (mut words, mut width) = (Vec::new(), 0);
         for chunk in requests.chunks(self.method.requests_per_run()) {
             let plan = self.run_list(executor, chunk, Wanted::Lists(1), true)?;
