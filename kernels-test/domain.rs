@@ -133,7 +133,7 @@ fn bpr_beats_popularity() -> Checked {
             trainer.fit(executor, &mut ())?;
             trainer.rank_split(executor, true)
         })?;
-        Ok(Metrics::from_ranks(&ranks.history_excluded).get("ndcg@20").expect("a known metric"))
+        Ok(Metrics::from_ranks(&ranks.ranks.history_excluded).get("ndcg@20").expect("a known metric"))
     };
     let (pop, bpr) = (ndcg("pop", &[])?, ndcg("bpr", &["epochs=15", "learning_rate=0.005"])?);
     expect(bpr > pop, &format!("NDCG@20 of popularity is {pop}, of BPR {bpr}"))

@@ -1,15 +1,15 @@
-// Folds a chunk of the student's and the teacher's logits into six running numbers per row; the last chunk gives the loss
+// Folds a chunk of the student's and a teacher's logits into six running numbers per row; the last chunk gives the loss
 // (the equations are in linear_kl_div.rs).
 // A workgroup owns a row: 64 threads stride over the chunk, then trees.
 //include grid
-struct Params { rows: u32, len: u32, is_first: u32, is_last: u32, scale: f32 }
+struct Params { rows: u32, len: u32, is_first: u32, is_last: u32, scale: f32, teacher: u32, sides: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> student: array<f32>;        // (rows, len)
 @group(0) @binding(2) var<storage, read> teacher: array<f32>;        // (rows, len)
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>;    // (rows, 6): both maxima, sums e^S, e^T, e^S - e^T, e^T x
 @group(0) @binding(4) var<storage, read_write> loss: array<f32>;     // (rows)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;      // (rows, 2): student, teacher
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;      // (rows, sides): student, teachers
 
 var<workgroup> lanes: array<vec4<f32>, 64>;
 
@@ -76,8 +76,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let logs = log(total.xy);
             let close = abs(total.z) < 0.25 * total.y;
             loss[row] = select(logs.x - logs.y, log_1p(total.z / total.y), close) - total.w / total.y;
-            lse[2u * row] = maxima.x + logs.x;
-            lse[2u * row + 1u] = maxima.y + logs.y;
+            lse[p.sides * row] = maxima.x + logs.x;
+            lse[p.sides * row + 1u + p.teacher] = maxima.y + logs.y;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A trained model put to use: lists for a file of histories, and the exported tables in the hands of another program.
 
 use assert_cmd::Command;
+use gpurec::data::sample::Uni99;
 use gpurec::data::{self, Interactions};
 use gpurec::train::UserRanks;
 use safetensors::SafeTensors;
@@ -280,19 +281,25 @@ fn computed_again(place: &Workplace, options: &str, queries: &dyn Fn() -> Vec<f3
     let queries = queries();
     assert_eq!(queries.len(), 300 * exported.dim);
     let stored = UserRanks::read(&place.path("out/ranks.safetensors")).unwrap();
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let uni99 = Uni99::new(&place.data);
+    let (mut without, mut with, mut sampled) = (Vec::new(), Vec::new(), Vec::new());
     for (user, query) in queries.chunks(exported.dim).enumerate() {
         let scores = exported.scores(query);
         let history: HashSet<usize> = place.history(user, 1).into_iter().map(|item| exported.index(item)).collect();
         let target = *place.data.sequence(user).last().unwrap() as usize;
         without.push(rank(&scores, target, &history));
         with.push(rank(&scores, target, &HashSet::new()));
+        let candidates = uni99.of(user as u32);
+        let others = (0..scores.len()).filter(|item| *item != target && !candidates.contains(&(*item as u32)));
+        sampled.push(rank(&scores, target, &others.collect()));
     }
     let numbers = |ranks: &[Option<u32>]| ranks.iter().map(|rank| rank.unwrap_or(u32::MAX)).collect::<Vec<_>>();
-    assert_eq!((numbers(&without), numbers(&with)), (stored.test, stored.test_history_kept));
+    assert_eq!((numbers(&without), numbers(&with)), (stored.test.history_excluded, stored.test.history_kept));
+    assert_eq!(numbers(&sampled), stored.test.uni99);
     let result = place.json("out/result.json");
     assert_metrics(&without, &result["test"], "test");
     assert_metrics(&with, &result["test_history_kept"], "history kept");
+    assert_metrics(&sampled, &result["test_uni99"], "uni99");
 }
 
 /// By the queries that `--queries` writes for the histories before each test item.

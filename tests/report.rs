@@ -76,9 +76,12 @@ fn a_run_leaves_a_page_with_its_figures_their_intervals_and_everything_to_repeat
     let document = parsed(&page);
     let rows = rows(&document);
 
-    for (label, split) in
-        [("Validation", "valid"), ("Test, history excluded", "test"), ("Test, history kept", "test_history_kept")]
-    {
+    for (label, split) in [
+        ("Validation", "valid"),
+        ("Test, history excluded", "test"),
+        ("Test, history kept", "test_history_kept"),
+        ("Test, uni99", "test_uni99"),
+    ] {
         let row = rows.iter().find(|row| row[0] == label).unwrap_or_else(|| panic!("{label} in {rows:?}"));
         for (cell, key) in row[1..].iter().zip(FIGURES) {
             let figure = result[split][key].as_f64().unwrap();
@@ -155,17 +158,20 @@ fn several_runs_share_a_table_for_each_data_set() {
     assert!(lines[3].starts_with("| seeds | SASRec | 1, 2 | 2 | "), "{markdown}");
     assert!(lines[3].contains(&format!("{mean:.4} ± {sd:.4}")), "{markdown}");
     assert!(lines[4].starts_with("| published (1) | Popularity |") && lines[4].contains(" 0.0052 "), "{markdown}");
-    assert!(lines[5].starts_with("| published (2) | SASRec |"), "{markdown}");
+    assert!(lines[5].starts_with("| published (3) | SASRec |"), "{markdown}");
+    assert!(lines[6].starts_with("| pop\\|\\<i\\> ") && lines[6].contains("| history kept |"), "{markdown}");
+    assert!(lines[8].contains("| uni99 |") && lines[10].starts_with("| published (2) | Popularity |"), "{markdown}");
+    assert!(lines[10].contains("| uni99 | 0.1820 |"), "{markdown}");
     assert_eq!(
         markdown.matches("| published").count(),
-        3,
+        3 + 2,
         "no published figures stand beside another split: {markdown}"
     );
 
     let page = place.succeeds(&[&folders[..], &["--format", "html"]].concat());
     let document = parsed(&page);
     let of_pages = rows(&document);
-    assert_eq!(of_pages.iter().filter(|row| row[0].starts_with("published")).count(), 3);
+    assert_eq!(of_pages.iter().filter(|row| row[0].starts_with("published")).count(), 3 + 2);
     assert!(of_pages.iter().any(|row| row[0] == "pop|<i>"), "{of_pages:?}");
 
     let csv = [&folders[..], &["--format", "csv", "--out", "table/all.csv"]].concat();
@@ -173,7 +179,7 @@ fn several_runs_share_a_table_for_each_data_set() {
     let mut reader = csv::Reader::from_path(place.path("table/all.csv")).unwrap();
     let header = reader.headers().unwrap().clone();
     let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    assert_eq!(records.len(), 4 + 3);
+    assert_eq!(records.len(), 3 * 4 + 5);
     let of_seeds = records.iter().find(|record| &record[4] == "seeds").unwrap();
     let cell = |name: &str| &of_seeds[header.iter().position(|column| column == name).unwrap()];
     assert_eq!((cell("ndcg@10").parse(), cell("ndcg@10_sd").parse()), (Ok(mean), Ok(sd)));

@@ -75,7 +75,7 @@ fn the_stored_ranks_give_the_figures_of_the_run() {
     let place = Workplace::new();
     place.run(&["--out", "run", "--quiet"]);
     let result = place.json("run/result.json");
-    for split in ["valid", "test", "test_history_kept"] {
+    for split in ["valid", "test", "test_history_kept", "test_uni99"] {
         let ranks = place.ranks("run", split);
         let mean =
             |gain: &dyn Fn(f64) -> f64| ranks.iter().map(|&rank| gain(f64::from(rank))).sum::<f64>() / USERS as f64;
@@ -116,10 +116,13 @@ fn runs_are_compared_in_words_and_in_numbers() {
         let users = ["better", "worse", "equal"].map(|count| metric[count].as_u64().unwrap());
         assert_eq!(users.iter().sum::<u64>(), USERS as u64);
     }
-    let kept: Value =
-        serde_json::from_str(&place.succeeds(&["compare", "a", "b", "--json", "--history-kept"])).unwrap();
-    let expected = result("a", "test_history_kept", "hr@20") - result("b", "test_history_kept", "hr@20");
-    assert!((kept["metrics"][2]["difference"].as_f64().unwrap() - expected).abs() < 1e-12);
+    for (protocol, key) in [("history-kept", "test_history_kept"), ("uni99", "test_uni99")] {
+        let text = place.succeeds(&["compare", "a", "b", "--json", "--protocol", protocol]);
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let expected = result("a", key, "hr@20") - result("b", key, "hr@20");
+        assert!((json["metrics"][2]["difference"].as_f64().unwrap() - expected).abs() < 1e-12, "{protocol}");
+        assert_eq!(json["protocol"], protocol);
+    }
 
     let same = place.succeeds(&["compare", "a", "a"]);
     assert!(same.contains("The data do not tell A and B apart") && same.contains("36 equally well"), "{same}");
@@ -194,14 +197,18 @@ fn a_sweep_trains_every_cell_into_one_table() {
     let mut table = csv::Reader::from_path(place.path("runs/sweep/table.csv")).unwrap();
     let header = table.headers().unwrap().clone();
     let column = |name: &str| header.iter().position(|column| column == name).unwrap();
-    for (record, name) in table.records().map(Result::unwrap).zip(names) {
+    for (number, record) in table.records().map(Result::unwrap).enumerate() {
+        let name = names[number / 3];
+        let (protocol, split) =
+            [("history-excluded", "test"), ("history-kept", "test_history_kept"), ("uni99", "test_uni99")][number % 3];
+        assert_eq!(&record[column("protocol")], protocol);
         assert_eq!(&record[column("cell")], name);
         assert_eq!(&record[column("dim")], &name[name.len() - 1..]);
         let summary = place.json(&format!("runs/sweep/{name}/seeds.json"));
         let mean: f64 = record[column("ndcg@10")].parse().unwrap();
-        assert_eq!(Some(mean), summary["test"]["ndcg@10"]["mean"].as_f64());
+        assert_eq!(Some(mean), summary[split]["ndcg@10"]["mean"].as_f64());
     }
-    assert_eq!(place.text("runs/sweep/table.md").lines().filter(|line| line.contains("ce,dim=")).count(), 4);
+    assert_eq!(place.text("runs/sweep/table.md").lines().filter(|line| line.contains("ce,dim=")).count(), 3 * 4);
     let config = place.text("runs/sweep/bce,dim=4/seed2/config.toml");
     assert!(config.contains("loss = \"bce\"") && config.contains("dim = 4") && config.contains("seed = 2"), "{config}");
 

@@ -56,7 +56,7 @@ impl DenoiseWork {
         let mut work = Work::default();
         let samples = sample(patience, |runs| {
             for _ in 0..runs {
-                held_out.chunks(each).try_for_each(|events| ranker.rank(executor, events).map(drop))?;
+                held_out.chunks(each).try_for_each(|events| ranker.rank(executor, events, None).map(drop))?;
                 work = ranker.take_work();
             }
             Ok(())

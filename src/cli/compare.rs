@@ -4,7 +4,7 @@ use super::console::{grouped, say, table};
 use super::eval::eval_command;
 use super::seeds::{folders, with_deviation};
 use crate::error::{Error, Result};
-use crate::eval::{self, MetricComparison};
+use crate::eval::{self, MetricComparison, Protocol};
 use crate::train::{DataIdentity, UserRanks};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ Examples:
   gpurec compare runs/lma4rec-kuairec-seed1 runs/sasrec-kuairec-seed1
   gpurec compare runs/lma4rec-kuairec-seeds1-5 runs/sasrec-kuairec-seeds1-5
   gpurec compare runs/ablation/full runs/ablation/without_ssl --json
+  gpurec compare runs/hgn-kuairec-seed1 runs/bert4rec-kuairec-seed1 --protocol uni99
 
 Both runs must have been evaluated on the same users, items and held-out targets.";
 
@@ -31,9 +32,9 @@ pub struct CompareArgs {
     #[arg(value_name = "RUN_B")]
     b: PathBuf,
 
-    /// Compare ranks among all items, those of the user's history included
-    #[arg(long)]
-    history_kept: bool,
+    /// What the targets are ranked among: history-excluded, history-kept or uni99
+    #[arg(long, value_name = "PROTOCOL", default_value_t)]
+    protocol: Protocol,
 
     /// Print the comparison as JSON
     #[arg(long)]
@@ -43,21 +44,20 @@ pub struct CompareArgs {
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let (a, b) = (Side::read(&args.a)?, Side::read(&args.b)?);
     a.refuse_other_data(&b)?;
-    let metrics = eval::compare(&a.seeds[0].test_users, &a.ranks(args.history_kept), &b.ranks(args.history_kept));
+    let metrics = eval::compare(&a.seeds[0].test_users, &a.ranks(args.protocol), &b.ranks(args.protocol));
     if args.json {
-        let candidates = if args.history_kept { "history kept" } else { "history excluded" };
         let json = json!({
             "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data().dataset, "users": a.data().users,
-            "candidates": candidates, "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": PRIMARY,
+            "protocol": args.protocol.to_string(), "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": PRIMARY,
             "resamples": eval::significance::RESAMPLES, "metrics": metrics,
         });
         return say(serde_json::to_string_pretty(&json).expect("numbers and strings serialise"));
     }
     let DataIdentity { dataset, users, .. } = a.data();
-    let kept = if args.history_kept { "kept" } else { "excluded" };
     say(format!(
-        "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, history {kept}\n",
+        "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, {}\n",
         grouped(*users),
+        args.protocol.title(),
         a = a.title(),
         b = b.title()
     ))?;
@@ -95,8 +95,8 @@ impl Side {
         refuse_difference((&self.folder, self.data()), (&other.folder, other.data()))
     }
 
-    fn ranks(&self, history_kept: bool) -> Vec<&[u32]> {
-        self.seeds.iter().map(|seed| if history_kept { &seed.test_history_kept[..] } else { &seed.test }).collect()
+    fn ranks(&self, protocol: Protocol) -> Vec<&[u32]> {
+        self.seeds.iter().map(|seed| &seed.test[protocol][..]).collect()
     }
 
     fn title(&self) -> String {

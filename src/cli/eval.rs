@@ -2,7 +2,7 @@
 
 use super::DeviceArgs;
 use super::console::{say, shell_command};
-use super::results::{Results, published_row};
+use super::results::{Results, published_rows};
 use super::source::SourceArgs;
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
@@ -66,7 +66,7 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     say(format!("device  {}\n", executor.describe()))?;
     let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data, identity)?;
     args.ranks.iter().try_for_each(|file| ranks.write(file))?;
-    let published = published_row(&trained.identity.method, &trained.identity.config, &data.name, data.rule());
+    let published = published_rows(&trained.identity.method, &trained.identity.config, &data.name, data.rule());
     say(Results { published, ..measured }.text())
 }
 

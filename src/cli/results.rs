@@ -1,22 +1,22 @@
 //! The table that ends a run or an evaluation: our figures under each protocol, and the paper's beside them.
 
+use crate::data::sample::Uni99;
 use crate::data::{HeldOut, Interactions, SplitRule, paper_name};
 use crate::engine::Executor;
 use crate::error::Result;
-use crate::eval::{Metrics, Published, comparison_table, published, shown, tie_warning};
-use crate::train::{DataIdentity, OfKind, Ranker, Run, RunResult, UserRanks};
+use crate::eval::{Metrics, Protocol, Published, SplitMetrics, comparison_table, published, shown, tie_warning};
+use crate::train::{DataIdentity, Ranker, Run, RunResult, UserRanks};
 use std::collections::BTreeMap;
 use toml::Table;
 
 /// Figures of one model on one data set.
 pub struct Results {
     pub split: SplitRule,
-    pub valid: Metrics,
-    pub test: Metrics,
-    pub test_history_kept: Metrics,
+    pub metrics: SplitMetrics,
     /// The same by kind of event, where events have kinds.
-    pub by_kind: BTreeMap<String, OfKind>,
-    pub published: Option<Published>,
+    pub by_kind: BTreeMap<String, SplitMetrics>,
+    /// At most one for each protocol.
+    pub published: Vec<Published>,
     /// Shown below the table, if ties are common.
     pub tie_warning: Option<String>,
 }
@@ -25,11 +25,9 @@ impl Results {
     pub fn of_run(run: &Run, result: &RunResult) -> Results {
         let split = run.data.rule().clone();
         Results {
-            valid: result.valid.clone(),
-            test: result.test.clone(),
-            test_history_kept: result.test_history_kept.clone(),
+            metrics: result.metrics.clone(),
             by_kind: result.by_kind.clone(),
-            published: published_row(&result.method, &run.options.config, &result.dataset, &split),
+            published: published_rows(&result.method, &run.options.config, &result.dataset, &split),
             tie_warning: None,
             split,
         }
@@ -43,39 +41,34 @@ impl Results {
         identity: DataIdentity,
     ) -> Result<(Results, UserRanks)> {
         let (valid, test): (Vec<HeldOut>, Vec<HeldOut>) = (data.valid().collect(), data.test().collect());
-        let (valid, test) = (ranker.rank(executor, &valid)?, ranker.rank(executor, &test)?);
+        let valid = ranker.rank(executor, &valid, None)?;
+        let test = ranker.rank(executor, &test, Some(&Uni99::new(data)))?;
         let tie_warning = tie_warning(test.tie_share);
         let ranks = UserRanks::new(identity, data, valid, test);
         let results = Results {
             split: data.rule().clone(),
-            valid: Metrics::from_ranks(&ranks.valid),
-            test: Metrics::from_ranks(&ranks.test),
-            test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
+            metrics: ranks.metrics(),
             by_kind: ranks.by_kind(),
-            published: None,
+            published: Vec::new(),
             tie_warning,
         };
         Ok((results, ranks))
     }
 
     fn rows(&self) -> Vec<(String, Metrics)> {
-        let mut rows = vec![
-            ("valid".into(), self.valid.clone()),
-            ("test (history excluded)".into(), self.test.clone()),
-            ("test (history kept)".into(), self.test_history_kept.clone()),
-        ];
+        let own = |(label, metrics): (String, &Metrics)| (label, metrics.clone());
+        let mut rows: Vec<(String, Metrics)> = self.metrics.rows().into_iter().map(own).collect();
         for (kind, metrics) in &self.by_kind {
-            rows.push((format!("test, {kind} (history excluded)"), metrics.test.clone()));
-            rows.push((format!("test, {kind} (history kept)"), metrics.test_history_kept.clone()));
+            let test = metrics.test.iter();
+            rows.extend(test.map(|(protocol, test)| (format!("test, {kind} ({})", protocol.title()), test.clone())));
         }
-        let published = self.published.iter();
-        rows.extend(published.map(|row| (row.label().into(), Metrics::from_figures(row.figures))));
+        rows.extend(self.published.iter().map(|row| (row.label(), Metrics::from_figures(row.figures))));
         rows
     }
 
     fn caption(&self) -> String {
         let warning = self.tie_warning.iter().map(|warning| format!("\nwarning: {warning}"));
-        warning.fold(protocol(&self.split, self.published.as_ref()), |text, warning| text + &warning)
+        warning.fold(protocol(&self.split, &self.published), |text, warning| text + &warning)
     }
 
     /// For the terminal.
@@ -87,18 +80,22 @@ impl Results {
 }
 
 /// What must be known to read a table of figures.
-pub fn protocol(split: &SplitRule, published: Option<&Published>) -> String {
-    let candidates =
-        "every item of the catalogue is a candidate, but for those of the user's history where it is excluded.";
-    let published = published.map(|row| format!("\nPublished: {}", published_note(row)));
-    format!("{}; {candidates}{}", split.in_words(), published.unwrap_or_default())
+pub fn protocol(split: &SplitRule, published: &[Published]) -> String {
+    let candidates = format!(
+        "every item of the catalogue is a candidate, but for those of the user's history where it is excluded; under uni99 \
+         the target is ranked among {} items drawn uniformly from those the user never has: these figures are higher, and \
+         comparable with such figures only.",
+        Uni99::NEGATIVES
+    );
+    let published =
+        published.iter().map(|row| format!("\nPublished ({}): {}", row.protocol.title(), published_note(row)));
+    format!("{}; {candidates}{}", split.in_words(), published.collect::<String>())
 }
 
 /// Where published figures come from, and what speaks against them.
 pub fn published_note(row: &Published) -> String {
     let doubt = if row.doubtful { " Doubtful: no ranking can have these figures together." } else { "" };
-    let kept = if row.history_kept { " With the history kept." } else { "" };
-    format!("{}.{kept}{doubt}", row.source)
+    format!("{}.{doubt}", row.source)
 }
 
 /// Published rows of several methods, each once, numbered from 1.
@@ -106,22 +103,24 @@ pub fn published_note(row: &Published) -> String {
 pub struct PublishedRows(Vec<(&'static str, Published)>);
 
 impl PublishedRows {
-    pub fn add(&mut self, title: &'static str, row: Option<Published>) {
-        let known = |row: &Published| self.0.iter().any(|(known, other)| *known == title && other.source == row.source);
-        let row = row.filter(|row| !known(row));
-        self.0.extend(row.map(|row| (title, row)));
+    pub fn add(&mut self, title: &'static str, rows: impl IntoIterator<Item = Published>) {
+        for row in rows {
+            if !self.0.iter().any(|(known, other)| *known == title && other.source == row.source) {
+                self.0.push((title, row));
+            }
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Published)> {
         self.0.iter()
     }
 
-    /// `published (1)`, the method's title, the figures.
-    pub fn rows(&self) -> impl Iterator<Item = (String, &'static str, [String; 6])> {
+    /// Those under a protocol: `published (1)`, the method's title, the figures.
+    pub fn rows(&self, protocol: Protocol) -> impl Iterator<Item = (String, &'static str, [String; 6])> {
         let cells = |(number, (title, row)): (usize, &(&'static str, Published))| {
             (format!("published ({})", number + 1), *title, row.figures.map(shown))
         };
-        self.0.iter().enumerate().map(cells)
+        self.0.iter().enumerate().filter(move |(_, (_, row))| row.protocol == protocol).map(cells)
     }
 
     /// `(1) source`.
@@ -132,8 +131,9 @@ impl PublishedRows {
 }
 
 /// The published figures that a method's configuration is to be held against; there are none but for leave-one-out.
-pub fn published_row(method: &str, config: &Table, dataset: &str, split: &SplitRule) -> Option<Published> {
-    (*split == SplitRule::LeaveOneOut).then(|| published(method, config, paper_name(dataset)?)).flatten()
+pub fn published_rows(method: &str, config: &Table, dataset: &str, split: &SplitRule) -> Vec<Published> {
+    let name = paper_name(dataset).filter(|_| *split == SplitRule::LeaveOneOut);
+    name.map(|name| published(method, config, name)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -142,20 +142,17 @@ mod tests {
 
     #[test]
     fn a_published_row_stands_beside_leave_one_out_on_its_own_data_set() {
-        let row = |dataset, split: &str| published_row("coserec", &Table::new(), dataset, &split.parse().unwrap());
-        assert!(row("amazon_toys_and_games", "leave-one-out").is_some());
-        assert_eq!(row("amazon_toys_and_games", "ratio:0.8,0.1,0.1"), None);
-        assert_eq!(row("kuairec", "leave-one-out"), None);
+        let row = |dataset, split: &str| published_rows("coserec", &Table::new(), dataset, &split.parse().unwrap());
+        assert_eq!(row("amazon_toys_and_games", "leave-one-out").len(), 1);
+        assert_eq!(row("amazon_toys_and_games", "ratio:0.8,0.1,0.1"), []);
+        assert_eq!(row("kuairec", "leave-one-out"), []);
     }
 
     #[test]
     fn a_published_row_comes_with_its_source() {
-        let ours = Metrics::from_ranks(&[1, 2, 3]);
         let results = Results {
             split: SplitRule::LeaveOneOut,
-            valid: ours.clone(),
-            test: ours.clone(),
-            test_history_kept: ours,
+            metrics: SplitMetrics::default(),
             by_kind: BTreeMap::new(),
             published: published("coserec", &Table::new(), "Toys"),
             tie_warning: None,

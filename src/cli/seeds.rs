@@ -1,13 +1,13 @@
 //! One configuration with several seeds: a run for each in `FOLDER/seedN`, and `seeds.json` with their mean and spread.
 
 use super::console::{say, table};
-use super::results::{protocol, published_row};
+use super::results::{protocol, published_rows};
 use super::run::RunArgs;
 use super::training;
 use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
 use crate::eval::metrics::FIGURES;
-use crate::eval::{Metrics, Published, Summary, shown};
+use crate::eval::{ByProtocol, Metrics, Protocol, Published, SplitMetrics, Summary, shown};
 use crate::files::write_atomically;
 use crate::train::{Run, RunResult};
 use serde_json::{Map, Value, json};
@@ -19,9 +19,9 @@ pub fn run(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -
     let runs = SeedRuns::set_up(args, count, data, folder)?;
     let results = runs.train("")?;
     let Run { options, data, .. } = runs.first();
-    let published = published_row(&args.method, &options.config, &data.name, data.rule());
+    let published = published_rows(&args.method, &options.config, &data.name, data.rule());
     say(format!("{}everything is in {}", if args.quiet { "" } else { "\n" }, folder.display()))?;
-    say(results.text(data.rule(), published.as_ref()))
+    say(results.text(data.rule(), &published))
 }
 
 /// The folders `seedN` in a folder, by N.
@@ -95,22 +95,14 @@ pub struct SeedResults {
     pub runs: Vec<RunResult>,
 }
 
-/// Keys of `result.json`, their titles, and the metrics behind them.
-type Split = (&'static str, &'static str, fn(&RunResult) -> &Metrics);
-const SPLITS: [Split; 3] = [
-    ("valid", "valid", |run| &run.valid),
-    ("test", "test (history excluded)", |run| &run.test),
-    ("test_history_kept", "test (history kept)", |run| &run.test_history_kept),
-];
-
 impl SeedResults {
-    fn summary(&self, metrics: fn(&RunResult) -> &Metrics, key: &str) -> Summary {
-        Summary::of(self.runs.iter().map(|run| metrics(run).get(key).unwrap_or(f64::NAN)).collect())
+    fn summary<'a>(&'a self, metrics: impl Fn(&'a SplitMetrics) -> &'a Metrics, key: &str) -> Summary {
+        Summary::of(self.runs.iter().map(|run| metrics(&run.metrics).get(key).unwrap_or(f64::NAN)).collect())
     }
 
-    /// Test metrics with the history excluded, in the order of `FIGURES`.
-    pub fn test(&self) -> [Summary; 6] {
-        FIGURES.map(|key| self.summary(|run| &run.test, key))
+    /// Test metrics in the order of `FIGURES`.
+    pub fn test(&self, protocol: Protocol) -> [Summary; 6] {
+        FIGURES.map(|key| self.summary(|metrics| &metrics.test[protocol], key))
     }
 
     /// `seeds.json`.
@@ -122,28 +114,36 @@ impl SeedResults {
             ("dataset".into(), json!(run.dataset)),
             ("seeds".into(), json!(seeds)),
         ]);
-        for (name, _, metrics) in SPLITS {
-            let keys = metrics(run).entries().into_iter().map(|(key, _)| key);
-            let summaries = keys.map(|key| (key.clone(), json!(self.summary(metrics, &key))));
-            json.insert(name.into(), summaries.collect());
+        let keys = || run.metrics.valid.entries().into_iter().map(|(key, _)| key);
+        let valid = keys().map(|key| (key.clone(), json!(self.summary(|metrics| &metrics.valid, &key))));
+        json.insert("valid".into(), valid.collect());
+        let test = ByProtocol::of(|protocol| -> Value {
+            keys().map(|key| (key.clone(), json!(self.summary(|metrics| &metrics.test[protocol], &key)))).collect()
+        });
+        if let Value::Object(test) = json!(test) {
+            json.extend(test);
         }
         json.into()
     }
 
     /// `mean ± sd [low, high]` of each metric, with the published row beside it.
-    pub fn text(&self, split: &SplitRule, published: Option<&Published>) -> String {
-        let titles = SPLITS.map(|(_, title, _)| title);
-        let header = ["metric"].into_iter().chain(titles).chain(published.map(Published::label));
+    pub fn text(&self, split: &SplitRule, published: &[Published]) -> String {
+        let titles = self.runs[0].metrics.rows().into_iter().map(|(title, _)| title);
+        let header = ["metric".to_string()].into_iter().chain(titles).chain(published.iter().map(Published::label));
+        let header: Vec<String> = header.collect();
         let rows = FIGURES.iter().enumerate().map(|(place, key)| {
-            let ours = SPLITS.map(|(_, _, metrics)| cell(&self.summary(metrics, key)));
-            let theirs = published.map(|row| shown(row.figures[place]));
+            let valid = self.summary(|metrics| &metrics.valid, key);
+            let test = Protocol::ALL.map(|protocol| self.summary(|metrics| &metrics.test[protocol], key));
+            let ours = [valid].iter().chain(&test).map(cell).collect::<Vec<_>>();
+            let theirs = published.iter().map(|row| shown(row.figures[place]));
             [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
         });
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
         let spread = match self.runs.len() {
             1 => "One seed: its spread is not known.".into(),
             n => format!("mean ± standard deviation over {n} seeds [Student's 95 % interval of the mean over seeds]"),
         };
-        format!("{}\n{spread}\n{}", table(&header.collect::<Vec<_>>(), rows, 1), protocol(split, published))
+        format!("{}\n{spread}\n{}", table(&header, rows, 1), protocol(split, published))
     }
 }
 
@@ -162,7 +162,7 @@ pub fn with_deviation(summary: &Summary) -> String {
 /// What a run gave that ranked its held-out items so.
 #[cfg(test)]
 pub fn example_result(seed: u64, ranks: &[u32]) -> RunResult {
-    let metrics = Metrics::from_ranks(ranks);
+    let test = ByProtocol::of(|_| ranks.to_vec());
     RunResult {
         method: "sasrec".into(),
         dataset: "toy".into(),
@@ -171,9 +171,7 @@ pub fn example_result(seed: u64, ranks: &[u32]) -> RunResult {
         epochs: 1,
         best_epoch: 1,
         seconds: 1.0,
-        valid: metrics.clone(),
-        test: metrics.clone(),
-        test_history_kept: metrics,
+        metrics: SplitMetrics::from_ranks(ranks, &test),
         by_kind: Default::default(),
     }
 }
@@ -186,14 +184,14 @@ mod tests {
     fn two_seeds_are_told_with_their_spread_and_one_without() {
         let two = SeedResults { runs: vec![example_result(4, &[1, 30]), example_result(5, &[1, 2])] };
         // Means .5 and 1: mean .75, sd .5 / sqrt(2), interval .75 +- 12.706 x .25.
-        let text = two.text(&SplitRule::LeaveOneOut, None);
+        let text = two.text(&SplitRule::LeaveOneOut, &[]);
         assert!(text.contains("0.7500 ± 0.3536 [-2.4266, 3.9266]"), "{text}");
         let json = two.json();
         assert_eq!(json["seeds"], json!([4, 5]));
         assert_eq!(json["test"]["hr@5"]["values"], json!([0.5, 1.0]));
         assert_eq!(json["valid"]["hr@20"]["mean"], json!(0.75));
         let one = SeedResults { runs: vec![example_result(4, &[1, 30])] };
-        let text = one.text(&SplitRule::LeaveOneOut, None);
+        let text = one.text(&SplitRule::LeaveOneOut, &[]);
         assert!(text.contains(" 0.5000 ┆") && text.contains("One seed"), "{text}");
         assert_eq!(one.json()["test"]["hr@5"]["interval"], Value::Null);
     }

@@ -11,6 +11,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::protocol::ByProtocol;
 use super::rank::UNREACHABLE;
 
 /// The cut-offs reported by default.
@@ -24,6 +25,29 @@ pub fn gains(rank: u32) -> [f64; 6] {
     let [a, b, c] = KS.map(|k| f64::from(u8::from(rank as usize <= k)));
     let discount = (f64::from(rank) + 1.0).log2();
     [a, b, c, a / discount, b / discount, c / discount]
+}
+
+/// Metrics of a model on both splits, under the names that files of runs have for them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SplitMetrics {
+    /// History excluded from the candidates.
+    pub valid: Metrics,
+    /// Under each protocol.
+    #[serde(flatten)]
+    pub test: ByProtocol<Metrics>,
+}
+
+impl SplitMetrics {
+    /// Of ranks.
+    pub fn from_ranks(valid: &[u32], test: &ByProtocol<Vec<u32>>) -> SplitMetrics {
+        SplitMetrics { valid: Metrics::from_ranks(valid), test: test.map(|ranks| Metrics::from_ranks(ranks)) }
+    }
+
+    /// What tables call each, and its metrics.
+    pub fn rows(&self) -> Vec<(String, &Metrics)> {
+        let test = self.test.iter().map(|(protocol, metrics)| (format!("test ({})", protocol.title()), metrics));
+        [("valid".to_string(), &self.valid)].into_iter().chain(test).collect()
+    }
 }
 
 /// Means over users. `hr` and `ndcg` hold `(k, value)`, k ascending. Serialised as one flat map in a fixed order:

@@ -3,6 +3,7 @@
 pub mod compare;
 pub mod interval;
 pub mod metrics;
+pub mod protocol;
 pub mod published;
 pub mod rank;
 pub mod significance;
@@ -10,7 +11,8 @@ pub mod table;
 
 pub use compare::{MetricComparison, compare};
 pub use interval::intervals;
-pub use metrics::{FIGURES, KS, Metrics, gains};
+pub use metrics::{FIGURES, KS, Metrics, SplitMetrics, gains};
+pub use protocol::{ByProtocol, Protocol};
 pub use published::{Published, published};
 pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_share, tie_warning};
 pub use significance::{Bootstrap, Summary, Wilcoxon, paired_bootstrap, wilcoxon};

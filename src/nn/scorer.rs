@@ -38,18 +38,27 @@ impl Scorer {
 
     /// Adds the inputs `target[B]`, `seen_offsets[B + 1]`, `seen_items[capacity]` and the outputs `better`,
     /// `better_seen`, `ties` (each `[B]`).
-    pub fn rank(&self, graph: &mut Graph, seen_capacity: usize) -> Result<()> {
+    ///
+    /// With `sampled_capacity` also `sampled_offsets[B + 1]`, `sampled_items[sampled_capacity]` and the output
+    /// `better_sampled[B]`: how many of these items are before the target.
+    pub fn rank(&self, graph: &mut Graph, seen_capacity: usize, sampled_capacity: Option<usize>) -> Result<()> {
         let batch = self.requests(graph);
         let target = graph.input("target", TensorType::u32(&[batch]));
-        let offsets = graph.input("seen_offsets", TensorType::u32(&[batch + 1]));
-        let seen = graph.input("seen_items", TensorType::u32(&[seen_capacity]));
-        let outputs = match self.probabilities(graph)? {
-            Some(p) => graph.add(RankOfScores, &[p, target, offsets, seen])?,
-            None => graph.add(Rank { items: Some(self.items) }, &self.inputs(&[target, offsets, seen]))?,
+        let probabilities = self.probabilities(graph)?;
+        let mut counts = |lists: &str, capacity: usize| {
+            let offsets = graph.input(&format!("{lists}_offsets"), TensorType::u32(&[batch + 1]));
+            let items = graph.input(&format!("{lists}_items"), TensorType::u32(&[capacity]));
+            let counts = match probabilities {
+                Some(p) => graph.add(RankOfScores, &[p, target, offsets, items])?,
+                None => graph.add(Rank { items: Some(self.items) }, &self.inputs(&[target, offsets, items]))?,
+            };
+            graph.output(&format!("better_{lists}"), counts[1]);
+            Ok(counts)
         };
-        for (name, value) in ["better", "better_seen", "ties"].into_iter().zip(outputs) {
-            graph.output(name, value);
-        }
+        let counts_of_seen = counts("seen", seen_capacity)?;
+        sampled_capacity.map_or(Ok(()), |capacity| counts("sampled", capacity).map(drop))?;
+        graph.output("better", counts_of_seen[0]);
+        graph.output("ties", counts_of_seen[2]);
         Ok(())
     }
 

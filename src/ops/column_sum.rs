@@ -2,7 +2,7 @@
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Region};
 use crate::engine::op::{Cost, Op};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
@@ -49,18 +49,30 @@ impl Op for ColumnSum {
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
-        let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
-        let blocks = rows.div_ceil(BLOCK);
-        let partial = if blocks == 1 { builder.output(0) } else { builder.scratch(blocks * width) };
-        let bindings = [(builder.input(0), Read), (partial, Write)];
-        let params = [rows.into(), width.into(), BLOCK.into()];
-        builder.dispatch(shader!("column_sum"), &[], &bindings, &params, blocks * width.div_ceil(64))?;
-        if blocks > 1 { sum_slabs_gpu(builder, partial, builder.output(0), blocks, false) } else { Ok(()) }
+        let sizes = (builder.inputs[0].rows(), builder.inputs[0].width());
+        column_sum_gpu(builder, builder.input(0), sizes, builder.output(0), false)
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
         Cost::new(inputs[0].len(), inputs, outputs)
     }
+}
+
+/// `y (+)= column sums of x[rows, width]`, the blocks added in order.
+pub fn column_sum_gpu(
+    builder: &mut GpuBuilder,
+    x: Region,
+    (rows, width): (usize, usize),
+    y: Region,
+    accumulate: bool,
+) -> Result<()> {
+    let blocks = rows.div_ceil(BLOCK);
+    let direct = blocks == 1 && !accumulate;
+    let partial = if direct { y } else { builder.scratch(blocks * width) };
+    let params = [rows.into(), width.into(), BLOCK.into()];
+    let groups = blocks * width.div_ceil(64);
+    builder.dispatch(shader!("column_sum"), &[], &[(x, Read), (partial, Write)], &params, groups)?;
+    if direct { Ok(()) } else { sum_slabs_gpu(builder, partial, y, blocks, accumulate) }
 }
 
 pub(crate) const KERNELS: &[Kernel] = &[("column_sum", build)];

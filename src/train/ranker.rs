@@ -2,12 +2,12 @@
 
 use crate::data::HeldOut;
 use crate::data::pack::INERT;
-use crate::data::sample::UserItems;
+use crate::data::sample::{Uni99, UserItems};
 use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Feed, Graph, Tensor};
 use crate::error::{Error, Result};
-use crate::eval::rank::UNREACHABLE;
+use crate::eval::{ByProtocol, UNREACHABLE};
 use crate::methods::{Batch, Method, Request, Shape};
 use crate::nn::{Scorer, Tokens};
 use std::collections::HashMap;
@@ -24,13 +24,12 @@ pub struct ItemTable {
     pub bias: Option<Tensor>,
 }
 
-/// 1-based ranks by held-out event, under both protocols.
+/// Of held-out events.
 #[derive(Clone, Debug, Default)]
 pub struct Ranks {
-    /// Candidates are all items but those of the user's history; a target in the history is unreachable.
-    pub history_excluded: Vec<u32>,
-    /// Candidates are all items.
-    pub history_kept: Vec<u32>,
+    /// From 1, one for each event. Where the history is excluded, a target in it is unreachable; there are none under uni99
+    /// unless it was asked for.
+    pub ranks: ByProtocol<Vec<u32>>,
     /// Share of events for which another item has exactly the target's score.
     pub tie_share: f64,
 }
@@ -38,6 +37,7 @@ pub struct Ranks {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct PlanKey {
     shape: Shape,
+    /// Capacity of the histories.
     seen: usize,
     wanted: Wanted,
 }
@@ -45,8 +45,8 @@ struct PlanKey {
 /// What is made of the scores.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Wanted {
-    /// Of targets.
-    Ranks,
+    /// Of targets, also among candidates that come in lists of this capacity.
+    Ranks { sampled: Option<usize> },
     /// Of so many items.
     Lists(usize),
     /// One for each sample of a request, of so many items.
@@ -81,14 +81,20 @@ impl<'m> Ranker<'m> {
         Ranker { method, layout, plans: HashMap::new(), rounds: HashMap::new(), work: Work::default() }
     }
 
-    /// Ranks held-out items among all.
-    pub fn rank(&mut self, executor: &mut dyn Executor, held_out: &[HeldOut]) -> Result<Ranks> {
-        let mut ranks = Ranks::default();
+    /// Ranks held-out items among all, and among the candidates of the sampled protocol where they are given.
+    pub fn rank(&mut self, executor: &mut dyn Executor, held_out: &[HeldOut], uni99: Option<&Uni99>) -> Result<Ranks> {
+        let mut by_protocol = ByProtocol::<Vec<u32>>::default();
         let mut tied = 0usize;
         for chunk in held_out.chunks(self.method.requests_per_run()) {
             let requests: Vec<Request> =
                 chunk.iter().map(|event| Request { history: event.history, user: Some(event.user) }).collect();
-            let (mut feed, key, seen) = self.scoring_feed(&requests, Wanted::Ranks, false);
+            let sampled = uni99.map(|uni99| {
+                let candidates: Vec<Vec<u32>> = chunk.iter().map(|event| uni99.of(event.user)).collect();
+                UserItems::from_slices(candidates.iter().map(Vec::as_slice))
+            });
+            let capacity = sampled.as_ref().map(|lists| capacity(&lists.items));
+            let (mut feed, key, seen) = self.scoring_feed(&requests, Wanted::Ranks { sampled: capacity }, false);
+            sampled.iter().for_each(|lists| feed_lists(&mut feed, "sampled", lists));
             let targets: Vec<u32> = chunk.iter().map(|event| event.target).collect();
             feed.set("target", Tensor::u32(&[targets.len()], &targets));
             self.run_rounds(executor, &requests, key.shape, &mut feed)?;
@@ -99,14 +105,17 @@ impl<'m> Ranker<'m> {
             let (better, better_seen, ties) = (better?, better_seen?, ties?);
             for (user, &target) in targets.iter().enumerate() {
                 let (all, of_history) = (better.as_u32()[user], better_seen.as_u32()[user]);
-                ranks.history_kept.push(all + 1);
+                by_protocol.history_kept.push(all + 1);
                 let reachable = seen.of(user).binary_search(&target).is_err();
-                ranks.history_excluded.push(if reachable { all - of_history + 1 } else { UNREACHABLE });
+                by_protocol.history_excluded.push(if reachable { all - of_history + 1 } else { UNREACHABLE });
                 tied += usize::from(ties.as_u32()[user] > 0);
             }
+            if sampled.is_some() {
+                let better = executor.fetch(plan, "better_sampled")?;
+                by_protocol.uni99.extend(better.as_u32().iter().map(|better| better + 1));
+            }
         }
-        ranks.tie_share = tied as f64 / held_out.len().max(1) as f64;
-        Ok(ranks)
+        Ok(Ranks { ranks: by_protocol, tie_share: tied as f64 / held_out.len().max(1) as f64 })
     }
 
     /// The `k` best items of each request with scores, best first; those of the history only with `keep_history`. A list
@@ -207,13 +216,10 @@ impl<'m> Ranker<'m> {
         let copies = if let Wanted::SampleLists(_) = wanted { self.method.samples() } else { 1 };
         let rows = requests.iter().flat_map(|request| std::iter::repeat_n(request, copies));
         let seen = UserItems::from_slices(rows.map(|r| if keep_history { &[] } else { r.history }));
-        let mut seen_items = seen.items.clone();
-        seen_items.resize(seen_items.len().max(64).next_power_of_two(), INERT);
         let users: Vec<u32> = requests.iter().map(|request| request.user.unwrap_or(INERT)).collect();
         feed.set("users", Tensor::u32(&[users.len()], &users));
-        feed.set("seen_offsets", Tensor::u32(&[seen.offsets.len()], &seen.offsets));
-        feed.set("seen_items", Tensor::u32(&[seen_items.len()], &seen_items));
-        let key = PlanKey { shape, seen: seen_items.len(), wanted };
+        feed_lists(&mut feed, "seen", &seen);
+        let key = PlanKey { shape, seen: capacity(&seen.items), wanted };
         (feed, key, seen)
     }
 
@@ -263,7 +269,7 @@ impl<'m> Ranker<'m> {
         let tokens = Tokens::for_scoring(&mut graph, key.shape.sequences, key.shape.rows);
         let scorer = self.method.scorer(&mut graph, &tokens)?;
         match key.wanted {
-            Wanted::Ranks => scorer.rank(&mut graph, key.seen)?,
+            Wanted::Ranks { sampled } => scorer.rank(&mut graph, key.seen, sampled)?,
             Wanted::Lists(k) => scorer.top_k(&mut graph, k, key.seen)?,
             Wanted::SampleLists(k) => Scorer { samples: 1, ..scorer }.top_k(&mut graph, k, key.seen)?,
         }
@@ -271,4 +277,17 @@ impl<'m> Ranker<'m> {
         self.plans.insert(key, plan);
         Ok(plan)
     }
+}
+
+/// Lists grow to few sizes, so that few plans are compiled.
+fn capacity(items: &[u32]) -> usize {
+    items.len().max(64).next_power_of_two()
+}
+
+/// Sets `<name>_offsets` and `<name>_items`.
+fn feed_lists(feed: &mut Feed, name: &str, lists: &UserItems) {
+    let mut items = lists.items.clone();
+    items.resize(capacity(&items), INERT);
+    feed.set(&format!("{name}_offsets"), Tensor::u32(&[lists.offsets.len()], &lists.offsets));
+    feed.set(&format!("{name}_items"), Tensor::u32(&[items.len()], &items));
 }

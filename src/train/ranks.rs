@@ -1,7 +1,7 @@
 //! `ranks.safetensors`: the rank of each user's held-out items, so that metrics can be made again and runs be compared user
 //! by user.
 //!
-//! Tensors `valid`, `test` and `test_history_kept`: u32, one for each held-out event, users in the order of the data set and
+//! Tensors `valid`, `test`, `test_history_kept` and `test_uni99`: u32, one for each held-out event, users in the order of the data set and
 //! their events in time order; `valid_users` and `test_users` name the user of each, `valid_kinds` and `test_kinds` its kind
 //! where events have kinds. Ranks count from 1; `UNREACHABLE` (u32::MAX) is a target that is not among the candidates. The
 //! metadata say what was ranked, and what the kinds are called.
@@ -10,17 +10,16 @@ use super::identity::DataIdentity;
 use super::ranker::Ranks;
 use crate::data::Interactions;
 use crate::error::{Error, Result};
-use crate::eval::Metrics;
+use crate::eval::{ByProtocol, SplitMetrics};
 use crate::files::write_atomically;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const METADATA_KEY: &str = "gpurec";
 const KINDS_KEY: &str = "kinds";
-const TENSORS: [&str; 5] = ["valid_users", "valid", "test_users", "test", "test_history_kept"];
+const TENSORS: [&str; 6] = ["valid_users", "valid", "test_users", "test", "test_history_kept", "test_uni99"];
 const KINDS: [&str; 2] = ["valid_kinds", "test_kinds"];
 
 /// The ranks of a run, one for each held-out event.
@@ -34,10 +33,8 @@ pub struct UserRanks {
     pub valid: Vec<u32>,
     /// The user of each test event.
     pub test_users: Vec<u32>,
-    /// History excluded from the candidates, as in `valid`.
-    pub test: Vec<u32>,
-    /// Every item a candidate.
-    pub test_history_kept: Vec<u32>,
+    /// The rank of each test event.
+    pub test: ByProtocol<Vec<u32>>,
     /// What kinds of events are called; none where events have no kinds.
     pub kind_names: Vec<String>,
     /// The kind of each validation event.
@@ -46,31 +43,21 @@ pub struct UserRanks {
     pub test_kinds: Vec<u32>,
 }
 
-/// Metrics of the events of one kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OfKind {
-    /// History excluded from the candidates.
-    pub valid: Metrics,
-    /// History excluded from the candidates.
-    pub test: Metrics,
-    /// Every item a candidate.
-    pub test_history_kept: Metrics,
-}
-
 impl UserRanks {
+    /// Over all events.
+    pub fn metrics(&self) -> SplitMetrics {
+        SplitMetrics::from_ranks(&self.valid, &self.test)
+    }
+
     /// Metrics by kind of event; none where events have no kinds.
-    pub fn by_kind(&self) -> BTreeMap<String, OfKind> {
-        let of = |kind: u32, kinds: &[u32], ranks: &[u32]| {
-            let own = kinds.iter().zip(ranks).filter(|(own, _)| **own == kind).map(|(_, rank)| *rank);
-            Metrics::from_ranks(&own.collect::<Vec<u32>>())
+    pub fn by_kind(&self) -> BTreeMap<String, SplitMetrics> {
+        let of = |kind: u32, kinds: &[u32], ranks: &[u32]| -> Vec<u32> {
+            kinds.iter().zip(ranks).filter(|(own, _)| **own == kind).map(|(_, rank)| *rank).collect()
         };
         let metrics = |(kind, name): (u32, &String)| {
-            let metrics = OfKind {
-                valid: of(kind, &self.valid_kinds, &self.valid),
-                test: of(kind, &self.test_kinds, &self.test),
-                test_history_kept: of(kind, &self.test_kinds, &self.test_history_kept),
-            };
-            (name.clone(), metrics)
+            let valid = of(kind, &self.valid_kinds, &self.valid);
+            let test = self.test.map(|ranks| of(kind, &self.test_kinds, ranks));
+            (name.clone(), SplitMetrics::from_ranks(&valid, &test))
         };
         (0..).zip(&self.kind_names).map(metrics).collect()
     }
@@ -80,10 +67,9 @@ impl UserRanks {
         UserRanks {
             data: identity,
             valid_users: data.valid().map(|event| event.user).collect(),
-            valid: valid.history_excluded,
+            valid: valid.ranks.history_excluded,
             test_users: data.test().map(|event| event.user).collect(),
-            test: test.history_excluded,
-            test_history_kept: test.history_kept,
+            test: test.ranks,
             kind_names: data.kind_names.clone(),
             valid_kinds: data.valid().filter_map(|event| event.kind).collect(),
             test_kinds: data.test().filter_map(|event| event.kind).collect(),
@@ -97,7 +83,8 @@ impl UserRanks {
 
     /// Writes them as safetensors.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let columns = [&self.valid_users, &self.valid, &self.test_users, &self.test, &self.test_history_kept];
+        let ByProtocol { history_excluded, history_kept, uni99 } = &self.test;
+        let columns = [&self.valid_users, &self.valid, &self.test_users, history_excluded, history_kept, uni99];
         let kinds =
             KINDS.into_iter().zip([&self.valid_kinds, &self.test_kinds]).filter(|_| !self.kind_names.is_empty());
         let tensors = TENSORS.into_iter().zip(columns).chain(kinds).map(|(name, column)| {
@@ -134,7 +121,7 @@ impl UserRanks {
             let words = view.data().chunks_exact(4);
             Ok(words.map(|word| u32::from_le_bytes(word.try_into().expect("chunks of four"))).collect())
         };
-        let [valid_users, valid, test_users, test, test_history_kept] = TENSORS.map(column);
+        let [valid_users, valid, test_users, history_excluded, history_kept, uni99] = TENSORS.map(column);
         let [valid_kinds, test_kinds] =
             KINDS.map(|name| if kind_names.is_empty() { Ok(Vec::new()) } else { column(name) });
         let ranks = UserRanks {
@@ -142,19 +129,18 @@ impl UserRanks {
             valid_users: valid_users?,
             valid: valid?,
             test_users: test_users?,
-            test: test?,
-            test_history_kept: test_history_kept?,
+            test: ByProtocol { history_excluded: history_excluded?, history_kept: history_kept?, uni99: uni99? },
             kind_names,
             valid_kinds: valid_kinds?,
             test_kinds: test_kinds?,
         };
-        let lengths = [&ranks.valid, &ranks.test, &ranks.test_history_kept].map(Vec::len);
-        if lengths != [ranks.valid_users.len(), ranks.test_users.len(), ranks.test_users.len()] {
-            return Err(wrong(format!(
-                "it holds {lengths:?} ranks for {} and {} events",
-                ranks.valid_users.len(),
-                ranks.test_users.len()
-            )));
+        let (valid_events, test_events) = (ranks.valid_users.len(), ranks.test_users.len());
+        for (what, held, events) in [("valid".to_string(), &ranks.valid, valid_events)].into_iter().chain(
+            ranks.test.iter().map(|(protocol, held)| (format!("test ({})", protocol.title()), held, test_events)),
+        ) {
+            if held.len() != events {
+                return Err(wrong(format!("{what} has {} ranks for {events} events", held.len())));
+            }
         }
         Ok(ranks)
     }
@@ -164,19 +150,19 @@ impl UserRanks {
 mod tests {
     use super::*;
     use crate::data::ReadOptions;
-    use crate::eval::UNREACHABLE;
+    use crate::eval::{Metrics, UNREACHABLE};
 
     #[test]
     fn ranks_come_back_as_they_were_written() {
         let data = Interactions::from_sequences("toy", &[vec![1, 2, 3, 4], vec![2, 3, 1, 5], vec![4, 2, 5, 3, 1]]);
         let identity = DataIdentity::new("toy", &ReadOptions::default(), &data);
-        let ranks = |excluded: &[u32], kept: &[u32]| Ranks {
-            history_excluded: excluded.into(),
-            history_kept: kept.into(),
-            tie_share: 0.0,
+        let ranks = |excluded: &[u32], kept: &[u32], sampled: &[u32]| {
+            let ranks =
+                ByProtocol { history_excluded: excluded.into(), history_kept: kept.into(), uni99: sampled.into() };
+            Ranks { ranks, tie_share: 0.0 }
         };
-        let ranks =
-            UserRanks::new(identity, &data, ranks(&[1, UNREACHABLE, 3], &[1, 2, 3]), ranks(&[4, 5, 6], &[7, 8, 9]));
+        let valid = ranks(&[1, UNREACHABLE, 3], &[1, 2, 3], &[]);
+        let ranks = UserRanks::new(identity, &data, valid, ranks(&[4, 5, 6], &[7, 8, 9], &[1, 1, 2]));
         assert_eq!((&ranks.valid_users[..], &ranks.test_users[..]), (&[0, 1, 2][..], &[0, 1, 2][..]));
         let folder = tempfile::tempdir().unwrap();
         let path = UserRanks::path(folder.path());
@@ -192,12 +178,15 @@ mod tests {
         kinds.write(&path).unwrap();
         assert_eq!(UserRanks::read(&path).unwrap(), kinds);
         let by_kind = kinds.by_kind();
-        assert_eq!(by_kind["view"].test, Metrics::from_ranks(&[5]));
-        assert_eq!(by_kind["sale"].test_history_kept, Metrics::from_ranks(&[7, 9]));
+        assert_eq!(by_kind["view"].test.history_excluded, Metrics::from_ranks(&[5]));
+        assert_eq!(by_kind["sale"].test.history_kept, Metrics::from_ranks(&[7, 9]));
+        assert_eq!(by_kind["sale"].test.uni99, Metrics::from_ranks(&[1, 2]));
 
-        let short = UserRanks { test: vec![4, 5], ..ranks };
+        let mut short = ranks;
+        short.test.uni99.pop();
         short.write(&path).unwrap();
-        assert!(UserRanks::read(&path).unwrap_err().to_string().contains("[3, 2, 3] ranks for 3 and 3 events"));
+        let problem = UserRanks::read(&path).unwrap_err().to_string();
+        assert!(problem.contains("test (uni99) has 2 ranks for 3 events"), "{problem}");
         std::fs::write(&path, b"1 2 3 4").unwrap();
         assert!(matches!(UserRanks::read(&path), Err(Error::Format { .. })));
     }

@@ -6,13 +6,13 @@
 use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};
 use super::ranker::Ranker;
-use super::ranks::{OfKind, UserRanks};
+use super::ranks::UserRanks;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
-use crate::eval::metrics::Metrics;
+use crate::eval::SplitMetrics;
 use crate::files::{discard_temporary, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
@@ -58,15 +58,12 @@ pub struct RunResult {
     pub best_epoch: usize,
     /// Wall-clock seconds of training and evaluation, in all processes if the run was continued.
     pub seconds: f64,
-    /// History excluded from the candidates.
-    pub valid: Metrics,
-    /// History excluded from the candidates.
-    pub test: Metrics,
-    /// Every item a candidate.
-    pub test_history_kept: Metrics,
-    /// The same by kind of event, where events have kinds.
+    /// Over all events.
+    #[serde(flatten)]
+    pub metrics: SplitMetrics,
+    /// By kind of event, where events have kinds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub by_kind: BTreeMap<String, OfKind>,
+    pub by_kind: BTreeMap<String, SplitMetrics>,
 }
 
 /// `config.toml`: everything needed to run again.
@@ -169,9 +166,7 @@ impl Run {
             epochs: trainer.progress().epoch,
             best_epoch: trainer.progress().best_epoch,
             seconds: seconds_before + started.elapsed().as_secs_f64(),
-            valid: Metrics::from_ranks(&ranks.valid),
-            test: Metrics::from_ranks(&ranks.test),
-            test_history_kept: Metrics::from_ranks(&ranks.test_history_kept),
+            metrics: ranks.metrics(),
             by_kind: ranks.by_kind(),
         };
         ranks.write(&UserRanks::path(&self.options.out))?;

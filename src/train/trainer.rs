@@ -2,14 +2,14 @@
 
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::ranker::{Ranker, Ranks};
-use crate::data::sample::epoch_order;
+use crate::data::sample::{Uni99, epoch_order};
 use crate::data::{HeldOut, Interactions, Prefetch};
 use crate::engine::Executor;
 use crate::engine::exec::PlanId;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
 use crate::error::{Error, Result};
-use crate::eval::metrics::Metrics;
+use crate::eval::{Metrics, Protocol};
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::{optimizer_inputs, optimizers};
 use std::collections::HashMap;
@@ -239,8 +239,9 @@ impl<'a> Trainer<'a> {
     /// The metrics of the validation events, and the value that selects the best epoch.
     fn validate(&mut self, executor: &mut dyn Executor) -> Result<(Metrics, f64)> {
         let (training, ranks) = (self.method.training(), self.rank_split(executor, false)?);
-        let ranks = if training.select_history_kept { ranks.history_kept } else { ranks.history_excluded };
-        let (valid, metric) = (Metrics::from_ranks(&ranks), &training.select_by);
+        let kept = training.select_history_kept;
+        let ranks = &ranks.ranks[if kept { Protocol::HistoryKept } else { Protocol::HistoryExcluded }];
+        let (valid, metric) = (Metrics::from_ranks(ranks), &training.select_by);
         let unknown = || {
             let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
             Error::unknown("metric in select_by", metric, &known.iter().map(String::as_str).collect::<Vec<_>>())
@@ -411,7 +412,8 @@ impl<'a> Trainer<'a> {
     pub fn rank_split(&mut self, executor: &mut dyn Executor, test: bool) -> Result<Ranks> {
         let data = self.data.clone();
         let held_out: Vec<HeldOut> = if test { data.test().collect() } else { data.valid().collect() };
-        self.ranker.rank(executor, &held_out)
+        let uni99 = test.then(|| Uni99::new(&data));
+        self.ranker.rank(executor, &held_out, uni99.as_ref())
     }
 
     fn write_checkpoint(&self, state: &State) -> Result<()> {

@@ -146,24 +146,23 @@ fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
         Row { label: label.into(), figures: figures(metrics), intervals: Some(intervals(users, ranks).map(interval)) }
     };
-    let mut rows = vec![
-        ours("Validation", &results.valid, &ranks.valid_users, &ranks.valid),
-        ours("Test, history excluded", &results.test, &ranks.test_users, &ranks.test),
-        ours("Test, history kept", &results.test_history_kept, &ranks.test_users, &ranks.test_history_kept),
-    ];
+    let mut rows = vec![ours("Validation", &results.metrics.valid, &ranks.valid_users, &ranks.valid)];
+    for (protocol, metrics) in results.metrics.test.iter() {
+        rows.push(ours(&format!("Test, {}", protocol.title()), metrics, &ranks.test_users, &ranks.test[protocol]));
+    }
     for (kind, name) in (0..).zip(&ranks.kind_names) {
         let own = |column: &[u32]| -> Vec<u32> {
             let pairs = column.iter().zip(&ranks.test_kinds).filter(|(_, own)| **own == kind);
             pairs.map(|(value, _)| *value).collect()
         };
-        let (metrics, users) = (&results.by_kind[name], own(&ranks.test_users));
-        let kept = (&metrics.test_history_kept, own(&ranks.test_history_kept));
-        for (history, (metrics, ranks)) in [("excluded", (&metrics.test, own(&ranks.test))), ("kept", kept)] {
-            rows.push(ours(&format!("Test, {name}, history {history}"), metrics, &users, &ranks));
+        let users = own(&ranks.test_users);
+        for (protocol, metrics) in results.by_kind[name].test.iter() {
+            let label = format!("Test, {name}, {}", protocol.title());
+            rows.push(ours(&label, metrics, &users, &own(&ranks.test[protocol])));
         }
     }
     rows.extend(results.published.iter().map(|row| Row {
-        label: if row.history_kept { "Published, history kept" } else { "Published, history excluded" }.into(),
+        label: format!("Published, {}", row.protocol.title()),
         figures: figures(&Metrics::from_figures(row.figures)),
         intervals: None,
     }));
@@ -177,7 +176,7 @@ fn notes(results: &Results) -> Vec<String> {
     let meaning = format!(
         "HR@k is the share of targets among the first k items, NDCG@k the mean of 1 / log2(rank + 1) over them; k up to {last}."
     );
-    let protocol = protocol(&results.split, results.published.as_ref());
+    let protocol = protocol(&results.split, &results.published);
     protocol.lines().map(String::from).chain([meaning, uncertainty.into()]).collect()
 }
 

@@ -1,7 +1,7 @@
 //! A run, or several seeds of one, as its folder tells it.
 
 use crate::cli::compare::read_ranks;
-use crate::cli::results::published_row;
+use crate::cli::results::published_rows;
 use crate::cli::seeds::{SeedResults, folders};
 use crate::data::SplitRule;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ pub struct Entry {
     pub data: DataIdentity,
     pub results: SeedResults,
     /// Of its method on its data set, where the split is that of the papers.
-    pub published: Option<Published>,
+    pub published: Vec<Published>,
 }
 
 /// What a folder tells of one seed.
@@ -45,7 +45,7 @@ pub fn read(folder: &Path) -> Result<Entry> {
     Ok(Entry {
         folder: folder.display().to_string(),
         info: find(&first.result.method)?,
-        published: published_row(&first.result.method, &first.config, &first.result.dataset, &split),
+        published: published_rows(&first.result.method, &first.config, &first.result.dataset, &split),
         data: first.data.clone(),
         results: SeedResults { runs: runs.into_iter().map(|run| run.result).collect() },
     })

@@ -5,11 +5,11 @@ use super::{METRICS, page};
 use crate::cli::console::grouped as thousands;
 use crate::cli::results::PublishedRows;
 use crate::cli::seeds::with_deviation;
-use crate::eval::{FIGURES, Summary};
+use crate::eval::{FIGURES, Protocol, Summary};
 use serde::Serialize;
 
-const CAPTION: &str = "Test, history excluded; mean over seeds, ± standard deviation where there are several. Seconds are those of \
-                       one seed, in the mean.";
+const CAPTION: &str = "Test; mean over seeds, ± standard deviation where there are several. Seconds are those of one seed, in the \
+                       mean.";
 
 /// Runs on the same events under the same split.
 pub struct Group {
@@ -40,7 +40,7 @@ struct Row {
 }
 
 fn header() -> Vec<&'static str> {
-    ["run", "method", "seeds", "epochs", "seconds"].into_iter().chain(METRICS).collect()
+    ["run", "method", "seeds", "epochs", "seconds", "protocol"].into_iter().chain(METRICS).collect()
 }
 
 impl Group {
@@ -56,15 +56,20 @@ impl Group {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let ours = self.entries.iter().map(|entry| {
-            let figures = entry.results.test().map(|summary| with_deviation(&summary));
-            Row { published: false, cells: entry.names().into_iter().chain(figures).collect() }
-        });
-        let published = self.published.rows().map(|(label, title, figures)| {
-            let names = [label, title.to_string()].into_iter();
-            Row { published: true, cells: names.chain([const { String::new() }; 3]).chain(figures).collect() }
-        });
-        ours.chain(published).collect()
+        let under = |protocol: Protocol| {
+            let ours = self.entries.iter().map(move |entry| {
+                let figures = entry.results.test(protocol).map(|summary| with_deviation(&summary));
+                let names = entry.names().into_iter().chain([protocol.title().into()]);
+                Row { published: false, cells: names.chain(figures).collect() }
+            });
+            let published = self.published.rows(protocol).map(move |(label, title, figures)| {
+                let none = String::new;
+                let names = [label, title.to_string(), none(), none(), none(), protocol.title().into()];
+                Row { published: true, cells: names.into_iter().chain(figures).collect() }
+            });
+            ours.chain(published)
+        };
+        Protocol::ALL.into_iter().flat_map(under).collect()
     }
 
     fn notes(&self) -> Vec<String> {
@@ -90,7 +95,7 @@ pub fn markdown(groups: &[Group]) -> String {
         let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
         format!("| {} |\n", cells.join(" | "))
     };
-    let rule = format!("|---|---|---|{}\n", "---:|".repeat(2 + METRICS.len()));
+    let rule = format!("|---|---|---|---:|---:|---|{}\n", "---:|".repeat(METRICS.len()));
     let group = |group: &Group| {
         let header = line(header().into_iter().map(String::from).collect());
         let rows: String = group.rows().into_iter().map(|row| line(row.cells)).collect();
@@ -137,22 +142,25 @@ pub fn csv(groups: &[Group]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut write = |record: Vec<String>| writer.write_record(record).expect("memory takes rows of one length");
     let figures = FIGURES.iter().flat_map(|key| [key.to_string(), format!("{key}_sd")]);
-    let names = ["dataset", "users", "items", "split", "run", "method", "seeds", "epochs", "seconds"];
+    let names = ["dataset", "users", "items", "split", "run", "method", "seeds", "epochs", "seconds", "protocol"];
     write(names.map(String::from).into_iter().chain(figures).collect());
     for group in groups {
         let data = &group.entries[0].data;
         let data = [group.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
-        let mut row = |names: [String; 5], figures: [Summary; 6]| {
+        let mut row = |names: [String; 5], protocol: Protocol, figures: [Summary; 6]| {
             let figures =
                 figures.into_iter().flat_map(|summary| [Some(summary.mean).filter(|mean| !mean.is_nan()), summary.sd]);
             let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
-            write(data.iter().cloned().chain(names).chain(figures).collect());
+            write(data.iter().cloned().chain(names).chain([protocol.to_string()]).chain(figures).collect());
         };
-        group.entries.iter().for_each(|entry| row(entry.names(), entry.results.test()));
+        for (entry, protocol) in group.entries.iter().flat_map(|entry| Protocol::ALL.map(|protocol| (entry, protocol)))
+        {
+            row(entry.names(), protocol, entry.results.test(protocol));
+        }
         for (title, published) in group.published.iter() {
             let none = String::new;
             let names = [format!("published: {}", published.source), title.to_string(), none(), none(), none()];
-            row(names, published.figures.map(|figure| Summary::of(vec![figure])));
+            row(names, published.protocol, published.figures.map(|figure| Summary::of(vec![figure])));
         }
     }
     let bytes = writer.into_inner().expect("memory takes all bytes");

@@ -8,7 +8,7 @@ mod table;
 
 use super::DeviceArgs;
 use super::console::{say, table as console_table};
-use super::results::{PublishedRows, published_row};
+use super::results::{PublishedRows, published_rows};
 use super::run::RunArgs;
 use super::seeds::SeedRuns;
 use super::source::SourceArgs;
@@ -91,7 +91,7 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
     if args.dry_run {
         return say(plan(&cells, &runs));
     }
-    let published = published_rows(&runs);
+    let published = published_of(&runs);
     let mut rows = Vec::new();
     for (number, (cell, runs)) in cells.iter().zip(&runs).enumerate() {
         let results = runs.train(&format!("cell {} of {}: {}, ", number + 1, cells.len(), cell.name))?;
@@ -125,10 +125,10 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
 }
 
 /// What was published of the cells' methods.
-fn published_rows(runs: &[SeedRuns]) -> PublishedRows {
+fn published_of(runs: &[SeedRuns]) -> PublishedRows {
     let mut rows = PublishedRows::default();
     for Run { info, options, data, .. } in runs.iter().map(SeedRuns::first) {
-        rows.add(info.title, published_row(&options.method, &options.config, &data.name, data.rule()));
+        rows.add(info.title, published_rows(&options.method, &options.config, &data.name, data.rule()));
     }
     rows
 }

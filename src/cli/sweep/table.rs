@@ -5,7 +5,7 @@ use crate::cli::console::table;
 use crate::cli::results::PublishedRows;
 use crate::cli::seeds::{SeedResults, with_deviation};
 use crate::error::{Error, Result};
-use crate::eval::metrics::FIGURES;
+use crate::eval::{FIGURES, Protocol};
 use crate::files::write_atomically;
 use std::path::Path;
 use toml::Value;
@@ -16,7 +16,7 @@ pub type Row<'a> = (&'a Cell, SeedResults);
 pub fn text(rows: &[Row], published: &PublishedRows) -> String {
     let header = header();
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    format!("{}\n{}", table(&header, lines(rows, published), 1), caption(published))
+    format!("{}\n{}", table(&header, lines(rows, published), 2), caption(published))
 }
 
 /// Writes `table.md` and `table.csv` into the folder of the sweep.
@@ -27,26 +27,32 @@ pub fn write(folder: &Path, rows: &[Row], published: &PublishedRows) -> Result<(
 }
 
 fn header() -> Vec<String> {
-    std::iter::once("cell".to_string()).chain(FIGURES.map(str::to_uppercase)).collect()
+    ["cell", "protocol"].map(String::from).into_iter().chain(FIGURES.map(str::to_uppercase)).collect()
 }
 
-/// Our cells, then what was published.
+/// Under each protocol our cells, then what was published.
 fn lines<'a>(rows: &'a [Row], published: &'a PublishedRows) -> impl Iterator<Item = Vec<String>> {
-    let line = |name: String, figures: [String; 6]| std::iter::once(name).chain(figures).collect();
-    let ours =
-        rows.iter().map(move |(cell, results)| line(cell.name.clone(), results.test().each_ref().map(with_deviation)));
-    let theirs = published.rows().map(move |(label, title, figures)| line(format!("{title}, {label}"), figures));
-    ours.chain(theirs)
+    Protocol::ALL.into_iter().flat_map(move |protocol| {
+        let line = move |name: String, figures: [String; 6]| {
+            [name, protocol.title().into()].into_iter().chain(figures).collect()
+        };
+        let ours = rows
+            .iter()
+            .map(move |(cell, results)| line(cell.name.clone(), results.test(protocol).each_ref().map(with_deviation)));
+        let theirs =
+            published.rows(protocol).map(move |(label, title, figures)| line(format!("{title}, {label}"), figures));
+        ours.chain(theirs)
+    })
 }
 
 fn caption(published: &PublishedRows) -> String {
-    let ours = "Test, history excluded; mean over seeds, ± standard deviation where there are several.";
+    let ours = "Test; mean over seeds, ± standard deviation where there are several.";
     [vec![ours.to_string()], published.notes()].concat().join("\n")
 }
 
 fn markdown(rows: &[Row], published: &PublishedRows) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let rule = format!("|---|{}\n", "---:|".repeat(FIGURES.len()));
+    let rule = format!("|---|---|{}\n", "---:|".repeat(FIGURES.len()));
     let table: String = [line(header()), rule].into_iter().chain(lines(rows, published).map(line)).collect();
     format!("{table}\n{}\n", caption(published).replace('\n', "  \n"))
 }
@@ -58,7 +64,7 @@ fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
     keys.dedup();
     let mut writer = csv::Writer::from_writer(Vec::new());
     let figures = FIGURES.iter().flat_map(|key| [key.to_string(), format!("{key}_sd")]);
-    let names = ["cell", "method", "seeds"].map(String::from).into_iter();
+    let names = ["cell", "method", "seeds", "protocol"].map(String::from).into_iter();
     writer.write_record(names.chain(keys.iter().map(|key| key.to_string())).chain(figures))?;
     for (cell, results) in rows {
         let own = |key: &&String| {
@@ -69,10 +75,13 @@ fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
                 value => value.to_string(),
             })
         };
-        let figures = results.test().into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
-        let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
-        let names = [cell.name.clone(), cell.method.clone(), results.runs.len().to_string()].into_iter();
-        writer.write_record(names.chain(keys.iter().map(own)).chain(figures))?;
+        for protocol in Protocol::ALL {
+            let figures = results.test(protocol).into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
+            let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
+            let seeds = results.runs.len().to_string();
+            let names = [cell.name.clone(), cell.method.clone(), seeds, protocol.to_string()].into_iter();
+            writer.write_record(names.chain(keys.iter().map(own)).chain(figures))?;
+        }
     }
     writer.into_inner().map_err(|e| e.into_error())
 }
@@ -91,8 +100,10 @@ mod tests {
         (0..2).for_each(|_| rows.add("CoSeRec", published("coserec", &toml::Table::new(), "Toys")));
         let text = markdown(&[(&cell, SeedResults { runs: vec![example_result(1, &[1, 30])] })], &rows);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[2].starts_with("| without_lma | 0.5000 |"), "{text}");
-        assert!(lines[3].starts_with("| CoSeRec, published (1) | 0.0623 | 0.0865 |"), "{text}");
+        assert!(lines[2].starts_with("| without_lma | history excluded | 0.5000 |"), "{text}");
+        assert!(lines[3].starts_with("| CoSeRec, published (1) | history excluded | 0.0623 | 0.0865 |"), "{text}");
+        assert!(lines[4].starts_with("| without_lma | history kept | 0.5000 |"), "{text}");
+        assert!(lines[5].starts_with("| without_lma | uni99 | 0.5000 |") && lines[6].is_empty(), "{text}");
         assert!(text.contains("\n(1) LMA4Rec (arXiv 2204.10128), Table 2."), "{text}");
     }
 }

@@ -1,8 +1,9 @@
 //! Softmax cross-entropy on a GPU: the loss, its gradient, and both in one sweep.
 
-use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, GpuBuilder, Region};
 use crate::error::Result;
-use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu, sum_slabs_gpu};
+use crate::ops::column_sum::column_sum_gpu;
+use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
 use crate::ops::tiles::{GpuChunks, item_ranges};
 use crate::shader;
 use std::ops::Range;
@@ -65,17 +66,6 @@ fn to_dz(
     b.dispatch(shader!("linear_cross_entropy_gradient"), &[], &bindings, &params, (rows * len).div_ceil(64))
 }
 
-/// Column sums of `dz[rows, len]`, in slabs that are added in order.
-fn bias_gradient(b: &mut GpuBuilder, dz: Region, (rows, len): (usize, usize), dbias: Region, more: bool) -> Result<()> {
-    const ROW_BLOCK: usize = 256;
-    let blocks = rows.div_ceil(ROW_BLOCK);
-    let partial = b.scratch(blocks * len);
-    let params = [rows.into(), len.into(), ROW_BLOCK.into()];
-    let groups = blocks * len.div_ceil(64);
-    b.dispatch(shader!("column_sum"), &[], &[(dz, Read), (partial, Write)], &params, groups)?;
-    sum_slabs_gpu(b, partial, dbias, blocks, more)
-}
-
 /// Outputs from `outputs` on: `dhidden`, `dweight`, (`dbias`); `saved` are `lse` and `dloss`.
 pub(super) fn gradient(b: &mut GpuBuilder, problem: &GpuProblem, saved: [Region; 2], outputs: usize) -> Result<()> {
     let &GpuProblem { rows, items, has_bias, .. } = problem;
@@ -87,7 +77,7 @@ pub(super) fn gradient(b: &mut GpuBuilder, problem: &GpuProblem, saved: [Region;
         chunks.products(b, dz, (first, len), [b.output(outputs), b.output(outputs + 1)])?;
         if has_bias {
             let dbias = b.output(outputs + 2).slice(first, len);
-            bias_gradient(b, dz, (rows, len), dbias, false)?;
+            column_sum_gpu(b, dz, (rows, len), dbias, false)?;
         }
         Ok(())
     })
@@ -141,7 +131,7 @@ pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) 
             let product = Gemm::new(Matmul::NN, sizes, z, of_items(weight, chunk), dhidden);
             gemm_gpu(b, Gemm { accumulate: chunk.start > 0, ..product })?;
             let dbias = has_bias.then(|| b.output(4).slice(chunk.start, n));
-            dbias.map_or(Ok(()), |dbias| bias_gradient(b, z, (m, n), dbias, first_row > 0))
+            dbias.map_or(Ok(()), |dbias| column_sum_gpu(b, z, (m, n), dbias, first_row > 0))
         })
     })
 }

@@ -42,10 +42,19 @@ impl GpuChunks {
         GpuChunks { chunk, items, hidden: 0, z }
     }
 
-    /// Chunks of the same items for another scorer, whose inputs begin at `hidden`.
-    pub fn beside(&self, builder: &mut GpuBuilder, hidden: usize) -> Self {
-        let z = builder.scratch(self.z.len);
-        GpuChunks { hidden, z, ..*self }
+    /// The same chunks with scratch of their own.
+    pub fn beside(&self, builder: &mut GpuBuilder) -> Self {
+        GpuChunks { z: builder.scratch(self.z.len), ..*self }
+    }
+
+    /// The same scratch for the scorer whose inputs begin at `hidden`.
+    pub fn of(&self, hidden: usize) -> Self {
+        GpuChunks { hidden, ..*self }
+    }
+
+    /// The first words of the scratch.
+    pub fn region(&self, len: usize) -> Region {
+        self.z.slice(0, len)
     }
 
     /// Calls `each(builder, first, len)` for every chunk.
