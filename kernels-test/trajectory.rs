@@ -1,9 +1,13 @@
 //! 200 steps of small models on every executor with one seed: losses must stay together.
 
 use crate::{gpu_trial, trial};
+use gpurec::data::matrix::Matrix;
+use gpurec::data::sample::Prefixes;
 use gpurec::data::{self, Interactions, epoch_order};
+use gpurec::engine::Tensor;
 use gpurec::engine::exec::ExecOptions;
-use gpurec::engine::rng::RngState;
+use gpurec::engine::rng::{RngState, Site};
+use gpurec::methods::stage::{Stage, Teacher};
 use gpurec::methods::{self, METHODS, Method, MethodInfo};
 use gpurec::train::Trainer;
 use gpurec::verify::{Checked, Failure, Outcome, Target};
@@ -39,7 +43,11 @@ fn follows(info: &MethodInfo, case: &[&str], target: &mut Target) -> Checked {
     let small = SMALL.iter().filter(|text| text.split_once('=').is_some_and(|(key, _)| keys.contains_key(key)));
     let settings: Vec<String> = small.chain(case).map(|s| s.to_string()).collect();
     let config = methods::config::resolve(info, None, None, &settings)?;
-    let method = (info.build)(&config, methods::Sizes::of(&data))?;
+    let mut method = (info.build)(&config, methods::Sizes::of(&data))?;
+    let teachers = teachers(method.as_ref(), &data);
+    if !teachers.is_empty() {
+        method = method.taught(teachers)?;
+    }
     let expected = losses(method.as_ref(), &data, &mut Target::Reference)?;
     let got = losses(method.as_ref(), &data, target)?;
     let mut worst = 0.0f64;
@@ -54,6 +62,24 @@ fn follows(info: &MethodInfo, case: &[&str], target: &mut Target) -> Checked {
         return Err(Failure(format!("the loss did not fall: {} to {}", expected[0], expected[STEPS - 1])));
     }
     Ok(Outcome { share: worst })
+}
+
+/// Made-up teachers in place of the method's stages, one of them as wide as the students are, the others not.
+fn teachers(method: &dyn Method, data: &Arc<Interactions>) -> Vec<Teacher> {
+    let prefixes = Prefixes::new(data.clone()).count() as usize;
+    let teaching = method.stages().into_iter().filter(|stage| stage.teaches);
+    let make = |(number, stage): (u32, Stage)| {
+        let width = 8 - 2 * number as usize;
+        let mut stream = RngState { seed: 9, step: 0 }.stream(Site(number), 0);
+        let mut drawn = |count: usize| (0..count).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+        Teacher {
+            name: stage.name,
+            table: Tensor::f32(&[data.n_items(), width], drawn(data.n_items() * width)),
+            bias: Tensor::f32(&[data.n_items()], drawn(data.n_items())),
+            queries: Arc::new(Matrix::new(width, drawn(prefixes * width))),
+        }
+    };
+    (0..).zip(teaching).map(make).collect()
 }
 
 fn losses(method: &dyn Method, data: &Arc<Interactions>, target: &mut Target) -> Result<Vec<f32>, Failure> {

@@ -101,6 +101,67 @@ fn ten_kills_at_random_moments_change_no_byte() {
     assert_eq!(files, 2, "what a kill left half-written is gone");
 }
 
+/// A student with three teachers, each a stage of its own.
+const STAGES: &str = "run --method ssi --dataset walks.txt --device cpu --epochs 3 --set patience=100 --set batch_size=16 \
+                      --set student=sasrec --set student_settings=[\"dim=8\",\"inner_dim=8\",\"max_len=8\"] \
+                      --set teacher_settings=[\"dim=8\",\"inner_dim=8\",\"max_len=8\",\"epochs=3\",\"batch_size=16\"]";
+
+#[test]
+fn a_run_in_stages_goes_on_in_whichever_stage_it_was_killed() {
+    let place = Workplace::new();
+    let command = |out: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("gpurec"));
+        command.current_dir(place.0.path()).args(STAGES.split_whitespace()).args(["--out", out]);
+        if place.path(out).exists() {
+            command.arg("--resume");
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let finish = |out: &str| {
+        let output = command(out).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let files = |out: &str| {
+        let stages = ["cloze", "temporal", "persona", "global"].map(|stage| format!("stages/{stage}/checkpoint"));
+        let checkpoints = stages.into_iter().chain(["checkpoint".into()]);
+        let checkpoints = checkpoints.map(|folder| format!("{folder}/best.safetensors"));
+        let answers = ["temporal", "persona", "global"].map(|stage| format!("stages/{stage}/queries.safetensors"));
+        checkpoints.chain(answers).map(|file| fs::read(place.path(out).join(file)).unwrap()).collect::<Vec<_>>()
+    };
+    let text = finish("whole");
+    for part in ["stage 1 of 5: cloze", "stage 4 of 5: global", "asking temporal about", "learning from the teachers"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    let log = fs::read_to_string(place.path("whole/metrics.jsonl")).unwrap();
+    for metric in ["loss_student", "kl_persona", "mse_global", "lambda_temporal"] {
+        assert!(log.contains(metric), "{log}");
+    }
+    // Killed as soon as these files are there: before a stage is finished, within the next one, while the student learns.
+    for file in [
+        "stages/cloze/checkpoint/latest.safetensors",
+        "stages/persona/metrics.jsonl",
+        "stages/temporal/queries.safetensors",
+        "checkpoint/latest.safetensors",
+    ] {
+        let mut child = command("killed").spawn().unwrap();
+        while !place.path("killed").join(file).exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the run was over before {file} was there");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    finish("killed");
+    assert!(files("killed") == files("whole"), "the files differ");
+    // A stage is a run as any other, which another student can learn from.
+    let taught = ["--teacher", "whole/stages/global", "--out", "again", "--quiet"];
+    let output = command("again").args(&taught[..2]).args(&taught[4..]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!place.path("again/stages/cloze").exists());
+}
+
 #[test]
 fn ctrl_c_ends_with_a_checkpoint_within_the_epoch() {
     let place = Workplace::new();

@@ -72,6 +72,15 @@ impl Observer for Progress {
         bar.set_message(format!("{}{}", self.epoch, self.state));
     }
 
+    fn begins(&mut self, what: &str) {
+        self.finish();
+        self.bar = None;
+        self.state.clear();
+        if !self.quiet {
+            drop(say(format!("\n{what}")));
+        }
+    }
+
     fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) {
         if !self.quiet {
             self.print(&epoch_line(report, best_epoch, &self.select_by), |line| drop(say(line)));

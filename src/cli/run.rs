@@ -14,6 +14,7 @@ Examples:
   gpurec run --method lma4rec --set mode=paper --set ssl=false --dataset amazon_beauty
   gpurec run --method sasrec --out runs/mine --resume  go on where runs/mine stopped
   gpurec run --method sasrec --seeds 5                 seeds 1 to 5, with mean, deviation and interval
+  gpurec run --method ssi --teacher runs/a --teacher runs/b    learn from two trained models
   gpurec run --method lma4rec --plan                   print what one training step does, and stop
   gpurec run --method lma4rec --profile                print where the time of a step goes, and stop
 
@@ -23,7 +24,7 @@ Examples:
 const MAX_SEED: u64 = i64::MAX as u64 - 1000;
 
 /// Files of a run. A folder that holds one of them holds a run.
-const FILES: [&str; 5] = ["config.toml", "metrics.jsonl", "result.json", "report.html", "checkpoint"];
+const FILES: [&str; 6] = ["config.toml", "metrics.jsonl", "result.json", "report.html", "checkpoint", "stages"];
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -67,6 +68,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
+    /// Begin with the parameters of another run as far as they have the same names: its folder, or a checkpoint file
+    #[arg(long, value_name = "DIR")]
+    pub start_from: Option<PathBuf>,
+
+    /// Learn from this trained run in place of the method's own teachers; may be given more than once
+    #[arg(long = "teacher", value_name = "DIR")]
+    pub teachers: Vec<PathBuf>,
+
     /// Continue the run in --out (or the latest default folder) from its last epoch; of several seeds, finished ones stay
     #[arg(long)]
     pub resume: bool,
@@ -104,7 +113,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
         let times = run.profile(executor.as_mut(), profile::STEPS)?;
         return say(profile::render(&executor.describe(), times));
     }
-    if args.resume && !run.checkpoints().join("latest.safetensors").exists() {
+    if args.resume && !run.checkpoints().join("latest.safetensors").exists() && !run.options.out.join("stages").exists()
+    {
         note(format!("note: {} holds no checkpoint to continue from; training begins anew", run.options.out.display()));
     }
     let (_, results) = training::train_and_report(args, &run, executor.as_mut())?;

@@ -40,6 +40,8 @@ pub fn set_up(args: &RunArgs, data: Arc<Interactions>, out: PathBuf) -> Result<R
         seed: args.seed,
         out,
         resume: args.resume,
+        starts_from: args.start_from.clone(),
+        teachers: args.teachers.clone(),
     };
     Run::new(options, data)
 }
@@ -139,6 +141,8 @@ fn command(args: &RunArgs) -> String {
     words.extend(args.config.iter().flat_map(|file| option("config", file.display().to_string())));
     words.extend(args.assignments.iter().flat_map(|text| option("set", text.clone())));
     words.extend(args.epochs.iter().flat_map(|n| option("epochs", n.to_string())));
+    words.extend(args.start_from.iter().flat_map(|folder| option("start-from", folder.display().to_string())));
+    words.extend(args.teachers.iter().flat_map(|folder| option("teacher", folder.display().to_string())));
     words.extend(option("device", args.device.device.clone()));
     if args.device.precision == PrecisionArg::Mixed {
         words.extend(option("precision", "mixed".into()));

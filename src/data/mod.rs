@@ -11,6 +11,8 @@ pub mod formats;
 pub mod interactions;
 pub mod log;
 pub mod manifest;
+pub mod matrix;
+pub mod ngram;
 pub mod pack;
 pub mod prefetch;
 pub mod prepare;

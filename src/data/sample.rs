@@ -46,9 +46,19 @@ impl Prefixes {
         self.offsets[self.data.n_users()]
     }
 
+    /// The number of the prefix that holds the first `len` items of a user's training part, `len` being 1 or more.
+    pub fn number(&self, user: u32, len: u32) -> u32 {
+        self.offsets[user as usize] + len - 1
+    }
+
+    /// Whose it is.
+    pub fn user(&self, number: u32) -> u32 {
+        self.offsets.partition_point(|first| *first <= number) as u32 - 1
+    }
+
     /// History and target of a prefix.
     pub fn of(&self, number: u32) -> (&[u32], u32) {
-        let user = self.offsets.partition_point(|first| *first <= number) - 1;
+        let user = self.user(number) as usize;
         let (train, end) = (self.data.train(user), (number - self.offsets[user]) as usize + 1);
         (&train[..end], train[end])
     }
@@ -205,6 +215,8 @@ mod tests {
         let prefixes = Prefixes::new(Arc::new(data));
         let all: Vec<(&[u32], u32)> = (0..prefixes.count()).map(|number| prefixes.of(number)).collect();
         assert_eq!(all, [(&[3][..], 4), (&[3, 4][..], 5), (&[2][..], 1)]);
+        assert_eq!([(1, 1), (1, 2), (2, 1)].map(|(user, len)| prefixes.number(user, len)), [0, 1, 2]);
+        assert_eq!([0, 1, 2].map(|number| prefixes.user(number)), [1, 1, 2]);
         let events = Events::new(prefixes.data.clone());
         let all: Vec<(usize, usize)> = (0..events.count()).map(|number| events.of(number)).collect();
         assert_eq!(all, [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]);

@@ -1,7 +1,7 @@
 //! The static list of nodes. Built once per shape bucket, then replayed for every step.
 
 use super::op::Op;
-use super::params::{Init, ParamLayout};
+use super::params::{FROZEN, Init, ParamLayout};
 use super::tensor::{DType, TensorType};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -134,6 +134,11 @@ impl Graph {
         let result = build(self);
         self.set = before;
         result
+    }
+
+    /// A parameter that training reads and does not change, zero until a state says otherwise.
+    pub fn frozen(&mut self, name: &str, shape: &[usize]) -> ValueId {
+        self.in_set(FROZEN, |graph| graph.param(name, shape, Init::Constant(0.0)))
     }
 
     /// Prefixes the labels of the nodes that `build` adds.

@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Words between two parameters' starts are a multiple of this: 256 bytes, WebGPU's binding alignment.
 pub const ALIGN_WORDS: usize = 64;
 
+/// The set of what training reads and does not change. It has no gradients and no moments, and is in no checkpoint.
+pub const FROZEN: &str = "frozen";
+
 /// What a parameter holds before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -48,6 +51,11 @@ impl ParamSet {
     /// Words of each flat buffer, the last range padded as well.
     pub fn flat_len(&self) -> usize {
         self.parameters.last().map_or(0, |p| p.range.end.next_multiple_of(ALIGN_WORDS))
+    }
+
+    /// Whether training leaves it as it is.
+    pub fn is_frozen(&self) -> bool {
+        self.name == FROZEN
     }
 
     /// The parameter of this name.
@@ -111,13 +119,15 @@ impl ParamLayout {
                     };
                 }
             }
-            SetState { m: vec![0.0; params.len()], v: vec![0.0; params.len()], params }
+            let moments = if set.is_frozen() { Vec::new() } else { vec![0.0; params.len()] };
+            SetState { m: moments.clone(), v: moments, params }
         };
         State { sets: self.sets.iter().enumerate().map(|(i, set)| fill(i, set)).collect() }
     }
 }
 
-/// Contents of one set's flat buffers: parameters and Adam's first and second moments.
+/// Contents of one set's flat buffers: parameters and Adam's first and second moments. A frozen set has parameters only; when
+/// its state is read back it has nothing, and loading nothing leaves it as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetState {
     /// What is trained.
@@ -129,14 +139,15 @@ pub struct SetState {
 }
 
 impl SetState {
-    /// What the four flat buffers hold at the start: gradients are zero.
-    pub fn flats(&self) -> [(Flat, Cow<'_, [f32]>); 4] {
-        [
-            (Flat::Params, Cow::from(&self.params)),
-            (Flat::Grads, Cow::from(vec![0.0; self.params.len()])),
+    /// What the flat buffers hold at the start: gradients are zero.
+    pub fn flats(&self) -> Vec<(Flat, Cow<'_, [f32]>)> {
+        let params = (!self.params.is_empty()).then(|| (Flat::Params, Cow::from(&self.params)));
+        let optimizer = [
+            (Flat::Grads, Cow::from(vec![0.0; self.m.len()])),
             (Flat::FirstMoment, Cow::from(&self.m)),
             (Flat::SecondMoment, Cow::from(&self.v)),
-        ]
+        ];
+        params.into_iter().chain(optimizer.into_iter().filter(|_| !self.m.is_empty())).collect()
     }
 }
 

@@ -12,14 +12,14 @@
 
 use super::batch::{feed_tokens, token_batch};
 use super::config::{table_of, typed};
-use super::{Batch, Method, MethodInfo, Request, Sampler, Shape, Sizes, Training};
+use super::{Batch, Method, MethodInfo, Objective, Request, Sampler, Shape, Sizes, Training};
 use crate::data::pack::INERT;
 use crate::data::{Interactions, Packed, row_bucket};
-use crate::engine::params::{Init, ParamLayout};
+use crate::engine::params::Init;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
-use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
+use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer};
 use crate::ops::activation::Activation;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
@@ -37,7 +37,7 @@ pub const INFO: MethodInfo = MethodInfo {
     preset: include_str!("bert4rec.toml"),
     defaults: || table_of(&Bert4RecConfig::default()),
     cases: &[&["heads=2"]],
-    build: |config, Sizes { items, .. }| Ok(Box::new(Bert4Rec { config: checked(typed(config)?)?, n_items: items })),
+    build: |config, Sizes { items, .. }| Ok(Box::new(Bert4Rec::new(typed(config)?, items, 1)?)),
 };
 
 /// Keys of the configuration.
@@ -73,36 +73,46 @@ impl Default for Bert4RecConfig {
     }
 }
 
-fn checked(config: Bert4RecConfig) -> Result<Bert4RecConfig> {
-    config.encoder.validate()?;
-    config.training.validate()?;
-    settings::at_least_one(&[("max_masked", config.max_masked), ("blocks", config.encoder.blocks)])?;
-    settings::shares(&[("mask_ratio", config.mask_ratio), ("last_only", config.last_only)])?;
-    Ok(config)
-}
-
 /// BERT4Rec for a catalogue.
 pub struct Bert4Rec {
     config: Bert4RecConfig,
     n_items: usize,
+    /// Rows of the item table behind the items; the first is the mask.
+    special: usize,
 }
 
 /// Draws of masks: one stream per user and step.
 const MASKS: Site = Site(0xBE47);
 
 impl Bert4Rec {
+    /// With so many rows of the item table behind the items. Refuses settings that cannot train.
+    pub fn new(config: Bert4RecConfig, n_items: usize, special: usize) -> Result<Bert4Rec> {
+        config.encoder.validate()?;
+        config.training.validate()?;
+        settings::at_least_one(&[("max_masked", config.max_masked), ("blocks", config.encoder.blocks)])?;
+        settings::shares(&[("mask_ratio", config.mask_ratio), ("last_only", config.last_only)])?;
+        Ok(Bert4Rec { config, n_items, special })
+    }
+
     /// The item that stands for an item to be filled in.
-    fn mask(&self) -> u32 {
+    pub fn mask(&self) -> u32 {
         self.n_items as u32
     }
 
-    /// The item table, with a row for the mask, and the rows' query vectors `[N, dim]`.
-    fn queries(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
-        let encoder = &self.config.encoder;
-        let table = encoder.item_table(graph, self.n_items + 1);
+    /// Hidden states `[N, dim]` of rows that all see each other.
+    pub fn encode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<ValueId> {
+        let (encoder, table) = (&self.config.encoder, self.item_table(graph));
         let noise = tokens.training.map(|_| FeedForwardNoise::Dropout);
-        let hidden = encoder.encode_rows(graph, tokens, tokens.rows(false), table, None, noise)?;
-        let dim = encoder.dim;
+        encoder.encode_rows(graph, tokens, tokens.rows(false), table, None, noise)
+    }
+
+    fn item_table(&self, graph: &mut Graph) -> ValueId {
+        self.config.encoder.item_table(graph, self.n_items + self.special)
+    }
+
+    /// The scorer of the rows' query vectors.
+    pub fn scorer_of_rows(&self, graph: &mut Graph, hidden: ValueId) -> Result<Scorer> {
+        let (encoder, dim) = (&self.config.encoder, self.config.encoder.dim);
         let weight = graph.param("head.weight", &[dim, dim], Init::Normal(encoder.init_std as f32));
         let bias = graph.param("head.bias", &[dim], Init::Constant(0.0));
         let gelu = Linear { activation: Some(Activation::Gelu), ..Linear::default() };
@@ -111,8 +121,25 @@ impl Bert4Rec {
         let bias = graph.param("head_norm.bias", &[dim], Init::Constant(0.0));
         let norm = LayerNorm { eps: encoder.layer_norm_eps, residual: false, dropout: None };
         let query = graph.add1(norm, &[x, weight, bias])?;
-        let bias = graph.param("item_bias", &[self.n_items + 1], Init::Constant(0.0));
+        let bias = graph.param("item_bias", &[self.n_items + self.special], Init::Constant(0.0));
+        let table = self.item_table(graph);
         Ok(Scorer { query, table, bias: Some(bias), items: self.n_items, samples: 1 })
+    }
+
+    /// The mean loss of the masked rows, from the inputs `target[N]` and `loss_weight[N]`.
+    pub fn cloze_loss(&self, graph: &mut Graph, scorer: &Scorer) -> Result<ValueId> {
+        let rows = graph.shape(scorer.query)[0];
+        let target = graph.input("target", TensorType::u32(&[rows]));
+        let weight = graph.input("loss_weight", TensorType::f32(&[rows]));
+        let operands: Vec<ValueId> =
+            [scorer.query, scorer.table].into_iter().chain(scorer.bias).chain([target]).collect();
+        let losses = graph.add1(LinearCrossEntropy { items: Some(self.n_items) }, &operands)?;
+        graph.add1(WeightedSum, &[losses, weight])
+    }
+
+    /// What masks the training sequences.
+    pub fn cloze(&self, data: Arc<Interactions>) -> Cloze {
+        Cloze { config: self.config.clone(), mask: self.mask(), data }
     }
 }
 
@@ -125,24 +152,15 @@ impl Method for Bert4Rec {
         self.config.encoder.max_len - 1
     }
 
-    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
-        let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
-        let scorer = self.queries(&mut graph, &tokens)?;
-        let target = graph.input("target", TensorType::u32(&[shape.rows]));
-        let weight = graph.input("loss_weight", TensorType::f32(&[shape.rows]));
-        let operands: Vec<ValueId> =
-            [scorer.query, scorer.table].into_iter().chain(scorer.bias).chain([target]).collect();
-        let rows = graph.add1(LinearCrossEntropy { items: Some(self.n_items) }, &operands)?;
-        let loss = graph.add1(WeightedSum, &[rows, weight])?;
-        graph.metric("loss", loss);
-        let gradients = graph.backward(loss, "model")?;
-        adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
-        Ok(graph)
+    fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let hidden = self.encode(graph, &tokens)?;
+        let scorer = self.scorer_of_rows(graph, hidden)?;
+        Ok(Objective { loss: self.cloze_loss(graph, &scorer)?, scorer, item_table: scorer.table })
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Cloze { config: self.config.clone(), mask: self.mask(), data }))
+        Ok(Arc::new(self.cloze(data)))
     }
 
     fn scoring_batch(&self, requests: &[Request]) -> Batch {
@@ -159,19 +177,42 @@ impl Method for Bert4Rec {
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
-        let scorer = self.queries(graph, tokens)?;
+        let hidden = self.encode(graph, tokens)?;
+        let scorer = self.scorer_of_rows(graph, hidden)?;
         Ok(Scorer { query: tokens.last_of_each_sequence(graph, scorer.query)?, ..scorer })
     }
 }
 
 /// Makes batches of sequences with masked items.
-struct Cloze {
+pub struct Cloze {
     config: Bert4RecConfig,
     mask: u32,
     data: Arc<Interactions>,
 }
 
 impl Cloze {
+    /// Appends each user's training sequence with some items masked; returns the masked rows with their items.
+    pub fn push(&self, packed: &mut Packed, users: &[u32], rng: RngState) -> Vec<(usize, u32)> {
+        let mut masked = Vec::new();
+        for &user in users {
+            let first = packed.n_rows();
+            packed.push(user, self.data.train(user as usize), self.config.encoder.max_len);
+            for row in self.masked(packed.n_rows() - first, rng, user).into_iter().map(|place| first + place) {
+                masked.push((row, std::mem::replace(&mut packed.items[row], self.mask)));
+            }
+        }
+        masked
+    }
+
+    /// Feeds what `Bert4Rec::cloze_loss` reads of a batch of so many rows.
+    pub fn feed(feed: &mut Feed, rows: usize, masked: &[(usize, u32)]) {
+        let (mut target, mut weight) = (vec![INERT; rows], vec![0.0; rows]);
+        let share = 1.0 / masked.len() as f32;
+        masked.iter().for_each(|(row, item)| (target[*row], weight[*row]) = (*item, share));
+        feed.set("target", Tensor::u32(&[rows], &target));
+        feed.set("loss_weight", Tensor::f32(&[rows], weight));
+    }
+
     /// Which of `len` items are masked.
     fn masked(&self, len: usize, rng: RngState, user: u32) -> Vec<usize> {
         let mut stream = rng.stream(MASKS, user);
@@ -193,22 +234,10 @@ impl Sampler for Cloze {
     }
 
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
-        let (mut packed, max_len) = (Packed::new(), self.config.encoder.max_len);
-        let mut hidden: Vec<(usize, u32)> = Vec::new();
-        for &user in users {
-            let first = packed.n_rows();
-            packed.push(user, self.data.train(user as usize), max_len);
-            let len = packed.n_rows() - first;
-            for place in self.masked(len, rng, user) {
-                hidden.push((first + place, std::mem::replace(&mut packed.items[first + place], self.mask)));
-            }
-        }
+        let mut packed = Packed::new();
+        let masked = self.push(&mut packed, users, rng);
         let mut batch = token_batch(&mut packed, None, rng);
-        let (rows, share) = (packed.n_rows(), 1.0 / hidden.len() as f32);
-        let (mut target, mut weight) = (vec![INERT; rows], vec![0.0; rows]);
-        hidden.iter().for_each(|(row, item)| (target[*row], weight[*row]) = (*item, share));
-        batch.feed.set("target", Tensor::u32(&[rows], &target));
-        batch.feed.set("loss_weight", Tensor::f32(&[rows], weight));
+        Cloze::feed(&mut batch.feed, packed.n_rows(), &masked);
         Ok(batch)
     }
 }

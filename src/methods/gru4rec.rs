@@ -11,9 +11,9 @@
 
 use super::config::{table_of, typed};
 use super::next_item::{Histories, Loss, NextItem};
-use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
-use crate::engine::params::{Init, ParamLayout};
+use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::{Error, Result};
@@ -157,12 +157,10 @@ impl Method for Gru4Rec {
         self.config.max_len
     }
 
-    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
-        let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
-        let scorer = self.scorer_of_rows(&mut graph, &tokens)?;
-        self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
-        Ok(graph)
+    fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let scorer = self.scorer_of_rows(graph, &tokens)?;
+        self.next_item().objective(graph, scorer)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {

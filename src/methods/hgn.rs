@@ -13,15 +13,15 @@
 
 use super::batch::{feed_ids, feed_tokens};
 use super::config::{table_of, typed};
-use super::{Batch, Method, MethodInfo, Request, Sampler, Shape, Sizes, Training};
+use super::{Batch, Context, Method, MethodInfo, Objective, Request, Sampler, Shape, Sizes, Training};
 use crate::data::pack::INERT;
 use crate::data::sample::{UserItems, negative};
 use crate::data::{Interactions, Packed, row_bucket};
-use crate::engine::params::{Init, ParamLayout};
+use crate::engine::params::Init;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
-use crate::nn::{Ids, Scorer, Tokens, adam_step};
+use crate::nn::{Ids, Scorer, Tokens};
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::bpr::Bpr;
@@ -166,12 +166,17 @@ impl Hgn {
         if self.config.gates == Gates::Frozen { graph.add1(Detach, &[gate]) } else { Ok(gate) }
     }
 
+    /// The table of the items that are read; its last row is for padding.
+    fn item_table(&self, graph: &mut Graph) -> ValueId {
+        self.table(graph, "item_table", self.sizes.items + 1)
+    }
+
     /// Queries `[B, dim]` with the output table and biases.
     fn scorer_of(&self, graph: &mut Graph, inputs: &Inputs) -> Result<Scorer> {
         let Inputs { tokens, users, window_of_row } = inputs;
         let rows = graph.shape(tokens.items)[0];
         let user_table = self.table(graph, "user_table", self.sizes.users);
-        let item_table = self.table(graph, "item_table", self.sizes.items + 1);
+        let item_table = self.item_table(graph);
         let output = self.table(graph, "output.weight", self.sizes.items);
         let bias = graph.param("output.bias", &[self.sizes.items], Init::Constant(0.0));
         let items = Ids { ids: tokens.items, segments: tokens.training.map(|t| t.item_segments) };
@@ -204,16 +209,6 @@ impl Hgn {
         let query = graph.add1(Add, &[mean, sum])?;
         let query = graph.add1(Add, &[query, user])?;
         Ok(Scorer { query, table: output, bias: Some(bias), items: self.sizes.items, samples: 1 })
-    }
-
-    /// Scores of some items per window, shaped like their ids.
-    fn scores(&self, graph: &mut Graph, scorer: &Scorer, items: Ids) -> Result<ValueId> {
-        let products = graph.add1(RowDot, &items.behind(&[scorer.query, scorer.table]))?;
-        let bias = graph.add1(Reshape { shape: vec![self.sizes.items, 1] }, &[scorer.bias.expect("has biases")])?;
-        let bias = items.gather(graph, bias)?;
-        let shape = graph.shape(products).to_vec();
-        let bias = graph.add1(Reshape { shape }, &[bias])?;
-        graph.add1(Add, &[bias, products])
     }
 
     /// Appends a window, of the last items of a history; its row of `user_gate` counts from the window's left edge.
@@ -263,24 +258,23 @@ impl Method for Hgn {
         true
     }
 
-    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+    fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
         let (windows, targets) = (shape.sequences, self.config.targets);
-        let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, windows, shape.rows, false);
-        let inputs = Inputs::declare(&mut graph, tokens);
-        let scorer = self.scorer_of(&mut graph, &inputs)?;
+        let tokens = Tokens::for_training(graph, windows, shape.rows, false);
+        let inputs = Inputs::declare(graph, tokens);
+        let scorer = self.scorer_of(graph, &inputs)?;
         let weight = graph.input("loss_weight", TensorType::f32(&[windows * targets]));
-        let positive = Ids::declare(&mut graph, "positive", &[windows, targets], true);
+        let positive = Ids::declare(graph, "positive", &[windows, targets], true);
         let losses = match self.config.loss {
             WindowLoss::Bpr => {
-                let negative = Ids::declare(&mut graph, "negative", &[windows, targets], true);
-                let scores = [self.scores(&mut graph, &scorer, positive)?, self.scores(&mut graph, &scorer, negative)?];
+                let negative = Ids::declare(graph, "negative", &[windows, targets], true);
+                let scores = [scorer.score(graph, positive)?, scorer.score(graph, negative)?];
                 graph.add1(Bpr, &scores)?
             }
             WindowLoss::Ce => {
                 // A query per target.
-                let repeated = Ids::declare(&mut graph, "window_of_target", &[windows * targets], true);
-                let queries = repeated.gather(&mut graph, scorer.query)?;
+                let repeated = Ids::declare(graph, "window_of_target", &[windows * targets], true);
+                let queries = repeated.gather(graph, scorer.query)?;
                 let target = graph.add1(Reshape { shape: vec![windows * targets] }, &[positive.ids])?;
                 let operands: Vec<ValueId> =
                     [queries, scorer.table].into_iter().chain(scorer.bias).chain([target]).collect();
@@ -289,10 +283,7 @@ impl Method for Hgn {
         };
         let losses = graph.add1(Reshape { shape: vec![windows * targets] }, &[losses])?;
         let loss = graph.add1(WeightedSum, &[losses, weight])?;
-        graph.metric("loss", loss);
-        let gradients = graph.backward(loss, "model")?;
-        adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
-        Ok(graph)
+        Ok(Objective { loss, scorer, item_table: self.item_table(graph) })
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
@@ -370,5 +361,13 @@ impl Sampler for Windows {
         let repeated: Vec<u32> = (0..positive.len()).map(|place| (place / config.targets) as u32).collect();
         feed_ids(&mut feed, "window_of_target", &repeated);
         Ok(Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens })
+    }
+
+    fn contexts(&self, samples: &[u32], _shape: Shape) -> Vec<Option<Context>> {
+        let of_window = |sample: &u32| {
+            let (user, len) = self.windows[*sample as usize];
+            (len > 0).then_some(Context { user, len })
+        };
+        samples.iter().map(of_window).collect()
     }
 }

@@ -11,9 +11,9 @@
 
 use super::config::{table_of, typed};
 use super::next_item::{Histories, Loss, NextItem};
-use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
-use crate::engine::params::{Init, ParamLayout};
+use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
@@ -143,14 +143,12 @@ impl Method for MeanPool {
         self.config.max_len
     }
 
-    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
-        let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
-        let table = self.item_table(&mut graph);
-        let query = self.queries(&mut graph, &tokens, table)?;
+    fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let table = self.item_table(graph);
+        let query = self.queries(graph, &tokens, table)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
-        self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
-        Ok(graph)
+        self.next_item().objective(graph, scorer)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {

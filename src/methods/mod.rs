@@ -10,18 +10,20 @@ pub mod batch;
 pub mod config;
 pub mod embedding_similarity;
 pub mod next_item;
+pub mod stage;
 
 include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 use crate::data::Interactions;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
-use crate::engine::{Feed, Graph};
+use crate::engine::{Feed, Graph, ValueId};
 use crate::error::{Error, Result};
-use crate::nn::{Scorer, Tokens};
+use crate::nn::{Scorer, Tokens, adam_step};
 use crate::ops::adam::AdamConfig;
 use crate::settings;
 use serde::{Deserialize, Serialize};
+use stage::{Stage, Teacher};
 use std::sync::Arc;
 
 /// How long and how fast to train, and which epoch to keep. Part of every method's configuration.
@@ -167,11 +169,26 @@ pub trait Sampler: Send + Sync {
     /// The batch of these samples. Whatever is drawn follows from `rng` and the samples alone.
     fn batch(&self, samples: &[u32], rng: RngState) -> Result<Batch>;
 
+    /// What each query of the objective knows of its user, in the batch of these samples, which has this shape; none for
+    /// queries that know nothing.
+    fn contexts(&self, _samples: &[u32], _shape: Shape) -> Vec<Option<Context>> {
+        Vec::new()
+    }
+
     /// What makes the batches of an epoch, counted from 1, in its place: for samplers that follow the parameters, which
     /// they read here as they are at the start of the epoch.
     fn of_epoch(&self, _epoch: usize, _parameter: ReadParameter) -> Result<Option<Arc<dyn Sampler>>> {
         Ok(None)
     }
+}
+
+/// How far somebody's history had got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// As an index.
+    pub user: u32,
+    /// Items of the training sequence that were met, 1 or more.
+    pub len: u32,
 }
 
 /// A recommender: what it learns by, what it learns from, and how it scores.
@@ -182,8 +199,20 @@ pub trait Method: Send + Sync {
     /// Items of a history that the scorer looks at.
     fn max_len(&self) -> usize;
 
+    /// Adds what training minimises, over the inputs of its batches. Methods that learn by more than one loss and optimizer
+    /// have a `train_graph` of their own in its place.
+    fn objective(&self, _graph: &mut Graph, _shape: Shape) -> Result<Objective> {
+        let problem = "this method does not learn by one loss that a student could add to";
+        Err(Error::usage(problem, "take a student such as sasrec, gru4rec, hgn or meanpool"))
+    }
+
     /// The graph of one training step, optimizers included. Metrics: `loss` first, then its parts.
-    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph>;
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let Objective { loss, .. } = self.objective(&mut graph, shape)?;
+        minimise(&mut graph, &[("loss", loss)], self.training())?;
+        Ok(graph)
+    }
 
     /// How many training graphs there are; a batch says which it is for. Two networks that learn in turn have one each, and
     /// so do the phases of a training.
@@ -233,6 +262,17 @@ pub trait Method: Send + Sync {
     /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;
 
+    /// What must be trained before.
+    fn stages(&self) -> Vec<Stage> {
+        Vec::new()
+    }
+
+    /// The same method, knowing what these teachers know: in the order of the stages that teach.
+    fn taught(&self, _teachers: Vec<Teacher>) -> Result<Box<dyn Method>> {
+        let problem = "this method learns from no teacher";
+        Err(Error::usage(problem, "leave --teacher away, or train a method that does, such as ssi"))
+    }
+
     /// Whether the scorer asks who the user is (`Tokens::users`): it then knows the users it was trained on, and no other.
     fn needs_user(&self) -> bool {
         false
@@ -242,6 +282,24 @@ pub trait Method: Send + Sync {
     fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
         layout.initial_state(seed)
     }
+}
+
+/// What training minimises, and what it is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Objective {
+    /// `[1]`
+    pub loss: ValueId,
+    /// A query `[N, D]` for each row that learns, or none.
+    pub scorer: Scorer,
+    /// The vectors `[V', D]` that the encoder reads items as.
+    pub item_table: ValueId,
+}
+
+/// Ends a training graph: the first of these scalars is minimised by Adam over the set `model`, all are metrics.
+pub fn minimise(graph: &mut Graph, metrics: &[(&str, ValueId)], training: &Training) -> Result<()> {
+    metrics.iter().for_each(|(name, value)| graph.metric(name, *value));
+    let gradients = graph.backward(metrics[0].1, "model")?;
+    adam_step(graph, "model", &gradients, training.clip())
 }
 
 /// What a data set asks of the tables of a model.

@@ -2,14 +2,14 @@
 //! methods share that learn by nothing else: the end of their training graph, and the batches.
 
 use super::batch::token_batch;
-use super::{Batch, Sampler, Training};
+use super::{Batch, Context, Objective, Sampler, Shape};
 use crate::data::pack::INERT;
 use crate::data::sample::{UserItems, negative};
 use crate::data::{Interactions, Packed, trainable_users};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
-use crate::nn::{Ids, Scorer, adam_step};
+use crate::nn::{Ids, Scorer};
 use crate::ops::add::Add;
 use crate::ops::bce_with_logits::BceWithLogits;
 use crate::ops::fill::Fill;
@@ -68,13 +68,11 @@ impl NextItem {
         Ok(())
     }
 
-    /// Ends a training graph: the mean loss of the rows with a target, its gradients, and Adam's step.
-    pub fn minimise(&self, graph: &mut Graph, scorer: &Scorer, training: &Training) -> Result<()> {
-        let (losses, inputs) = self.row_losses(graph, scorer, None)?;
+    /// The mean loss of the rows with a target; the encoder reads items as the scorer does.
+    pub fn objective(&self, graph: &mut Graph, scorer: Scorer) -> Result<Objective> {
+        let (losses, inputs) = self.row_losses(graph, &scorer, None)?;
         let loss = graph.add1(WeightedSum, &[losses, inputs.weight])?;
-        graph.metric("loss", loss);
-        let gradients = graph.backward(loss, "model")?;
-        adam_step(graph, "model", &gradients, training.clip())
+        Ok(Objective { loss, scorer, item_table: scorer.table })
     }
 
     fn samples(&self) -> usize {
@@ -150,7 +148,7 @@ impl NextItem {
     }
 }
 
-/// Makes batches for a graph that begins with `Tokens::for_training` and ends with `NextItem::minimise`: a sequence per
+/// Makes batches for a graph that begins with `Tokens::for_training` and ends with `NextItem::objective`: a sequence per
 /// user, its training events but the last.
 pub struct Histories {
     next_item: NextItem,
@@ -179,6 +177,15 @@ impl Sampler for Histories {
         let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
         self.next_item.feed(&mut batch.feed, &rows, rng);
         Ok(batch)
+    }
+
+    fn contexts(&self, users: &[u32], shape: Shape) -> Vec<Option<Context>> {
+        let of_user = |&user: &u32| {
+            let all = self.data.train_input(user as usize).len();
+            (all.saturating_sub(self.max_len)..all).map(move |row| Some(Context { user, len: row as u32 + 1 }))
+        };
+        let inert = std::iter::repeat(None);
+        users.iter().flat_map(of_user).chain(inert).take(shape.rows).collect()
     }
 }
 

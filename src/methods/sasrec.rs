@@ -6,10 +6,9 @@
 
 use super::config::{table_of, typed};
 use super::next_item::{Histories, Loss, NextItem};
-use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::engine::Graph;
-use crate::engine::params::ParamLayout;
 use crate::error::Result;
 use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer};
 use serde::{Deserialize, Serialize};
@@ -84,16 +83,14 @@ impl Method for SasRec {
         self.config.encoder.max_len
     }
 
-    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
-        let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
+    fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
         let encoder = &self.config.encoder;
-        let table = encoder.item_table(&mut graph, self.n_items);
+        let table = encoder.item_table(graph, self.n_items);
         let noise = Some(FeedForwardNoise::Dropout);
-        let query = encoder.encode(&mut graph, &tokens, table, None, noise)?;
+        let query = encoder.encode(graph, &tokens, table, None, noise)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
-        self.next_item().minimise(&mut graph, &scorer, &self.config.training)?;
-        Ok(graph)
+        self.next_item().objective(graph, scorer)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {

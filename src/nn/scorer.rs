@@ -1,9 +1,13 @@
 //! Every sequential model here ends in "query vector x item table": one scorer serves losses, ranks and top-k lists.
 
+use super::Ids;
 use crate::engine::{Graph, TensorType, ValueId};
 use crate::error::Result;
+use crate::ops::add::Add;
 use crate::ops::linear_topk::{ExcludeSeen, LinearTopK, TopK};
 use crate::ops::rank::{Rank, RankOfScores};
+use crate::ops::reshape::Reshape;
+use crate::ops::row_dot::RowDot;
 use crate::ops::softmax_mixture::SoftmaxMixture;
 
 /// Scores of item v: `query . table[v] (+ bias[v])`, for the first `items` rows of the table.
@@ -60,6 +64,18 @@ impl Scorer {
         graph.output("better", counts_of_seen[0]);
         graph.output("ties", counts_of_seen[2]);
         Ok(())
+    }
+
+    /// Scores of some items for each query, shaped like their ids: `[B]` or `[B, K]`.
+    pub fn score(&self, graph: &mut Graph, items: Ids) -> Result<ValueId> {
+        let products = graph.add1(RowDot, &items.behind(&[self.query, self.table]))?;
+        let Some(bias) = self.bias else { return Ok(products) };
+        let column = Reshape { shape: vec![graph.shape(bias)[0], 1] };
+        let bias = graph.add1(column, &[bias])?;
+        let bias = items.gather(graph, bias)?;
+        let shape = graph.shape(products).to_vec();
+        let bias = graph.add1(Reshape { shape }, &[bias])?;
+        graph.add1(Add, &[bias, products])
     }
 
     /// Adds the inputs `seen_offsets`, `seen_items` and the outputs `values[B, k]`, `indices[B, k]`, beside them what they

@@ -94,7 +94,7 @@ pub fn save(
     let mut tensors = Vec::new();
     let names = header.items.join("\n");
     tensors.push((ITEMS.to_string(), TensorView::new(Dtype::U8, vec![names.len()], names.as_bytes()).expect("bytes")));
-    for (set, content) in layout.sets.iter().zip(&state.sets) {
+    for (set, content) in layout.sets.iter().zip(&state.sets).filter(|(set, _)| !set.is_frozen()) {
         for parameter in &set.parameters {
             let parts = PARTS.iter().zip([&content.params, &content.m, &content.v]);
             for (part, flat) in parts.take(if optimizer { 3 } else { 1 }) {
@@ -162,12 +162,27 @@ impl Checkpoint {
         Ok(Checkpoint { path: path.into(), bytes, header, progress })
     }
 
+    /// Shape and values of one parameter; `None` if the file has none of this name.
+    pub fn parameter(&self, set: &str, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
+        let wrong = |problem: String| Error::Format { path: self.path.clone(), problem };
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| wrong(e.to_string()))?;
+        let Ok(view) = file.tensor(&format!("{}/{set}/{name}", PARTS[0])) else { return Ok(None) };
+        if view.dtype() != Dtype::F32 {
+            return Err(wrong(format!("{set}/{name} is {:?}, not F32", view.dtype())));
+        }
+        Ok(Some((view.shape().to_vec(), numbers(view.data()).collect())))
+    }
+
     /// The state in a layout; moments that the file does not hold are zero.
     pub fn state(&self, layout: &ParamLayout) -> Result<State> {
         let wrong = |problem: String| Error::Format { path: self.path.clone(), problem };
         let file = SafeTensors::deserialize(&self.bytes).map_err(|e| wrong(e.to_string()))?;
         let mut state = State::default();
         for set in &layout.sets {
+            if set.is_frozen() {
+                state.sets.push(SetState::default());
+                continue;
+            }
             let mut flats = [(); 3].map(|()| vec![0.0f32; set.flat_len()]);
             for parameter in &set.parameters {
                 for (part, flat) in PARTS.iter().zip(&mut flats) {

@@ -5,6 +5,7 @@ pub mod identity;
 pub mod ranker;
 pub mod ranks;
 pub mod run;
+pub mod stages;
 pub mod trainer;
 
 pub use crate::methods::Request;

@@ -7,6 +7,7 @@ use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};
 use super::ranker::Ranker;
 use super::ranks::UserRanks;
+use super::stages::taught;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
@@ -39,6 +40,10 @@ pub struct RunOptions {
     pub out: PathBuf,
     /// Go on from its checkpoint.
     pub resume: bool,
+    /// The folder of a run whose parameters are the initial ones.
+    pub starts_from: Option<PathBuf>,
+    /// The folders of the runs to learn from, in place of the method's own stages.
+    pub teachers: Vec<PathBuf>,
 }
 
 /// `result.json`.
@@ -125,17 +130,23 @@ impl Run {
 
     /// Trains, evaluates, and writes the folder of the run.
     pub fn execute(&self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<RunResult> {
-        let started = Instant::now();
         let folder = self.checkpoints();
         if checkpoint::latest(&folder).exists() && !self.options.resume {
             let problem = format!("{} already holds a run", self.options.out.display());
             return Err(Error::usage(problem, "add --resume to continue it, or choose another --out"));
         }
         [&self.options.out, &folder].into_iter().for_each(|folder| discard_temporary(folder));
+        let taught = taught(self, executor, observer)?;
+        let method = taught.as_deref().unwrap_or(self.method());
+        if taught.is_some() {
+            observer.begins(&format!("learning from the teachers, in {}", self.options.out.display()));
+        }
+        let started = Instant::now();
         let (data, seed) = (self.data.clone(), self.options.seed);
         let identity = self.identity();
         let header = Header { identity: identity.clone(), items: data.items.clone() };
-        let mut trainer = Trainer::new(self.method(), data, seed, executor, Some(Checkpoints { folder, header }))?;
+        let mut trainer = Trainer::new(method, data, seed, executor, Some(Checkpoints { folder, header }))?;
+        self.options.starts_from.iter().try_for_each(|folder| trainer.start_from(executor, folder))?;
         let (mut epochs, mut seconds_before) = (Vec::new(), 0.0);
         if self.options.resume && trainer.resume(executor)? {
             let progress = trainer.progress();
@@ -146,7 +157,7 @@ impl Run {
         write_atomically(&self.path("config.toml"), self.config_text().as_bytes())?;
         let mut log = Log { path: EpochReport::path(&self.options.out), epochs, failure: None, observer };
         log.write();
-        if self.method.training().epochs == 0 {
+        if method.training().epochs == 0 {
             trainer.write_initial()?;
         }
         trainer.fit(executor, &mut log)?;
@@ -251,6 +262,10 @@ impl Observer for Log<'_> {
 
     fn warning(&mut self, message: &str) {
         self.observer.warning(message);
+    }
+
+    fn begins(&mut self, what: &str) {
+        self.observer.begins(what);
     }
 
     fn wants_to_stop(&mut self) -> bool {

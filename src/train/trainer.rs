@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::ranker::{Ranker, Ranks};
+use super::stages::start_from;
 use crate::data::sample::{Uni99, epoch_order};
 use crate::data::{HeldOut, Interactions, Prefetch};
 use crate::engine::Executor;
@@ -79,6 +80,8 @@ pub trait Observer {
     fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) {}
     /// Something a person should know.
     fn warning(&mut self, _message: &str) {}
+    /// Something begins that takes its time: a stage of the run, or what teachers are asked.
+    fn begins(&mut self, _what: &str) {}
     /// Asked after every step: whether to end training with a checkpoint.
     fn wants_to_stop(&mut self) -> bool {
         false
@@ -144,6 +147,12 @@ impl<'a> Trainer<'a> {
             best: state,
             checkpoints,
         })
+    }
+
+    /// Takes over parameters of another run in place of the initial ones.
+    pub fn start_from(&mut self, executor: &mut dyn Executor, folder: &Path) -> Result<()> {
+        start_from(folder, &self.layout, &mut self.best, &self.data)?;
+        executor.load(&self.layout, &self.best)
     }
 
     /// The parameters.

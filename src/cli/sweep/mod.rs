@@ -117,6 +117,8 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
         seeds: None,
         epochs: None,
         out: None,
+        start_from: None,
+        teachers: Vec::new(),
         resume: false,
         quiet: args.quiet,
         plan: false,

@@ -195,10 +195,19 @@ impl Executor for CpuExecutor {
         Ok(())
     }
 
+    fn clear(&mut self) {
+        self.plans.clear();
+        self.buffers.clear();
+        self.metrics.clear();
+    }
+
     fn state(&mut self) -> Result<State> {
         let read = |set, flat, len| self.buffers[&Buffer::Flat { set, flat }][..len].to_vec();
         let sets = self.layout.sets.iter().enumerate().map(|(set, layout)| {
             let len = layout.flat_len();
+            if layout.is_frozen() || len == 0 {
+                return SetState::default();
+            }
             SetState {
                 params: read(set, Flat::Params, len),
                 m: read(set, Flat::FirstMoment, len),

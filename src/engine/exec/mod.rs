@@ -83,6 +83,9 @@ pub trait Executor {
     /// Sets the parameters and optimiser state. Graphs compiled afterwards must share this layout.
     fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()>;
 
+    /// Forgets plans, parameters and memory: what comes next is another run.
+    fn clear(&mut self);
+
     /// Reads back the parameters and the optimiser state.
     fn state(&mut self) -> Result<State>;
 

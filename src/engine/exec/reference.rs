@@ -2,7 +2,7 @@
 
 use super::{Executor, Feed, PlanId};
 use crate::engine::graph::{Flat, Graph, Source, ValueId};
-use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::params::{ParamLayout, ParamSet, SetState, State};
 use crate::engine::plan::{self, Plan};
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::{Error, Result};
@@ -80,6 +80,7 @@ fn run_nodes(graph: &Graph, inputs: &HashMap<ValueId, Array>, sets: &mut [Buffer
 /// The reference as an executor, for trajectories beside the others.
 #[derive(Default)]
 pub struct ReferenceExecutor {
+    layout: ParamLayout,
     sets: Vec<Buffers>,
     plans: Vec<(Graph, Plan)>,
     last: HashMap<PlanId, Vec<Option<Array>>>,
@@ -98,23 +99,30 @@ impl Executor for ReferenceExecutor {
         "reference (f64)".into()
     }
 
-    fn load(&mut self, _layout: &ParamLayout, state: &State) -> Result<()> {
+    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
         let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        self.sets = (state.sets.iter())
-            .map(|s| Buffers {
-                params: wide(&s.params),
-                grads: vec![0.0; s.params.len()],
-                m: wide(&s.m),
-                v: wide(&s.v),
-            })
-            .collect();
+        let before = std::mem::take(&mut self.sets);
+        let set = |(index, s): (usize, &SetState)| match s.params.is_empty() {
+            true => before.get(index).cloned().unwrap_or_default(),
+            false => Buffers { params: wide(&s.params), grads: vec![0.0; s.m.len()], m: wide(&s.m), v: wide(&s.v) },
+        };
+        self.sets = state.sets.iter().enumerate().map(set).collect();
+        self.layout = layout.clone();
         Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.plans.clear();
+        self.sets.clear();
     }
 
     fn state(&mut self) -> Result<State> {
         let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let set = |s: &Buffers| SetState { params: narrow(&s.params), m: narrow(&s.m), v: narrow(&s.v) };
-        Ok(State { sets: self.sets.iter().map(set).collect() })
+        let set = |(layout, s): (&ParamSet, &Buffers)| match layout.is_frozen() {
+            true => SetState::default(),
+            false => SetState { params: narrow(&s.params), m: narrow(&s.m), v: narrow(&s.v) },
+        };
+        Ok(State { sets: self.layout.sets.iter().zip(&self.sets).map(set).collect() })
     }
 
     fn compile(&mut self, graph: Graph) -> Result<PlanId> {

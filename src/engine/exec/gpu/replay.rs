@@ -314,9 +314,21 @@ impl Executor for GpuExecutor {
         Ok(())
     }
 
+    fn clear(&mut self) {
+        self.plans.clear();
+        self.buffers.clear();
+        self.metrics.clear();
+    }
+
     fn state(&mut self) -> Result<State> {
         let mut sets = Vec::new();
-        for (set, len) in self.layout.sets.iter().map(|s| s.flat_len()).enumerate().collect::<Vec<_>>() {
+        let lengths: Vec<usize> =
+            self.layout.sets.iter().map(|s| if s.is_frozen() { 0 } else { s.flat_len() }).collect();
+        for (set, len) in lengths.into_iter().enumerate() {
+            if len == 0 {
+                sets.push(SetState::default());
+                continue;
+            }
             let mut flat = |flat| {
                 let buffer = self.buffers[&Buffer::Flat { set, flat }].0.clone();
                 self.read_buffer(&buffer, 0, len)
