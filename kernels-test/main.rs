@@ -10,6 +10,7 @@
 mod adapter_class;
 mod browser;
 mod chromium;
+mod closed_forms;
 mod domain;
 mod memory;
 mod mixed;
@@ -32,6 +33,7 @@ fn main() {
     trials.extend(golden_trials(&golden_folder()));
     trials.extend(mutation::trials());
     trials.extend(trajectory::trials());
+    trials.extend(closed_forms::trials());
     trials.extend(domain::trials());
     trials.extend(memory::trials());
     trials.extend(small_bindings::trials());

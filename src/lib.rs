@@ -24,7 +24,7 @@
 //! let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None)?;
 //! trainer.fit(executor.as_mut(), &mut ())?;
 //! let ranks = trainer.rank_split(executor.as_mut(), true)?;
-//! println!("{:?}", Metrics::from_ranks(&ranks.history_excluded));
+//! println!("{:?}", Metrics::from_ranks(&ranks.ranks.history_excluded));
 //! # Ok(())
 //! # }
 //! ```

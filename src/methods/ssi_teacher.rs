@@ -311,9 +311,9 @@ mod tests {
         (0..48u32).map(|user| (0..10).map(|i| 1 + user % 5 + 3 * i).collect()).collect()
     }
 
-    /// Of users who take turns in a vocabulary of their own.
+    /// Of users who meet, in training, the whole of one of four vocabularies.
     fn disjoint() -> Vec<Vec<u32>> {
-        (0..48u32).map(|user| (0..10).map(|i| 1 + 10 * (user % 4) + (7 * i + user) % 10).collect()).collect()
+        (0..48u32).map(|user| (0..12).map(|i| 1 + 10 * (user % 4) + (7 * i + user) % 10).collect()).collect()
     }
 
     #[test]

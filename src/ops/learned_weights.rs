@@ -196,7 +196,7 @@ mod tests {
         for (count, loss, expected) in
             [(3, 1.0, 2.0), (3, 7.0, 1.0), (1, 3.0, 1.0), (3, 0.01, 12.2120), (3, 50.0, 0.50676)]
         {
-            for lambda in settled(&vec![loss; count], 20_000) {
+            for lambda in settled(&vec![loss; count], 40_000) {
                 assert!((lambda - expected).abs() < 1e-3, "{count} losses of {loss}: {lambda}");
             }
         }
