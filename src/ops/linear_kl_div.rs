@@ -192,10 +192,10 @@ impl Op for LinearKlDiv {
         let stats: Vec<Region> = (0..self.teachers).map(|_| builder.scratch(STATS * rows)).collect();
         student.each(builder, |builder, first, len| {
             let s = student.scores(builder, first, len, self.student_bias)?;
-            for k in 0..self.teachers {
+            for (k, stats) in stats.iter().enumerate() {
                 let (hidden, has_bias) = self.side(k + 1);
                 let t = teacher.of(hidden).scores(builder, first, len, has_bias)?;
-                let mut bindings = vec![(s, Read), (t, Read), (stats[k], Update)];
+                let mut bindings = vec![(s, Read), (t, Read), (*stats, Update)];
                 bindings.extend([(builder.output(k), Update), (builder.output(self.teachers), Update)]);
                 let (is_first, is_last, sides) =
                     ((first == 0).into(), (first + len == items).into(), 1 + self.teachers);

@@ -1,6 +1,7 @@
 use super::*;
 use crate::engine::Executor;
 use crate::engine::exec::DeviceChoice;
+use crate::engine::rng::RngState;
 use crate::error::Error;
 use crate::methods::{config, find};
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::data::{Event, EventLog};
 use crate::engine::Executor;
 use crate::engine::exec::DeviceChoice;
+use crate::engine::rng::RngState;
 use crate::methods::config;
 use crate::train::Ranker;
 use crate::train::trainer::layout_of;
