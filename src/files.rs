@@ -1,6 +1,7 @@
 //! Files that are written whole or not at all.
 
 use crate::error::{Error, Result};
+use serde::de::DeserializeOwned;
 use sha2::Digest;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -58,6 +59,27 @@ impl Write for WholeFile<'_> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
     }
+}
+
+/// A TOML file as a table or a typed value; mistakes are shown with their place.
+pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
+    toml_of(&text, path)
+}
+
+/// The same of a text that is at hand; `path` is what errors call it.
+pub fn toml_of<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|e: toml::de::Error| {
+        let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];
+        let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
+        Error::Data {
+            path: path.into(),
+            line: before.matches('\n').count() + 1,
+            column,
+            problem: e.message().to_string(),
+            help: "a configuration is TOML: lines of `key = value`, see config.toml of any run".into(),
+        }
+    })
 }
 
 /// The temporary files that are being written: a signal ends the process without a drop.

@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "engine::graph",
             "engine::params",
             "engine::rng",
+            "files",
             "nn",
             "ops",
         ],

@@ -9,6 +9,7 @@ pub mod check;
 pub mod fetch;
 pub mod formats;
 pub mod interactions;
+pub mod lists;
 pub mod log;
 pub mod manifest;
 pub mod matrix;

@@ -4,6 +4,7 @@
 
 use super::MethodInfo;
 use crate::error::{Error, Result};
+use crate::files::read_toml;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,28 +73,12 @@ pub fn with_settings(config: &Table, assignments: &[String]) -> Result<Table> {
 
 /// A file of keys, or the `config.toml` of a run, whose table `method` has them.
 fn read_file(path: &Path) -> Result<Table> {
-    let mut table: Table = parse_file(path)?;
+    let mut table: Table = read_toml(path)?;
     match table.remove("method") {
         Some(Value::Table(method)) if table.contains_key("run") => Ok(method),
         Some(other) => Ok(Table::from_iter(table.into_iter().chain([("method".to_string(), other)]))),
         None => Ok(table),
     }
-}
-
-/// A TOML file as a table or a typed value; mistakes are shown with their place.
-pub fn parse_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
-    toml::from_str(&text).map_err(|e: toml::de::Error| {
-        let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];
-        let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
-        Error::Data {
-            path: path.into(),
-            line: before.matches('\n').count() + 1,
-            column,
-            problem: e.message().to_string(),
-            help: "a configuration is TOML: lines of `key = value`, see config.toml of any run".into(),
-        }
-    })
 }
 
 /// `key=value` or `table.key=value` as a table. A value that is no TOML is a string: `--set loss=ce`.

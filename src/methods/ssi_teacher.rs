@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn foreign_n_grams_are_found_where_vocabularies_are_disjoint() {
-        let (accuracy, _) = trained("persona", &disjoint(), 300, false);
+        let (accuracy, _) = trained("persona", &disjoint(), 600, false);
         assert!(accuracy > 0.95, "{accuracy}");
     }
 

@@ -6,7 +6,8 @@ use crate::cli::seeds::{SeedResults, folders};
 use crate::data::SplitRule;
 use crate::error::{Error, Result};
 use crate::eval::Published;
-use crate::methods::config::{differences, parse_file};
+use crate::files::read_toml;
+use crate::methods::config::differences;
 use crate::methods::{MethodInfo, find};
 use crate::train::{DataIdentity, RunResult};
 use serde::Deserialize;
@@ -65,7 +66,7 @@ impl OneRun {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
         let result = serde_json::from_str(&text).map_err(problem)?;
-        let Config { method } = parse_file(&folder.join("config.toml"))?;
+        let Config { method } = read_toml(&folder.join("config.toml"))?;
         Ok(OneRun { config: method, data: read_ranks(&folder)?.data, result, folder })
     }
 

@@ -17,7 +17,8 @@
 //! ```
 
 use crate::error::{Error, Result};
-use crate::methods::config::{flattened, parse_file};
+use crate::files::read_toml;
+use crate::methods::config::flattened;
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
@@ -79,7 +80,7 @@ impl Cell {
 
 impl SweepFile {
     pub fn read(path: &Path) -> Result<SweepFile> {
-        let file: SweepFile = parse_file(path)?;
+        let file: SweepFile = read_toml(path)?;
         let refuse = |problem: &str, help: &str| Err(Error::usage(format!("{}: {problem}", path.display()), help));
         if file.grid.is_empty() && file.variant.is_empty() {
             return refuse("nothing to sweep over", "add a table [grid] or tables [[variant]]");

@@ -1,0 +1,161 @@
+//! The wanted columns of a table as numbers: every text has one, the same in all columns.
+
+use super::schema::Schema;
+use crate::data::formats::Format;
+use crate::data::read::text::{Place, unpacked};
+use crate::error::{Error, Result};
+use csv::ByteRecord;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+/// A column, or the values in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub column: String,
+    /// What is between values, where it holds several.
+    pub separator: Option<String>,
+}
+
+/// Rows of numbers: row `r` of a column has `ids[offsets[r] .. offsets[r + 1]]`.
+struct Column {
+    offsets: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+/// A table in memory.
+pub struct Table {
+    pub path: std::path::PathBuf,
+    wanted: Vec<Wanted>,
+    columns: Vec<Column>,
+    /// Line of each row, from 1.
+    lines: Vec<u32>,
+    /// By number.
+    texts: Vec<Box<str>>,
+}
+
+impl Table {
+    /// Reads csv and tsv, in gzip or not.
+    pub fn read(path: &Path, schema: &Schema, wanted: &[Wanted]) -> Result<Table> {
+        let failed = |e| Error::io("read", path, e);
+        let file = BufReader::with_capacity(1 << 18, File::open(path).map_err(failed)?);
+        let by_name = match Format::of_file(path).map(Format::name) {
+            Some("csv") => ',',
+            _ => '\t',
+        };
+        let delimiter = schema.delimiter.unwrap_or(by_name);
+        let delimiter = u8::try_from(delimiter).map_err(|_| {
+            Error::usage(format!("`{delimiter}` cannot separate columns"), "give an ASCII character as `delimiter`")
+        })?;
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .quoting(delimiter == b',')
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(unpacked(Box::new(file), path)?);
+        let mut record = ByteRecord::new();
+        let mut table = Table {
+            path: path.into(),
+            wanted: wanted.to_vec(),
+            columns: wanted.iter().map(|_| Column { offsets: vec![0], ids: Vec::new() }).collect(),
+            lines: Vec::new(),
+            texts: Vec::new(),
+        };
+        let (mut numbers, mut places) = (HashMap::<Box<str>, u32>::new(), None);
+        loop {
+            let line = reader.position().line() as usize;
+            let place = Place { path, line };
+            let more = reader.read_byte_record(&mut record).map_err(|error| match error.into_kind() {
+                csv::ErrorKind::Io(error) => place.unreadable(error),
+                other => place.error(1, format!("{other:?}"), "see whether the delimiter and the quotes are right"),
+            })?;
+            if !more {
+                break;
+            }
+            let line = record.position().map_or(line, |position| position.line() as usize);
+            let row = Row { record: &record, place: Place { path, line } };
+            let Some(places) = &places else {
+                places = Some(row.header(wanted)?);
+                continue;
+            };
+            for ((place, wanted), column) in places.iter().zip(wanted).zip(&mut table.columns) {
+                let mut put = |text: &str| {
+                    let next = table.texts.len() as u32;
+                    let number = *numbers.entry(text.into()).or_insert(next);
+                    if number == next {
+                        table.texts.push(text.into());
+                    }
+                    column.ids.push(number);
+                };
+                let text = row.text(*place)?;
+                match &wanted.separator {
+                    Some(separator) => {
+                        text.split(separator.as_str()).map(str::trim).filter(|t| !t.is_empty()).for_each(&mut put)
+                    }
+                    None => put(text.trim()),
+                }
+                column.offsets.push(column.ids.len() as u32);
+            }
+            table.lines.push(line as u32);
+        }
+        if table.lines.is_empty() {
+            let help = "the first line names the columns, and each line after it is a list or an impression";
+            return Err(Place { path, line: 1 }.error(1, "the file holds no lists".into(), help));
+        }
+        Ok(table)
+    }
+
+    pub fn rows(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The values of a row in a column that was wanted so.
+    pub fn values(&self, column: usize, row: usize) -> &[u32] {
+        let Column { offsets, ids } = &self.columns[column];
+        &ids[offsets[row] as usize..offsets[row + 1] as usize]
+    }
+
+    /// The text of a number.
+    pub fn text(&self, number: u32) -> &str {
+        &self.texts[number as usize]
+    }
+
+    /// The place of a column that is wanted so.
+    pub fn place(&self, wanted: &Wanted) -> usize {
+        self.wanted.iter().position(|known| known == wanted).expect("asked for when the table was read")
+    }
+
+    /// Something is wrong in a row.
+    pub fn error(&self, row: usize, problem: String, help: &str) -> Error {
+        Place { path: &self.path, line: self.lines[row] as usize }.error(1, problem, help)
+    }
+}
+
+struct Row<'a> {
+    record: &'a ByteRecord,
+    place: Place<'a>,
+}
+
+impl<'a> Row<'a> {
+    fn header(&self, wanted: &[Wanted]) -> Result<Vec<usize>> {
+        let names: Vec<&str> = (0..self.record.len()).map(|field| self.text(field)).collect::<Result<_>>()?;
+        let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('\u{feff}').trim()).collect();
+        let place = |wanted: &Wanted| {
+            names.iter().position(|name| *name == wanted.column).ok_or_else(|| {
+                let error = Error::unknown("column", &wanted.column, &names);
+                self.place.error(1, error.to_string(), &error.help().unwrap_or_default())
+            })
+        };
+        wanted.iter().map(place).collect()
+    }
+
+    fn text(&self, field: usize) -> Result<&'a str> {
+        let column = 1 + self.record.iter().take(field).map(|field| field.len() + 1).sum::<usize>();
+        let Some(bytes) = self.record.get(field) else {
+            let problem = format!("this line has {} fields, column {} is wanted", self.record.len(), field + 1);
+            return Err(self.place.error(column, problem, "every line must have the columns of the first"));
+        };
+        std::str::from_utf8(bytes).map_err(|error| self.place.not_utf8(column + error.valid_up_to()))
+    }
+}

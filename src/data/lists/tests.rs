@@ -1,0 +1,209 @@
+use super::*;
+use std::path::PathBuf;
+
+/// A folder with a log and its schema.
+struct Log(tempfile::TempDir);
+
+const SCHEMA: &str = r#"
+user = "who"
+time = "when"
+list = ["who", "shown"]
+items = "shown"
+clicked = "clicks"
+length = 3
+split = [0.4, 0.4, 0.2]
+fields = [
+    { name = "device", of = "user", column = "device" },
+    { name = "tags", of = "user", column = "tags", separator = "," },
+    { name = "item", of = "item", column = "shown", each = true, at_least = 2 },
+    { name = "price", of = "item", column = "prices", each = true, buckets = "log2" },
+    { name = "rank", of = "item", column = "prices", each = true, derive = "rank" },
+    { name = "lowest", of = "item", column = "prices", each = true, derive = "lowest_so_far" },
+    { name = "repeated", of = "item", column = "prices", each = true, derive = "seen_before" },
+    { name = "position", of = "context", derive = "position" },
+    { name = "before", of = "context", derive = "clicks_before" },
+    { name = "hour", of = "context", derive = "hour" },
+]
+"#;
+
+/// In the order of the file: the last list of Ann comes first in time, the second line clicks on the list of the first.
+const ROWS: &str = "who\twhen\tdevice\ttags\tshown\tclicks\tprices
+ann\t7300\tphone\tx,y\ta|b|c|d\tb\t3|1|2|9
+ann\t7400\tphone\tx,y\ta|b|c|d\tc\t3|1|2|9
+bob\t9000\ttv\t\ta|c|b\t\t7|7|7
+ann\t3600\tphone\tx\tb|a|d\ta|e\t1|2|3
+cy\t9100\ttv\tz\tc|b\tc\t1|2
+cy\t9200\ttv\tz\tc|b|a\tc|a\t1|2|3
+dan\t9300\tcar\ty\td|a|b\tb\t5|4|3
+";
+
+impl Log {
+    fn new(rows: &str, schema: &str) -> Log {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("log.tsv"), rows).unwrap();
+        std::fs::write(folder.path().join("schema.toml"), schema).unwrap();
+        Log(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self) -> Result<Lists> {
+        Lists::read(&self.path("log.tsv"), Some(&self.path("schema.toml")))
+    }
+
+    fn complaint(rows: &str, schema: &str) -> String {
+        let error = Log::new(rows, schema).read().expect_err("refused");
+        format!("{error}; {}", error.help().unwrap_or_default())
+    }
+}
+
+/// The rows of a field at each position of a list, counted from the field's first.
+fn rows(lists: &Lists, list: usize, field: &str) -> Vec<Vec<u32>> {
+    let place = lists.fields.iter().position(|known| known.name == field).unwrap();
+    let first = lists.fields[place].first;
+    let bag = |position| lists.bag(list * lists.length + position, place).iter().map(|row| row - first).collect();
+    (0..lists.length).map(bag).collect()
+}
+
+#[test]
+fn rows_become_lists_in_time_order_with_the_clicks_of_all_rows() {
+    let lists = Log::new(ROWS, SCHEMA).read().unwrap();
+    assert_eq!(lists.count(), 5);
+    let name = |item: &u32| lists.items[*item as usize].as_str();
+    let shown = |list: usize| lists.items_of(list).iter().map(name).collect::<String>();
+    assert_eq!([0, 1, 2, 3, 4].map(shown), ["bad", "abc", "acb", "cba", "dab"]);
+    let users = [0, 1, 2, 3, 4].map(|list| lists.users[lists.user(list) as usize].as_str());
+    assert_eq!(users, ["ann", "ann", "bob", "cy", "dan"]);
+    assert_eq!((lists.clicks_of(1), lists.clicks_of(2)), (&[0.0, 1.0, 1.0][..], &[0.0; 3][..]));
+    assert_eq!(lists.dropped, Dropped { short_lists: 1, positions: 1, clicks_outside: 1 });
+    assert_eq!((lists.part(Part::Train), lists.part(Part::Valid), lists.part(Part::Test)), (0..2, 2..4, 4..5));
+}
+
+#[test]
+fn values_have_rows_of_their_field_and_unknown_ones_row_0() {
+    let lists = Log::new(ROWS, SCHEMA).read().unwrap();
+    // Training: bad and abc. `b` and `a` are there twice, `c` and `d` once, which is too rare.
+    assert_eq!(rows(&lists, 1, "item"), [[2], [1], [0]]);
+    assert_eq!(rows(&lists, 1, "tags"), [[1, 2], [1, 2], [1, 2]]);
+    // A bag of nothing, and a device that training never saw.
+    assert_eq!(rows(&lists, 2, "tags"), [[0], [0], [0]]);
+    assert_eq!(rows(&lists, 4, "device"), [[0], [0], [0]]);
+    let field = |name: &str| lists.fields.iter().find(|field| field.name == name).unwrap();
+    assert_eq!((field("device").rows, field("tags").first, field("tags").rows), (2, 2, 3));
+    assert_eq!(lists.table_rows(), lists.fields.iter().map(|field| field.rows as usize).sum::<usize>());
+}
+
+#[test]
+fn derived_fields_say_what_stands_where_in_the_list() {
+    let lists = Log::new(ROWS, SCHEMA).read().unwrap();
+    // Prices 3, 1, 2 of list 1; rows are numbered in the order in which training has the values, 1, 2, 3 in list 0.
+    assert_eq!(rows(&lists, 1, "rank"), [[3], [1], [2]]);
+    assert_eq!(rows(&lists, 1, "position"), [[1], [2], [3]]);
+    // Clicks before each position: 0, 0, 1, after 0, 0, 1 in list 0.
+    assert_eq!(rows(&lists, 1, "before"), [[1], [1], [2]]);
+    // The lowest so far: yes, no, no in list 0; yes, yes, no in list 1.
+    assert_eq!(rows(&lists, 0, "lowest"), [[1], [2], [2]]);
+    assert_eq!(rows(&lists, 1, "lowest"), [[1], [1], [2]]);
+    // Three equal prices of list 2: repeated 0, 1, 2 times; training has 0 alone.
+    assert_eq!(rows(&lists, 2, "repeated"), [[1], [0], [0]]);
+    // 01:00, then 02:01.
+    assert_eq!((rows(&lists, 0, "hour")[0][0], rows(&lists, 1, "hour")[0][0]), (1, 2));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line() {
+    let complain = |from: &str, to: &str| Log::complaint(&ROWS.replacen(from, to, 1), SCHEMA);
+    for (from, to, parts) in [
+        ("7300", "noon", &["2", "`noon` in when is no time"][..]),
+        ("3|1|2|9", "3|1|free|9", &["2", "`free` of the field price is no number"]),
+        ("shown", "seen", &["1", "column `shown`"]),
+        ("\ta|c|b\t\t7|7|7", "", &["4", "fields"]),
+    ] {
+        let complaint = complain(from, to);
+        assert!(parts.iter().all(|part| complaint.contains(part)), "{complaint}");
+    }
+    let complain = |from: &str, to: &str| Log::complaint(ROWS, &SCHEMA.replacen(from, to, 1));
+    for (from, to, part) in [
+        ("clicked = \"clicks\"", "", "says nothing of clicks"),
+        ("length = 3", "length = 1", "a length below 2"),
+        ("0.4, 0.4, 0.2", "0.4, 0.4, 0.3", "do not add up to 1"),
+        ("of = \"user\", column = \"device\"", "of = \"user\"", "the field `device` needs a column"),
+        ("each = true, derive = \"rank\"", "derive = \"rank\"", "compares items"),
+        ("name = \"hour\"", "name = \"rank\"", "two fields `rank`"),
+        ("length = 3", "length = 4", "hold"),
+        ("user = \"who\"", "usr = \"who\"", "unknown field `usr`"),
+    ] {
+        let complaint = complain(from, to);
+        assert!(complaint.contains(part), "{complaint}");
+    }
+}
+
+#[test]
+fn impressions_of_one_user_are_cut_into_lists_at_gaps() {
+    let mut text = "user_id,video_id,hourmin,time_ms,is_click,duration_ms,tab\n".to_string();
+    // Two users in turn: 85 impressions each, a long gap after the twelfth of the first.
+    for n in 0..85u64 {
+        for user in [5, 6] {
+            let gap = if user == 5 && n >= 12 { 3_600_000 } else { 0 };
+            let (time, click) = (1_650_000_000_000 + 1000 * n + gap, u64::from(n % 4 == user % 4));
+            text += &format!("{user},{},1200,{time},{click},{},1\n", n % 7, 1000 * n);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kuairand.csv");
+    std::fs::write(&path, text).unwrap();
+    let lists = Lists::read(&path, None).unwrap();
+    // The first user has 12 and 73 impressions, the second 85.
+    assert_eq!((lists.count(), lists.dropped.short_lists), (1 + 7 + 8, 3));
+    assert_eq!(lists.clicks_of(0), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+    assert_eq!((lists.length, lists.users.len(), lists.items.len()), (10, 2, 7));
+}
+
+#[test]
+fn slates_with_a_flag_for_each_item_are_read() {
+    let mut text =
+        "timestamp@session_id@sequence_id@exposed_items@user_feedback@user_seqfeature@user_protrait@item_feature@\
+                    behavior_policy_id\n"
+            .to_string();
+    for n in 0..10 {
+        let items: Vec<String> = (0..9).map(|place| (1 + (n + place * 3) % 20).to_string()).collect();
+        let flags: Vec<&str> = (0..9).map(|place| if place == n % 9 { "1" } else { "0" }).collect();
+        text += &format!("{}@{n}@1@{}@{}@3,4@7,8,9@0.5;0.5@1\n", 100 - n, items.join(","), flags.join(","));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rl4rs.csv");
+    std::fs::write(&path, &text).unwrap();
+    let lists = Lists::read(&path, None).unwrap();
+    assert_eq!((lists.count(), lists.length), (10, 9));
+    // Times descend in the file.
+    assert_eq!(lists.clicks_of(9), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    std::fs::write(&path, text.replacen("0,1,0", "0,2,0", 1)).unwrap();
+    let error = Lists::read(&path, None).unwrap_err().to_string();
+    assert!(error.contains("`2` in user_feedback is neither 0 nor 1"), "{error}");
+    std::fs::write(&path, text.replacen(",0@3,4", "@3,4", 1)).unwrap();
+    assert!(Lists::read(&path, None).unwrap_err().to_string().contains("8 values in user_feedback for 9 items"));
+}
+
+#[test]
+fn a_log_without_a_schema_is_refused() {
+    let log = Log::new(ROWS, SCHEMA);
+    let error = Lists::read(&log.path("log.tsv"), None).unwrap_err();
+    assert!(
+        error.to_string().contains("nothing is known of the columns") && error.help().unwrap().contains("--schema")
+    );
+}
+
+/// The files of the papers' data, where they are at hand.
+#[test]
+fn the_shipped_schemas_read_the_files_they_are_for() {
+    let Some(folder) = std::env::var_os(crate::data::catalog::DATA_DIR).map(PathBuf::from) else { return };
+    for (name, count, fields) in [("trivago2019_lists", 8893, 15), ("yandex_serp10", 56_477, 5)] {
+        let path = folder.join(format!("{name}.tsv.gz"));
+        if path.exists() {
+            let lists = Lists::read(&path, None).unwrap();
+            assert_eq!((lists.count(), lists.fields.len(), lists.length), (count, fields, 10), "{lists}");
+        }
+    }
+}
