@@ -141,7 +141,7 @@ fn hgn_of_one_column(target: &mut Target) -> Checked {
     let info = methods::find("hgn")?;
     let settings = ["dim=1", "window=1"].map(String::from);
     let config = methods::config::resolve(info, None, None, &settings)?;
-    let method = (info.build)(&config, Sizes { users: 1, items: 2 })?;
+    let method = (info.build)(&config, Sizes { users: 1, items: 2, ..Sizes::default() })?;
     let layout = layout_of(method.as_ref())?;
     let mut state = layout.initial_state(1);
     state.sets[0].params.fill(0.0);

@@ -2,6 +2,7 @@
 
 use crate::data::{Columns, Format, ReadOptions, SplitRule};
 use crate::error::{Error, Result};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// How to read a data set. Files of text, prepared folders and known names need none of this.
@@ -36,6 +37,10 @@ pub struct SourceArgs {
     #[arg(long, value_name = "CHAR")]
     separator: Option<String>,
 
+    /// A TOML file that says what the columns of a log of lists mean
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
+
     /// leave-one-out, ratio:0.8,0.1,0.1, time:0.8,0.1,0.1, time:2019-10-01,2019-12-01 or sessions:0.8,0.1,0.1
     #[arg(long, value_name = "RULE", value_parser = parsed::<SplitRule>)]
     split: Option<SplitRule>,
@@ -51,7 +56,8 @@ impl SourceArgs {
             no_header: self.no_header,
         };
         let separator = self.separator.as_deref().map(separator).transpose()?;
-        Ok(ReadOptions { format: self.format, columns, separator, split: self.split.clone() })
+        let (split, schema) = (self.split.clone(), self.schema.clone());
+        Ok(ReadOptions { format: self.format, columns, separator, split, schema })
     }
 
     /// The words of the command line that were given.
@@ -63,6 +69,7 @@ impl SourceArgs {
             ("--time-col", self.time_col.clone()),
             ("--event-col", self.event_col.clone()),
             ("--separator", self.separator.clone()),
+            ("--schema", self.schema.as_ref().map(|file| file.display().to_string())),
             ("--split", self.split.as_ref().map(|rule| rule.to_string())),
         ];
         let pairs = options.into_iter().filter_map(|(name, value)| Some([name.to_string(), value?]));

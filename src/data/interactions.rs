@@ -6,10 +6,12 @@
 
 use std::fmt;
 
-use super::log::EventLog;
+use super::lists::Lists;
+use super::log::{Event, EventLog};
 use super::split::{self, Ends, MIN_LEAVE_ONE_OUT, SplitRule};
 use crate::error::{Error, Result};
 use indicatif::HumanCount;
+use std::sync::Arc;
 
 /// Who met what, in which order. Users keep the order of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Interactions {
     kinds: Vec<u32>,
     rule: SplitRule,
     pub(super) ends: Vec<Ends>,
+    /// What was shown, where the source is a log of lists: the events are the clicks.
+    pub lists: Option<Arc<Lists>>,
 }
 
 impl Interactions {
@@ -66,7 +70,8 @@ impl Interactions {
         let rule = SplitRule::LeaveOneOut;
         let ends = split::ends(&rule, &offsets, &times).expect("leave-one-out fits any data");
         let (kind_names, kinds) = (Vec::new(), Vec::new());
-        Interactions { name: name.to_owned(), users, items, offsets, events, kind_names, times, kinds, rule, ends }
+        let name = name.to_owned();
+        Interactions { name, users, items, offsets, events, kind_names, times, kinds, rule, ends, lists: None }
     }
 
     /// From one slice of item ids per user; the users are called 1, 2, ...
@@ -86,6 +91,22 @@ impl Interactions {
         debug_assert_eq!(offsets.len(), users.len() + 1);
         let (distinct, events) = rank_ids(&ids);
         Self::new(name, users, distinct.iter().map(u32::to_string).collect(), offsets, events, Vec::new())
+    }
+
+    /// The clicks of a log of lists as events, in the order of the lists, and the lists beside them.
+    pub fn from_lists(lists: Lists) -> Result<Self> {
+        let mut log = EventLog::default();
+        for list in 0..lists.count() {
+            let user = &lists.users[lists.user(list) as usize];
+            for (item, click) in lists.items_of(list).iter().zip(lists.clicks_of(list)) {
+                if *click > 0.0 {
+                    log.push(Event { user, item: &lists.items[*item as usize], time: None, kind: None });
+                }
+            }
+        }
+        let rule = SplitRule::Ratio(lists.split);
+        let data = Interactions::from_log(&lists.name, log).with_split(rule)?;
+        Ok(Interactions { lists: Some(Arc::new(lists)), ..data })
     }
 
     /// With a time for each event, in the order of the sequences.
@@ -193,6 +214,7 @@ impl Interactions {
         let end = self.offsets[n];
         let (kept, events) = rank_ids(&self.events[..end]);
         Interactions {
+            lists: None,
             name: self.name.clone(),
             users: self.users[..n].to_vec(),
             items: kept.iter().map(|&item| self.items[item as usize].clone()).collect(),

@@ -12,7 +12,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::protocol::ByProtocol;
-use super::rank::UNREACHABLE;
+use super::rank::{UNREACHABLE, auc};
+use crate::error::Result;
 
 /// The cut-offs reported by default.
 pub const KS: [usize; 3] = [5, 10, 20];
@@ -60,9 +61,30 @@ pub struct Metrics {
     pub ndcg: Vec<(usize, f64)>,
     /// Mean reciprocal rank, over all ranks.
     pub mrr: f64,
+    /// Of models that tell clicks from other impressions of a list, which have nothing of the above.
+    pub clicks: Option<ClickMetrics>,
+}
+
+/// How well scores tell clicked impressions from others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClickMetrics {
+    /// The chance that a clicked impression scores above one that was not clicked, over all lists together.
+    pub auc: f64,
+    /// The mean of that within each list that has both.
+    pub gauc: f64,
 }
 
 impl Metrics {
+    /// Of scores of impressions, lists of `length` end to end. Refuses scores that are not finite; NaN where there is no pair.
+    pub fn from_clicks(scores: &[f32], clicked: &[bool], length: usize) -> Result<Self> {
+        let pooled = auc(scores, clicked, 0)?.unwrap_or(f64::NAN);
+        let lists = scores.chunks(length).zip(clicked.chunks(length));
+        let within = lists.map(|(scores, clicked)| auc(scores, clicked, 0)).collect::<Result<Vec<_>>>()?;
+        let within: Vec<f64> = within.into_iter().flatten().collect();
+        let gauc = within.iter().sum::<f64>() / within.len() as f64;
+        Ok(Metrics { mrr: f64::NAN, clicks: Some(ClickMetrics { auc: pooled, gauc }), ..Metrics::default() })
+    }
+
     /// At the cut-offs of the papers, `KS`.
     pub fn from_ranks(ranks: &[u32]) -> Self {
         Self::from_ranks_at(ranks, &KS)
@@ -79,13 +101,14 @@ impl Metrics {
             hr: ks.iter().map(|&k| (k, mean(&|rank| hit(rank, k)))).collect(),
             ndcg: ks.iter().map(|&k| (k, mean(&|rank| hit(rank, k) / (rank + 1.0).log2()))).collect(),
             mrr: mean(&|rank| 1.0 / rank),
+            clicks: None,
         }
     }
 
     /// From the six figures papers print: HR@5/10/20, NDCG@5/10/20. They print no MRR; it is NaN.
     pub fn from_figures(figures: [f64; 6]) -> Self {
         let at = |values: &[f64]| KS.into_iter().zip(values.iter().copied()).collect();
-        Metrics { hr: at(&figures[..3]), ndcg: at(&figures[3..]), mrr: f64::NAN }
+        Metrics { hr: at(&figures[..3]), ndcg: at(&figures[3..]), mrr: f64::NAN, clicks: None }
     }
 
     /// HR@5/10/20, NDCG@5/10/20; NaN where a cut-off was not measured.
@@ -104,7 +127,9 @@ impl Metrics {
     pub fn entries(&self) -> Vec<(String, f64)> {
         let hr = self.hr.iter().map(|&(k, value)| (format!("hr@{k}"), value));
         let ndcg = self.ndcg.iter().map(|&(k, value)| (format!("ndcg@{k}"), value));
-        hr.chain(ndcg).chain([("mrr".to_owned(), self.mrr)]).collect()
+        let mrr = (!self.hr.is_empty()).then(|| ("mrr".to_owned(), self.mrr));
+        let clicks = self.clicks.map(|c| [("auc".to_owned(), c.auc), ("gauc".to_owned(), c.gauc)]);
+        hr.chain(ndcg).chain(mrr).chain(clicks.into_iter().flatten()).collect()
     }
 
     /// One metric by its key, such as "ndcg@20".
@@ -126,6 +151,7 @@ impl Serialize for Metrics {
 impl<'de> Deserialize<'de> for Metrics {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut metrics = Metrics { mrr: f64::NAN, ..Metrics::default() };
+        let mut clicks = [None; 2];
         // A number that is not finite is written as null in JSON.
         for (key, value) in std::collections::BTreeMap::<String, Option<f64>>::deserialize(deserializer)? {
             let value = value.unwrap_or(f64::NAN);
@@ -133,8 +159,16 @@ impl<'de> Deserialize<'de> for Metrics {
                 Some(("hr", Ok(k))) => metrics.hr.push((k, value)),
                 Some(("ndcg", Ok(k))) => metrics.ndcg.push((k, value)),
                 None if key == "mrr" => metrics.mrr = value,
-                _ => return Err(D::Error::custom(format!("unknown metric `{key}`; known: hr@K, ndcg@K, mrr"))),
+                None if key == "auc" => clicks[0] = Some(value),
+                None if key == "gauc" => clicks[1] = Some(value),
+                _ => {
+                    let problem = format!("unknown metric `{key}`; known: hr@K, ndcg@K, mrr, auc, gauc");
+                    return Err(D::Error::custom(problem));
+                }
             }
+        }
+        if let [Some(auc), Some(gauc)] = clicks {
+            metrics.clicks = Some(ClickMetrics { auc, gauc });
         }
         metrics.hr.sort_by_key(|&(k, _)| k);
         metrics.ndcg.sort_by_key(|&(k, _)| k);
@@ -164,6 +198,20 @@ mod tests {
             assert!((mean - metrics.get(key).unwrap()).abs() < 1e-15, "{key}");
             assert_eq!(metrics.get(key), Some(metrics.figures()[place]));
         }
+    }
+
+    #[test]
+    fn clicks_are_told_apart_over_all_lists_and_within_each() {
+        // Within the first list the click is on top, in the second it is not, the third has none; over all, 0.9 beats six
+        // of seven others and 0.3 four.
+        let scores = [0.9, 0.5, 0.1, 0.95, 0.3, 0.2, 0.4, 0.0, 0.1];
+        let clicked = [true, false, false, false, true, false, false, false, false];
+        let metrics = Metrics::from_clicks(&scores, &clicked, 3).unwrap();
+        assert_eq!(metrics.clicks, Some(ClickMetrics { auc: 10.0 / 14.0, gauc: 0.75 }));
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert_eq!(json, r#"{"auc":0.7142857142857143,"gauc":0.75}"#);
+        assert_eq!(serde_json::from_str::<Metrics>(&json).unwrap().clicks, metrics.clicks);
+        assert_eq!(metrics.get("gauc"), Some(0.75));
     }
 
     #[test]

@@ -163,7 +163,7 @@ mod tests {
             for mode in modes(info) {
                 for dataset in [None, Some("Sports"), Some("Toys"), Some("Beauty")] {
                     let config = resolve(info, dataset, None, &[format!("mode={mode}")]).unwrap();
-                    (info.build)(&config, Sizes { users: 7, items: 10 }).unwrap();
+                    (info.build)(&config, Sizes { users: 7, items: 10, ..Sizes::default() }).unwrap();
                 }
             }
         }
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn a_sample_of_one_item_is_refused_by_every_method_that_samples() {
-        let sizes = Sizes { users: 7, items: 10 };
+        let sizes = Sizes { users: 7, items: 10, ..Sizes::default() };
         let samples = |info: &&MethodInfo| ["loss", "negatives"].iter().all(|key| (info.defaults)().contains_key(*key));
         let methods: Vec<_> = METHODS.iter().filter(samples).collect();
         assert!(methods.len() >= 3);
         for info in methods {
             let build = |negatives: &str| {
                 let settings = ["loss=sampled_softmax", negatives].map(String::from);
-                (info.build)(&resolve(info, None, None, &settings).unwrap(), sizes).map(drop)
+                (info.build)(&resolve(info, None, None, &settings).unwrap(), sizes.clone()).map(drop)
             };
             assert!(build("negatives=2").is_ok() && build("negatives=1").is_err(), "{}", info.name);
         }
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn the_suites_train_every_method_that_trains() {
         for info in METHODS {
-            let method = (info.build)(&(info.defaults)(), Sizes { users: 7, items: 10 }).unwrap();
+            let method = (info.build)(&(info.defaults)(), Sizes { users: 7, items: 10, ..Sizes::default() }).unwrap();
             let shares = |other: &&MethodInfo| std::ptr::fn_addr_eq(other.build, info.build);
             let covered = METHODS.iter().filter(shares).any(|other| !other.cases.is_empty());
             assert_eq!(covered, method.training().epochs > 0, "{}", info.name);

@@ -300,7 +300,7 @@ impl Method for Hgn {
             };
             windows.extend(starts.map(|start| (user as u32, start as u32)));
         }
-        Ok(Arc::new(Windows { method: Hgn { config, sizes: self.sizes }, windows, met, data }))
+        Ok(Arc::new(Windows { method: Hgn { config, sizes: self.sizes.clone() }, windows, met, data }))
     }
 
     fn scoring_batch(&self, requests: &[Request]) -> Batch {

@@ -174,7 +174,7 @@ mod tests {
     /// The query after each history, and the item table `[9, 4]`.
     fn queries(histories: &[&[u32]]) -> (Vec<f32>, Vec<f32>) {
         let config = config::resolve(&INFO, None, None, &["layers=0".into(), "dim=4".into()]).unwrap();
-        let method = (INFO.build)(&config, Sizes { users: 3, items: 9 }).unwrap();
+        let method = (INFO.build)(&config, Sizes { users: 3, items: 9, ..Sizes::default() }).unwrap();
         let layout = layout_of(method.as_ref()).unwrap();
         let mut executor = DeviceChoice::Cpu.open(1).unwrap();
         executor.load(&layout, &layout.initial_state(3)).unwrap();

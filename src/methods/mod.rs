@@ -15,6 +15,7 @@ pub mod stage;
 include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 use crate::data::Interactions;
+use crate::data::lists::Field;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Graph, ValueId};
@@ -303,18 +304,23 @@ pub fn minimise(graph: &mut Graph, metrics: &[(&str, ValueId)], training: &Train
 }
 
 /// What a data set asks of the tables of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// U
     pub users: usize,
     /// V
     pub items: usize,
+    /// T, where there are lists.
+    pub length: usize,
+    /// What is known of an impression.
+    pub fields: Vec<Field>,
 }
 
 impl Sizes {
     /// Of a data set.
     pub fn of(data: &Interactions) -> Self {
-        Sizes { users: data.n_users(), items: data.n_items() }
+        let (length, fields) = data.lists.as_ref().map(|lists| (lists.length, lists.fields.clone())).unwrap_or_default();
+        Sizes { users: data.n_users(), items: data.n_items(), length, fields }
     }
 }
 

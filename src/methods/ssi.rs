@@ -117,7 +117,7 @@ impl Ssi {
             return Err(Error::usage("a student needs a teacher", "for example --set 'tasks=[\"temporal\"]'"));
         }
         let info = find(&config.student)?;
-        let student = (info.build)(&resolve(info, None, None, &config.student_settings)?, sizes)?;
+        let student = (info.build)(&resolve(info, None, None, &config.student_settings)?, sizes.clone())?;
         // Refuses what cannot be a student before anything is trained.
         student.objective(&mut Graph::new(ParamLayout::default()), Shape::new(1, 64))?;
         let stages = stages(&config)?;
@@ -257,7 +257,7 @@ impl Method for Ssi {
     }
 
     fn taught(&self, teachers: Vec<Teacher>) -> Result<Box<dyn Method>> {
-        Ok(Box::new(Ssi::new(self.config.clone(), self.sizes, teachers)?))
+        Ok(Box::new(Ssi::new(self.config.clone(), self.sizes.clone(), teachers)?))
     }
 
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {

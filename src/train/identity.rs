@@ -1,5 +1,6 @@
 //! Whose checkpoint it is: method, configuration and data. A checkpoint continues only what it was made by.
 
+use crate::data::lists::Field;
 use crate::data::{HeldOut, Interactions, ReadOptions};
 use crate::files::hexadecimal;
 use crate::methods::config::differences;
@@ -53,6 +54,20 @@ pub struct DataIdentity {
     /// Digest of the kinds' names and the kind of each event; empty where events have none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kinds: String,
+    /// The fields and the digest of a log of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lists: Option<ListsIdentity>,
+}
+
+/// What a model of lists was made for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListsIdentity {
+    /// Positions of a list.
+    pub length: usize,
+    /// With their rows in the joint table.
+    pub fields: Vec<Field>,
+    /// Of all that training and evaluation read.
+    pub digest: String,
 }
 
 impl DataIdentity {
@@ -79,6 +94,11 @@ impl DataIdentity {
                     digest(names.chain((0..data.n_users()).map(|u| bytemuck::cast_slice::<u32, u8>(data.kinds(u)))))
                 }
             },
+            lists: data.lists.as_ref().map(|lists| ListsIdentity {
+                length: lists.length,
+                fields: lists.fields.clone(),
+                digest: digest(lists.content()),
+            }),
         }
     }
 
@@ -96,8 +116,9 @@ impl DataIdentity {
             ("the test targets", &self.test_targets, &other.test_targets),
             ("the kinds of events", &self.kinds, &other.kinds),
         ];
+        let lists = (self.lists != other.lists).then(|| "the lists".to_string());
         let content = contents.into_iter().find(|(_, ours, theirs)| ours != theirs);
-        split.or(size).or(content.map(|(what, _, _)| what.into()))
+        split.or(size).or(content.map(|(what, _, _)| what.into())).or(lists)
     }
 }
 

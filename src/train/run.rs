@@ -302,7 +302,8 @@ impl Trained {
         let mut checkpoint = Checkpoint::read(file)?;
         let Header { mut identity, items } = checkpoint.header.clone();
         identity.config = config::with_settings(&identity.config, settings)?;
-        let sizes = Sizes { users: identity.data.users, items: items.len() };
+        let (length, fields) = identity.data.lists.clone().map(|lists| (lists.length, lists.fields)).unwrap_or_default();
+        let sizes = Sizes { users: identity.data.users, items: items.len(), length, fields };
         let method = (methods::find(&identity.method)?.build)(&identity.config, sizes)?;
         checkpoint.header.items.clear();
         Ok(Trained { identity, items, method, checkpoint })

@@ -10,12 +10,13 @@ mod table;
 
 use crate::error::{Error, Result};
 pub use schema::{Buckets, Derived, FieldSchema, Group, Schema};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
 /// One field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
     /// As the schema calls it.
     pub name: String,
@@ -53,6 +54,8 @@ pub struct Lists {
     pub length: usize,
     /// What was left out.
     pub dropped: Dropped,
+    /// Shares of the lists that train, validate and test, one after the other.
+    pub split: [f64; 3],
     user: Vec<u32>,
     item: Vec<u32>,
     clicks: Vec<f32>,
@@ -75,23 +78,18 @@ pub enum Part {
 }
 
 impl Lists {
-    /// Reads a csv or tsv file by a schema: the given one, or the shipped one of the file's name.
-    pub fn read(path: &Path, schema: Option<&Path>) -> Result<Lists> {
+    /// Reads a csv or tsv file by a schema: the given one, or the shipped one of the file's name. `None` where there is
+    /// neither: then it is no log of lists.
+    pub fn read(path: &Path, schema: Option<&Path>) -> Result<Option<Lists>> {
         let name = super::read::dataset_name(path);
-        let schema = match schema {
-            Some(file) => Schema::read(file)?,
-            None => Schema::shipped(&name).ok_or_else(|| {
-                let help =
-                    "describe its columns in a TOML file and give that with --schema; `gpurec data --help` says how";
-                Error::usage(format!("nothing is known of the columns of {}", path.display()), help)
-            })?,
-        };
-        read::read(path, &name, &schema)
+        let schema = schema.map(Schema::read).transpose()?.or_else(|| Schema::shipped(&name));
+        schema.map(|schema| read::read(path, &name, &schema)).transpose()
     }
 
-    fn empty(name: &str, length: usize, ends: [usize; 2], dropped: Dropped) -> Lists {
+    fn empty(name: &str, length: usize, split: [f64; 3], ends: [usize; 2], dropped: Dropped) -> Lists {
         Lists {
             name: name.into(),
+            split,
             fields: Vec::new(),
             users: Vec::new(),
             items: Vec::new(),
@@ -171,6 +169,12 @@ impl Lists {
     pub fn bag(&self, impression: usize, field: usize) -> &[u32] {
         let place = impression * self.fields.len() + field;
         &self.rows[self.offsets[place] as usize..self.offsets[place + 1] as usize]
+    }
+
+    /// Everything that training and evaluation read, as bytes.
+    pub fn content(&self) -> impl Iterator<Item = &[u8]> {
+        let numbers = [&self.user, &self.offsets, &self.rows].map(|column| bytemuck::cast_slice(column));
+        numbers.into_iter().chain([bytemuck::cast_slice(&self.clicks)])
     }
 
     /// Rows of the joint table.

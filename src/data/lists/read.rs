@@ -258,7 +258,7 @@ impl<'s> Source<'s> {
         let share = |share: f64| (share * count as f64).round() as usize;
         let [train, valid, _] = self.schema.split;
         let ends = [share(train), share(train + valid)];
-        let mut lists = Lists::empty(name, length, ends, dropped);
+        let mut lists = Lists::empty(name, length, self.schema.split, ends, dropped);
         let mut numbered: Vec<HashMap<String, u32>> = Vec::new();
         for field in &self.schema.fields {
             let own = match field.hashed {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::Interactions;
 use std::path::PathBuf;
 
 /// A folder with a log and its schema.
@@ -50,7 +51,7 @@ impl Log {
     }
 
     fn read(&self) -> Result<Lists> {
-        Lists::read(&self.path("log.tsv"), Some(&self.path("schema.toml")))
+        Ok(Lists::read(&self.path("log.tsv"), Some(&self.path("schema.toml")))?.expect("there is a schema"))
     }
 
     fn complaint(rows: &str, schema: &str) -> String {
@@ -154,7 +155,7 @@ fn impressions_of_one_user_are_cut_into_lists_at_gaps() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kuairand.csv");
     std::fs::write(&path, text).unwrap();
-    let lists = Lists::read(&path, None).unwrap();
+    let lists = Lists::read(&path, None).unwrap().unwrap();
     // The first user has 12 and 73 impressions, the second 85.
     assert_eq!((lists.count(), lists.dropped.short_lists), (1 + 7 + 8, 3));
     assert_eq!(lists.clicks_of(0), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
@@ -175,7 +176,7 @@ fn slates_with_a_flag_for_each_item_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rl4rs.csv");
     std::fs::write(&path, &text).unwrap();
-    let lists = Lists::read(&path, None).unwrap();
+    let lists = Lists::read(&path, None).unwrap().unwrap();
     assert_eq!((lists.count(), lists.length), (10, 9));
     // Times descend in the file.
     assert_eq!(lists.clicks_of(9), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
@@ -187,12 +188,14 @@ fn slates_with_a_flag_for_each_item_are_read() {
 }
 
 #[test]
-fn a_log_without_a_schema_is_refused() {
+fn the_clicks_of_lists_are_events() {
     let log = Log::new(ROWS, SCHEMA);
-    let error = Lists::read(&log.path("log.tsv"), None).unwrap_err();
-    assert!(
-        error.to_string().contains("nothing is known of the columns") && error.help().unwrap().contains("--schema")
-    );
+    assert_eq!(Lists::read(&log.path("log.tsv"), None).unwrap(), None, "a table without a schema is no log of lists");
+    let data = Interactions::from_lists(log.read().unwrap()).unwrap();
+    let name = |item: &u32| data.items[*item as usize].as_str();
+    let clicks = |user: usize| data.sequence(user).iter().map(name).collect::<String>();
+    assert_eq!(data.users, ["ann", "cy", "dan"]);
+    assert_eq!([0, 1, 2].map(clicks), ["abc", "ca", "b"]);
 }
 
 /// The files of the papers' data, where they are at hand.
@@ -202,7 +205,7 @@ fn the_shipped_schemas_read_the_files_they_are_for() {
     for (name, count, fields) in [("trivago2019_lists", 8893, 15), ("yandex_serp10", 56_477, 5)] {
         let path = folder.join(format!("{name}.tsv.gz"));
         if path.exists() {
-            let lists = Lists::read(&path, None).unwrap();
+            let lists = Lists::read(&path, None).unwrap().unwrap();
             assert_eq!((lists.count(), lists.fields.len(), lists.length), (count, fields, 10), "{lists}");
         }
     }

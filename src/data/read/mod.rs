@@ -5,10 +5,11 @@ pub(crate) mod text;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::formats::{Format, Reader};
 use super::interactions::Interactions;
+use super::lists::Lists;
 use super::log::EventLog;
 use super::split::SplitRule;
 use crate::error::{Error, Result};
@@ -32,10 +33,16 @@ pub struct ReadOptions {
     /// By the data's own description, else leave-one-out, when not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<SplitRule>,
+    /// What the columns of a log of lists mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<PathBuf>,
 }
 
 /// Reads a file as sequences. The data set is named after the file, without its extensions.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Interactions> {
+    if let Some(lists) = Lists::read(path, options.schema.as_deref())? {
+        return Interactions::from_lists(lists);
+    }
     sequences_of(&dataset_name(path), read_log(path, options)?, options)
 }
 
