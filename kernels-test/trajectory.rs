@@ -38,12 +38,16 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn follows(info: &MethodInfo, case: &[&str], target: &mut Target) -> Checked {
-    let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
+    let mut data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?.head(300));
     let keys = (info.defaults)();
     let small = SMALL.iter().filter(|text| text.split_once('=').is_some_and(|(key, _)| keys.contains_key(key)));
     let settings: Vec<String> = small.chain(case).map(|s| s.to_string()).collect();
     let config = methods::config::resolve(info, None, None, &settings)?;
     let mut method = (info.build)(&config, methods::Sizes::of(&data))?;
+    if method.of_lists() {
+        data = Arc::new(shown()?);
+        method = (info.build)(&config, methods::Sizes::of(&data))?;
+    }
     let teachers = teachers(method.as_ref(), &data);
     if !teachers.is_empty() {
         method = method.taught(teachers)?;
@@ -62,6 +66,38 @@ fn follows(info: &MethodInfo, case: &[&str], target: &mut Target) -> Checked {
         return Err(Failure(format!("the loss did not fall: {} to {}", expected[0], expected[STEPS - 1])));
     }
     Ok(Outcome { share: worst })
+}
+
+/// A made-up log of lists of five: who likes the colour of an item clicks it.
+fn shown() -> gpurec::Result<Interactions> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let schema = r#"
+        user = "user"
+        items = "items"
+        flags = "clicks"
+        length = 5
+        fields = [
+            { name = "user", of = "user", column = "user" },
+            { name = "likes", of = "user", column = "likes", separator = "," },
+            { name = "item", of = "item", column = "items", each = true },
+            { name = "colour", of = "item", column = "colours", each = true },
+            { name = "position", of = "context", derive = "position" },
+            { name = "clicks", of = "context", derive = "clicks_before" },
+        ]"#;
+    let mut stream = RngState { seed: 4, step: 0 }.stream(Site(7), 0);
+    let mut rows = "user\tlikes\titems\tcolours\tclicks\n".to_string();
+    for list in 0..400u32 {
+        let user = list % 30;
+        let items: Vec<u32> = (0..5).map(|_| stream.below(40)).collect();
+        let column =
+            |of: &dyn Fn(u32) -> u32| items.iter().map(|item| of(*item).to_string()).collect::<Vec<_>>().join("|");
+        let click = |item: u32| u32::from(item % 4 == user % 4);
+        rows += &format!("{user}\t{},x\t{}\t{}\t{}\n", user % 4, column(&|i| i), column(&|i| i % 4), column(&click));
+    }
+    let (log, description) = (folder.path().join("shown.tsv"), folder.path().join("shown.toml"));
+    std::fs::write(&log, rows).expect("the folder is writable");
+    std::fs::write(&description, schema).expect("the folder is writable");
+    data::resolve(&log.to_string_lossy(), &data::ReadOptions { schema: Some(description), ..Default::default() })
 }
 
 /// Made-up teachers in place of the method's stages, one of them as wide as the students are, the others not.

@@ -99,7 +99,7 @@ impl Observer for Progress {
 /// `epoch   3  loss 7.1234  valid ndcg@20 0.0512  hr@10 0.0731  12.3 s  best`; learned keep probabilities after the loss.
 fn epoch_line(report: &EpochReport, best_epoch: usize, select_by: &str) -> String {
     let loss = report.losses.get("loss").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
-    let mut keys = vec!["ndcg@20", "hr@10"];
+    let mut keys = vec!["ndcg@20", "hr@10", "auc", "gauc"];
     keys.extend((!keys.contains(&select_by)).then_some(select_by));
     let valid: Vec<String> =
         keys.into_iter().filter_map(|key| Some(format!("{key} {:.4}", report.valid.get(key)?))).collect();

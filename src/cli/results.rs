@@ -57,6 +57,10 @@ impl Results {
 
     fn rows(&self) -> Vec<(String, Metrics)> {
         let own = |(label, metrics): (String, &Metrics)| (label, metrics.clone());
+        if self.of_lists() {
+            let SplitMetrics { valid, test } = self.metrics.clone();
+            return vec![("valid".into(), valid), ("test".into(), test.history_excluded)];
+        }
         let mut rows: Vec<(String, Metrics)> = self.metrics.rows().into_iter().map(own).collect();
         for (kind, metrics) in &self.by_kind {
             let test = metrics.test.iter();
@@ -66,9 +70,22 @@ impl Results {
         rows
     }
 
+    /// Whether impressions of lists were scored, and not all items ranked.
+    pub fn of_lists(&self) -> bool {
+        self.metrics.valid.clicks.is_some()
+    }
+
+    /// What must be known to read the table.
+    pub fn protocol(&self) -> String {
+        if self.of_lists() {
+            return LISTS.into();
+        }
+        protocol(&self.split, &self.published)
+    }
+
     fn caption(&self) -> String {
         let warning = self.tie_warning.iter().map(|warning| format!("\nwarning: {warning}"));
-        warning.fold(protocol(&self.split, &self.published), |text, warning| text + &warning)
+        warning.fold(self.protocol(), |text, warning| text + &warning)
     }
 
     /// For the terminal.
@@ -78,6 +95,11 @@ impl Results {
         format!("{}\n{}", comparison_table(&rows), self.caption())
     }
 }
+
+/// How methods of lists are judged.
+const LISTS: &str = "The first lists train, those after them validate, the last ones test. AUC is the chance that a clicked \
+                     impression scores above one that was not clicked, over all lists together; GAUC the mean of that within each \
+                     list that has both.";
 
 /// What must be known to read a table of figures.
 pub fn protocol(split: &SplitRule, published: &[Published]) -> String {

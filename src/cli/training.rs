@@ -87,14 +87,17 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
     let until = match training.epochs {
         0 => "nothing to train: the parameters are counted from the data".into(),
         epochs => format!(
-            "up to {epochs} epochs, batches of {} users, seed {seed}; stops {} epochs after the best {}",
-            training.batch_size, training.patience, training.select_by
+            "up to {epochs} epochs, batches of {} {}, seed {seed}; stops {} epochs after the best {}",
+            training.batch_size,
+            if run.method().of_lists() { "lists" } else { "users" },
+            training.patience,
+            training.select_by
         ),
     };
     let mode = config.get("mode").and_then(toml::Value::as_str).unwrap_or("quality");
     let lines = [
         ("method", format!("{}, mode {mode}: {}", run.info.title, run.info.paper)),
-        ("data", format!("{}: {}", run.data.name, run.data.statistics())),
+        ("data", format!("{}: {}", run.data.name, run.statistics())),
         ("split", run.data.rule().to_string()),
         ("device", executor.describe()),
         ("model", format!("{} parameters", grouped(parameters))),

@@ -118,6 +118,14 @@ impl Metrics {
         [a, b, c, d, e, f]
     }
 
+    /// What tables show: names and values.
+    pub fn columns(&self) -> Vec<(String, f64)> {
+        match self.clicks {
+            Some(ClickMetrics { auc, gauc }) => vec![("AUC".into(), auc), ("GAUC".into(), gauc)],
+            None => FIGURES.iter().map(|name| name.to_uppercase()).zip(self.figures()).collect(),
+        }
+    }
+
     /// NDCG@k, if it was measured.
     pub fn ndcg_at(&self, k: usize) -> Option<f64> {
         value_at(&self.ndcg, k)

@@ -1,9 +1,9 @@
-//! Methods side by side: one row each, HR and NDCG at 5, 10 and 20.
+//! Methods side by side, one row each: HR and NDCG at 5, 10 and 20, or AUC and GAUC.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use super::metrics::{KS, Metrics};
+use super::metrics::Metrics;
 
 /// A figure as tables show it; one that there is not is a dash.
 pub fn shown(figure: f64) -> String {
@@ -13,7 +13,7 @@ pub fn shown(figure: f64) -> String {
 /// A table for the terminal.
 pub fn comparison_table<L: AsRef<str>>(rows: &[(L, &Metrics)]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(header());
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header(rows.first().map(|(_, metrics)| *metrics)));
     for (label, metrics) in rows {
         table.add_row(cells(label.as_ref(), metrics));
     }
@@ -23,13 +23,13 @@ pub fn comparison_table<L: AsRef<str>>(rows: &[(L, &Metrics)]) -> Table {
     table
 }
 
-fn header() -> Vec<String> {
-    let names = ["HR", "NDCG"].into_iter().flat_map(|name| KS.map(|k| format!("{name}@{k}")));
+fn header(first: Option<&Metrics>) -> Vec<String> {
+    let names = first.into_iter().flat_map(Metrics::columns).map(|(name, _)| name);
     std::iter::once("method".to_owned()).chain(names).collect()
 }
 
 fn cells(label: &str, metrics: &Metrics) -> Vec<String> {
-    std::iter::once(label.to_owned()).chain(metrics.figures().map(shown)).collect()
+    std::iter::once(label.to_owned()).chain(metrics.columns().into_iter().map(|(_, value)| shown(value))).collect()
 }
 
 #[cfg(test)]
@@ -40,6 +40,6 @@ mod tests {
     fn the_terminal_table_holds_the_same_cells() {
         let ours = Metrics::from_ranks(&[1, 8, 30]);
         let text = comparison_table(&[("ours".to_owned(), &ours)]).to_string();
-        assert!(cells("ours", &ours).into_iter().chain(header()).all(|cell| text.contains(&cell)), "{text}");
+        assert!(cells("ours", &ours).into_iter().chain(header(Some(&ours))).all(|cell| text.contains(&cell)), "{text}");
     }
 }

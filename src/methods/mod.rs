@@ -7,6 +7,7 @@
 //! soon as both are there. The other files are what methods share.
 
 pub mod batch;
+pub mod click_through;
 pub mod config;
 pub mod embedding_similarity;
 pub mod next_item;
@@ -15,7 +16,7 @@ pub mod stage;
 include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 use crate::data::Interactions;
-use crate::data::lists::Field;
+use crate::data::lists::{Field, Lists};
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Graph, ValueId};
@@ -263,6 +264,22 @@ pub trait Method: Send + Sync {
     /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;
 
+    /// Whether it learns from logs of lists. It is then judged by how well it tells clicks from other impressions, and scores
+    /// impressions in place of all items.
+    fn of_lists(&self) -> bool {
+        false
+    }
+
+    /// Adds the scores of the impressions of lists, `[B T]`: the shape is that of `lists_batch`.
+    fn impression_scores(&self, _graph: &mut Graph, _shape: Shape) -> Result<ValueId> {
+        Err(Error::usage("this method scores no impressions", "take a method of lists, such as fm"))
+    }
+
+    /// The inputs that `impression_scores` reads of these lists.
+    fn lists_batch(&self, _lists: &Lists, _which: &[u32]) -> Batch {
+        Batch { shape: Shape::new(0, 0), feed: Feed::default(), tokens: 0 }
+    }
+
     /// What must be trained before.
     fn stages(&self) -> Vec<Stage> {
         Vec::new()
@@ -319,7 +336,8 @@ pub struct Sizes {
 impl Sizes {
     /// Of a data set.
     pub fn of(data: &Interactions) -> Self {
-        let (length, fields) = data.lists.as_ref().map(|lists| (lists.length, lists.fields.clone())).unwrap_or_default();
+        let (length, fields) =
+            data.lists.as_ref().map(|lists| (lists.length, lists.fields.clone())).unwrap_or_default();
         Sizes { users: data.n_users(), items: data.n_items(), length, fields }
     }
 }

@@ -25,7 +25,6 @@ use crate::error::{Error, Result};
 use crate::nn::{Ids, Scorer, Tokens};
 use crate::ops::add::Add;
 use crate::ops::concat::Concat;
-use crate::ops::fill::Fill;
 use crate::ops::learned_weights::{LearnedWeights, rho_of_one};
 use crate::ops::linear::Linear;
 use crate::ops::linear_kl_div::LinearKlDiv;
@@ -203,8 +202,7 @@ impl Ssi {
                 let bound = Init::Uniform((dim as f32).powf(-0.5));
                 let name = format!("imitation.{}.weight", teacher.name);
                 let weight = graph.param(&name, &[teacher.dim(), dim], bound);
-                let bias = graph.add1(Fill { value: 0.0, shape: vec![teacher.dim()] }, &[])?;
-                ours = graph.add1(Linear::default(), &[ours, weight, bias])?;
+                ours = graph.add1(Linear::default(), &[ours, weight])?;
             }
             let rows = graph.add1(RowMse, &[ours, theirs])?;
             errors.push(graph.add1(WeightedSum, &[rows, weight])?);

@@ -1,6 +1,7 @@
 //! Layers as functions that add nodes to a graph.
 
 pub mod denoiser;
+pub mod fields;
 pub mod optimizer;
 pub mod scorer;
 pub mod state;
@@ -8,6 +9,7 @@ pub mod tokens;
 pub mod transformer;
 
 pub use denoiser::{Denoiser, SlotMask};
+pub use fields::Impressions;
 pub use optimizer::{Optimizer, adam_step, optimizer_inputs, optimizers};
 pub use scorer::Scorer;
 pub use state::{Base, StateEncoder, StatePass};

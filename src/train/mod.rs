@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod identity;
+pub mod list_scores;
 pub mod ranker;
 pub mod ranks;
 pub mod run;

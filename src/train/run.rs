@@ -5,15 +5,17 @@
 
 use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};
+use super::list_scores;
 use super::ranker::Ranker;
 use super::ranks::UserRanks;
 use super::stages::taught;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
+use crate::data::lists::Part;
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
-use crate::eval::SplitMetrics;
+use crate::eval::{ByProtocol, SplitMetrics};
 use crate::files::{discard_temporary, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
@@ -113,6 +115,14 @@ impl Run {
         self.options.out.join(name)
     }
 
+    /// What the method learns from, in numbers.
+    pub fn statistics(&self) -> String {
+        match &self.data.lists {
+            Some(lists) if self.method.of_lists() => lists.to_string(),
+            _ => self.data.statistics().to_string(),
+        }
+    }
+
     /// The folder of its checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.path("checkpoint")
@@ -163,12 +173,26 @@ impl Run {
         trainer.fit(executor, &mut log)?;
         log.failure.take().map_or(Ok(()), Err)?;
 
-        let valid = trainer.rank_split(executor, false)?;
-        let test = trainer.rank_split(executor, true)?;
-        if let Some(warning) = crate::eval::tie_warning(test.tie_share) {
-            log.observer.warning(&warning);
-        }
-        let ranks = UserRanks::new(identity.data, &self.data, valid, test);
+        let (metrics, by_kind) = match &self.data.lists {
+            Some(lists) if method.of_lists() => {
+                let [valid, test] = [Part::Valid, Part::Test].map(|part| trainer.score_lists(executor, part));
+                let (valid, test) = (valid?, test?);
+                list_scores::write(&list_scores::path(&self.options.out), lists, &valid, &test)?;
+                let history_excluded = list_scores::metrics(lists, Part::Test, &test)?;
+                let test = ByProtocol { history_excluded, ..ByProtocol::default() };
+                (SplitMetrics { valid: list_scores::metrics(lists, Part::Valid, &valid)?, test }, BTreeMap::new())
+            }
+            _ => {
+                let valid = trainer.rank_split(executor, false)?;
+                let test = trainer.rank_split(executor, true)?;
+                if let Some(warning) = crate::eval::tie_warning(test.tie_share) {
+                    log.observer.warning(&warning);
+                }
+                let ranks = UserRanks::new(identity.data, &self.data, valid, test);
+                ranks.write(&UserRanks::path(&self.options.out))?;
+                (ranks.metrics(), ranks.by_kind())
+            }
+        };
         let result = RunResult {
             method: self.options.method.clone(),
             dataset: self.data.name.clone(),
@@ -177,10 +201,9 @@ impl Run {
             epochs: trainer.progress().epoch,
             best_epoch: trainer.progress().best_epoch,
             seconds: seconds_before + started.elapsed().as_secs_f64(),
-            metrics: ranks.metrics(),
-            by_kind: ranks.by_kind(),
+            metrics,
+            by_kind,
         };
-        ranks.write(&UserRanks::path(&self.options.out))?;
         let text = serde_json::to_string_pretty(&result).expect("numbers and strings serialise") + "\n";
         write_atomically(&self.path("result.json"), text.as_bytes())?;
         Ok(result)
@@ -206,12 +229,18 @@ impl Run {
             return Err(Error::usage(problem, help));
         }
         let path = self.path("result.json");
-        if before.config != self.options.config || !path.exists() || !UserRanks::path(&self.options.out).exists() {
+        if before.config != self.options.config || !path.exists() || !self.measured() {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
         serde_json::from_str(&text).map(Some).map_err(problem)
+    }
+
+    /// Whether the folder holds the ranks or the scores that the metrics were made of.
+    fn measured(&self) -> bool {
+        let out = &self.options.out;
+        if self.method.of_lists() { list_scores::path(out) } else { UserRanks::path(out) }.exists()
     }
 
     fn identity(&self) -> Identity {
@@ -302,7 +331,8 @@ impl Trained {
         let mut checkpoint = Checkpoint::read(file)?;
         let Header { mut identity, items } = checkpoint.header.clone();
         identity.config = config::with_settings(&identity.config, settings)?;
-        let (length, fields) = identity.data.lists.clone().map(|lists| (lists.length, lists.fields)).unwrap_or_default();
+        let (length, fields) =
+            identity.data.lists.clone().map(|lists| (lists.length, lists.fields)).unwrap_or_default();
         let sizes = Sizes { users: identity.data.users, items: items.len(), length, fields };
         let method = (methods::find(&identity.method)?.build)(&identity.config, sizes)?;
         checkpoint.header.items.clear();

@@ -1,8 +1,10 @@
 //! The training loop: epochs of prefetched batches, validation, selection of the best epoch, checkpoints.
 
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
+use super::list_scores::ListScorer;
 use super::ranker::{Ranker, Ranks};
 use super::stages::start_from;
+use crate::data::lists::Part;
 use crate::data::sample::{Uni99, epoch_order};
 use crate::data::{HeldOut, Interactions, Prefetch};
 use crate::engine::Executor;
@@ -11,6 +13,7 @@ use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
 use crate::error::{Error, Result};
 use crate::eval::{Metrics, Protocol};
+use crate::methods::click_through::lists_of;
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::{optimizer_inputs, optimizers};
 use std::collections::HashMap;
@@ -102,6 +105,7 @@ pub struct Trainer<'a> {
     layout: ParamLayout,
     plans: HashMap<Shape, PlanId>,
     ranker: Ranker<'a>,
+    list_scorer: ListScorer<'a>,
     progress: Progress,
     /// Plans of the steps whose metrics were not read yet.
     recorded: Vec<PlanId>,
@@ -137,6 +141,7 @@ impl<'a> Trainer<'a> {
             samples: sampler.samples(),
             sampler,
             ranker: Ranker::new(method, layout.clone()),
+            list_scorer: ListScorer::new(method, layout.clone()),
             method,
             data,
             seed,
@@ -247,15 +252,17 @@ impl<'a> Trainer<'a> {
 
     /// The metrics of the validation events, and the value that selects the best epoch.
     fn validate(&mut self, executor: &mut dyn Executor) -> Result<(Metrics, f64)> {
-        let (training, ranks) = (self.method.training(), self.rank_split(executor, false)?);
+        let training = self.method.training();
+        if self.method.of_lists() {
+            let valid = self.list_scorer.metrics(executor, &*lists_of(&self.data)?, Part::Valid)?;
+            let value = value(&valid, &training.select_by)?;
+            return Ok((valid, value));
+        }
+        let ranks = self.rank_split(executor, false)?;
         let kept = training.select_history_kept;
         let ranks = &ranks.ranks[if kept { Protocol::HistoryKept } else { Protocol::HistoryExcluded }];
         let (valid, metric) = (Metrics::from_ranks(ranks), &training.select_by);
-        let unknown = || {
-            let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
-            Error::unknown("metric in select_by", metric, &known.iter().map(String::as_str).collect::<Vec<_>>())
-        };
-        let value = valid.get(metric).ok_or_else(unknown)?;
+        let value = value(&valid, metric)?;
         if !training.select_by_kind || self.data.kind_names.is_empty() {
             return Ok((valid, value));
         }
@@ -417,6 +424,11 @@ impl<'a> Trainer<'a> {
         Ok(rows.last().and_then(|row| row.first().copied()))
     }
 
+    /// Scores of the impressions of a part with the parameters that are loaded now, for methods of lists.
+    pub fn score_lists(&mut self, executor: &mut dyn Executor, part: Part) -> Result<Vec<f32>> {
+        self.list_scorer.scores(executor, &*lists_of(&self.data)?, part)
+    }
+
     /// Ranks of the validation or the test items with the parameters that are loaded now.
     pub fn rank_split(&mut self, executor: &mut dyn Executor, test: bool) -> Result<Ranks> {
         let data = self.data.clone();
@@ -438,6 +450,15 @@ impl<'a> Trainer<'a> {
         let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
         checkpoint::save(&checkpoint::best(folder), header, &self.layout, &self.best, &self.progress, false)
     }
+}
+
+/// The metric that selects the best epoch.
+fn value(valid: &Metrics, metric: &str) -> Result<f64> {
+    let unknown = || {
+        let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
+        Error::unknown("metric in select_by", metric, &known.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    valid.get(metric).ok_or_else(unknown)
 }
 
 /// Part `index` of the samples of an epoch.

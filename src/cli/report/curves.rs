@@ -43,6 +43,10 @@ pub fn curves(epochs: &[EpochReport]) -> Vec<Curve> {
     let (keeps, losses): (Vec<&String>, Vec<&String>) = names.into_iter().partition(|name| name.starts_with("keep_"));
     let mut groups: Vec<(String, Vec<Series>)> =
         losses.into_iter().map(|name| (format!("Training: {name}"), vec![trained(name)])).collect();
+    groups.push((
+        "Validation".into(),
+        ["auc", "gauc"].map(|key| series(&key.to_uppercase(), &|e| e.valid.get(key))).into(),
+    ));
     groups.push(("Validation".into(), valid("hr")));
     groups.push(("Validation".into(), valid("ndcg")));
     groups.push(("Keep probability".into(), keeps.into_iter().map(|name| trained(name)).collect()));

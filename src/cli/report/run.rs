@@ -1,14 +1,14 @@
 //! `report.html` of a run: figures with their uncertainty, curves, what is to be known of the data, and how to do it again.
 
 use super::curves::{Curve, curves};
-use super::{METRICS, finished_at, page};
+use super::{finished_at, page};
 use crate::cli::console::grouped;
 use crate::cli::eval::eval_command;
-use crate::cli::results::{Results, protocol};
+use crate::cli::results::Results;
 use crate::data::Findings;
 use crate::data::check::Targets;
 use crate::error::Result;
-use crate::eval::{KS, Metrics, intervals, shown};
+use crate::eval::{KS, Metrics, SplitMetrics, intervals, shown};
 use crate::files::write_atomically;
 use crate::methods::config::flattened;
 use crate::train::{EpochReport, Run, RunResult, UserRanks};
@@ -30,7 +30,7 @@ pub struct Report<'a> {
 struct Page {
     title: String,
     subtitle: String,
-    metrics: [&'static str; 6],
+    metrics: Vec<String>,
     results: Vec<Row>,
     notes: Vec<String>,
     curves: Vec<Curve>,
@@ -43,9 +43,9 @@ struct Page {
 #[derive(Serialize)]
 struct Row {
     label: String,
-    figures: [String; 6],
-    /// Absent for published figures.
-    intervals: Option<[String; 6]>,
+    figures: Vec<String>,
+    /// Absent for published figures, and for those that are no means over users.
+    intervals: Option<Vec<String>>,
 }
 
 type Fact = (String, String);
@@ -60,14 +60,14 @@ struct Section {
 pub fn write(report: &Report) -> Result<()> {
     let out = &report.run.options.out;
     let epochs = EpochReport::read_all(out)?;
-    let ranks = UserRanks::read(&UserRanks::path(out))?;
+    let ranks = (!report.results.of_lists()).then(|| UserRanks::read(&UserRanks::path(out))).transpose()?;
     let finished = finished_at(out)?;
-    let page = report.page(&epochs, &ranks, finished);
+    let page = report.page(&epochs, ranks.as_ref(), finished);
     write_atomically(&out.join(FILE), page::render("run.html", page).as_bytes())
 }
 
 impl Report<'_> {
-    fn page(&self, epochs: &[EpochReport], ranks: &UserRanks, finished: String) -> Page {
+    fn page(&self, epochs: &[EpochReport], ranks: Option<&UserRanks>, finished: String) -> Page {
         let Report { run, result, results, command } = self;
         let method = run.info.title;
         let trained = match result.epochs {
@@ -80,8 +80,8 @@ impl Report<'_> {
         Page {
             title: format!("{method} on {}", result.dataset),
             subtitle: format!("Seed {}; {trained}; {:.1} s", result.seed, result.seconds),
-            metrics: METRICS,
-            results: rows(results, ranks),
+            metrics: results.metrics.valid.columns().into_iter().map(|(name, _)| name).collect(),
+            results: ranks.map_or_else(|| rows_of_lists(results), |ranks| rows(results, ranks)),
             notes: notes(results),
             curves: curves(epochs),
             sections,
@@ -141,10 +141,10 @@ impl Report<'_> {
 }
 
 fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
-    let figures = |metrics: &Metrics| metrics.figures().map(shown);
     let ours = |label: &str, metrics: &Metrics, users: &[u32], ranks: &[u32]| {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
-        Row { label: label.into(), figures: figures(metrics), intervals: Some(intervals(users, ranks).map(interval)) }
+        let intervals = intervals(users, ranks).map(interval).to_vec();
+        Row { label: label.into(), figures: figures(metrics), intervals: Some(intervals) }
     };
     let mut rows = vec![ours("Validation", &results.metrics.valid, &ranks.valid_users, &ranks.valid)];
     for (protocol, metrics) in results.metrics.test.iter() {
@@ -169,15 +169,28 @@ fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
     rows
 }
 
+/// As the table shows them.
+fn figures(metrics: &Metrics) -> Vec<String> {
+    metrics.columns().into_iter().map(|(_, figure)| shown(figure)).collect()
+}
+
+fn rows_of_lists(results: &Results) -> Vec<Row> {
+    let SplitMetrics { valid, test } = &results.metrics;
+    let rows = [("Validation", valid), ("Test", &test.history_excluded)];
+    rows.map(|(label, metrics)| Row { label: label.into(), figures: figures(metrics), intervals: None }).into()
+}
+
 fn notes(results: &Results) -> Vec<String> {
+    if results.of_lists() {
+        return vec![results.protocol()];
+    }
     let uncertainty = "Below each figure is its 95 % bootstrap interval over users: how the figure would vary with other users \
                        of the same kind. How it would vary with another seed is not covered.";
     let last = KS[KS.len() - 1];
     let meaning = format!(
         "HR@k is the share of targets among the first k items, NDCG@k the mean of 1 / log2(rank + 1) over them; k up to {last}."
     );
-    let protocol = protocol(&results.split, &results.published);
-    protocol.lines().map(String::from).chain([meaning, uncertainty.into()]).collect()
+    results.protocol().lines().map(String::from).chain([meaning, uncertainty.into()]).collect()
 }
 
 /// What the best epoch learned; `None` for methods that learn no such thing.

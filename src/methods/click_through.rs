@@ -1,0 +1,190 @@
+//! What methods share that learn from single impressions whether they are clicked: fields in, a logit out, binary
+//! cross-entropy.
+
+use super::batch::feed_ids;
+use super::{Batch, Method, Sampler, Shape, Sizes, Training};
+use crate::data::Interactions;
+use crate::data::lists::{Lists, Part};
+use crate::data::pack::{INERT, row_bucket};
+use crate::engine::params::{Init, ParamLayout};
+use crate::engine::rng::RngState;
+use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
+use crate::error::{Error, Result};
+use crate::nn::{Impressions, Scorer, Tokens};
+use crate::ops::bce_with_logits::BceWithLogits;
+use crate::ops::reshape::Reshape;
+use crate::ops::weighted_sum::WeightedSum;
+use crate::settings;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Keys of the configuration; a model reads those that it has a use for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClickThroughConfig {
+    /// The preset's table.
+    pub mode: String,
+    /// Columns of a row of the joint table.
+    pub dim: usize,
+    /// Widths of the layers of the tower.
+    pub layers: Vec<usize>,
+    /// Behind each layer.
+    pub dropout: f64,
+    /// Standard deviation of the initial rows.
+    pub init_std: f64,
+    /// How long and how fast to train; a batch is so many lists.
+    #[serde(flatten)]
+    pub training: Training,
+}
+
+impl Default for ClickThroughConfig {
+    fn default() -> Self {
+        ClickThroughConfig {
+            mode: String::new(),
+            dim: 16,
+            layers: vec![120, 60],
+            dropout: 0.3,
+            init_std: 0.1,
+            training: Training { learning_rate: 2e-4, select_by: "auc".into(), ..Training::default() },
+        }
+    }
+}
+
+/// The logits `[N, 1]` of a batch of impressions; the joint table has so many rows.
+pub type Logits = fn(&ClickThroughConfig, &mut Graph, &Impressions, usize) -> Result<ValueId>;
+
+/// A click-through model of lists with these fields.
+pub struct ClickThrough {
+    config: ClickThroughConfig,
+    sizes: Sizes,
+    logits: Logits,
+}
+
+impl ClickThrough {
+    /// Refuses settings that cannot train.
+    pub fn new(config: ClickThroughConfig, sizes: Sizes, logits: Logits) -> Result<ClickThrough> {
+        config.training.validate()?;
+        settings::at_least_one(&[("dim", config.dim)])?;
+        settings::at_least_one(&config.layers.iter().map(|width| ("layers", *width)).collect::<Vec<_>>())?;
+        settings::rates(&[("dropout", config.dropout)])?;
+        settings::not_negative(&[("init_std", config.init_std)])?;
+        Ok(ClickThrough { config, sizes, logits })
+    }
+
+    fn logits(&self, graph: &mut Graph, shape: Shape, training: bool) -> Result<ValueId> {
+        let count = shape.sequences * self.sizes.length;
+        let impressions = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
+        let rows = self.sizes.fields.last().map_or(1, |field| (field.first + field.rows) as usize);
+        let logits = (self.logits)(&self.config, graph, &impressions, rows)?;
+        graph.add1(Reshape { shape: vec![count] }, &[logits])
+    }
+}
+
+/// The table `[rows, dim]` that the fields' vectors come from.
+pub fn joint_table(graph: &mut Graph, config: &ClickThroughConfig, rows: usize) -> ValueId {
+    graph.param("table", &[rows, config.dim], Init::Normal(config.init_std as f32))
+}
+
+/// Feeds what `nn::Impressions` reads of some lists; the shape of the batch.
+pub fn feed_impressions(feed: &mut Feed, lists: &Lists, which: &[u32], training: Option<RngState>) -> Shape {
+    let (fields, length) = (lists.fields.len(), lists.length);
+    let (mut rows, mut bags) = (Vec::new(), vec![0]);
+    let impressions = || which.iter().flat_map(|list| (0..length).map(move |place| *list as usize * length + place));
+    for impression in impressions() {
+        for field in 0..fields {
+            rows.extend_from_slice(lists.bag(impression, field));
+            bags.push(rows.len() as u32);
+        }
+    }
+    rows.resize(row_bucket(rows.len()), INERT);
+    let count = which.len() * length;
+    let of_impression: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
+    feed.set("bags", Tensor::u32(&[bags.len()], &bags));
+    feed.set("of_impression", Tensor::u32(&[count + 1], &of_impression));
+    match training {
+        None => feed.set("bag_rows", Tensor::u32(&[rows.len()], &rows)),
+        Some(rng) => {
+            feed_ids(feed, "bag_rows", &rows);
+            feed.set("rng", Tensor::u32(&[4], &rng.words()));
+            let keys: Vec<u32> = impressions().flat_map(|n| [n as u32, 0]).collect();
+            feed.set("impression_keys", Tensor::u32(&[count, 2], &keys));
+            let of_fields = impressions().flat_map(|n| (0..fields).flat_map(move |f| [n as u32, f as u32]));
+            feed.set("field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
+        }
+    }
+    Shape::new(which.len(), rows.len())
+}
+
+/// The lists of a data set, or why there are none.
+pub fn lists_of(data: &Interactions) -> Result<Arc<Lists>> {
+    data.lists.clone().ok_or_else(|| {
+        let problem =
+            format!("{} is no log of lists: this method learns from what was shown, clicked or not", data.name);
+        Error::usage(problem, "take such a log, and say with --schema FILE what its columns mean")
+    })
+}
+
+impl Method for ClickThrough {
+    fn training(&self) -> &Training {
+        &self.config.training
+    }
+
+    fn max_len(&self) -> usize {
+        self.sizes.length
+    }
+
+    fn of_lists(&self) -> bool {
+        true
+    }
+
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let logits = self.logits(&mut graph, shape, true)?;
+        let count = graph.shape(logits)[0];
+        let [clicks, weight] = ["clicks", "loss_weight"].map(|name| graph.input(name, TensorType::f32(&[count])));
+        let losses = graph.add1(BceWithLogits, &[logits, clicks])?;
+        let loss = graph.add1(WeightedSum, &[losses, weight])?;
+        super::minimise(&mut graph, &[("loss", loss)], &self.config.training)?;
+        Ok(graph)
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
+        Ok(Arc::new(Shown { lists: lists_of(&data)? }))
+    }
+
+    fn scorer(&self, _graph: &mut Graph, _tokens: &Tokens) -> Result<Scorer> {
+        let problem = "this model scores what is shown in a list, not all items after a history";
+        Err(Error::usage(problem, "evaluate it on a log of lists"))
+    }
+
+    fn impression_scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
+        self.logits(graph, shape, false)
+    }
+
+    fn lists_batch(&self, lists: &Lists, which: &[u32]) -> Batch {
+        let mut feed = Feed::default();
+        let shape = feed_impressions(&mut feed, lists, which, None);
+        Batch { shape, feed, tokens: which.len() * lists.length }
+    }
+}
+
+/// Makes batches of whole lists.
+struct Shown {
+    lists: Arc<Lists>,
+}
+
+impl Sampler for Shown {
+    fn samples(&self) -> Vec<u32> {
+        self.lists.part(Part::Train).map(|list| list as u32).collect()
+    }
+
+    fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {
+        let mut feed = Feed::default();
+        let shape = feed_impressions(&mut feed, &self.lists, which, Some(rng));
+        let clicks: Vec<f32> = which.iter().flat_map(|list| self.lists.clicks_of(*list as usize)).copied().collect();
+        let count = clicks.len();
+        feed.set("clicks", Tensor::f32(&[count], clicks));
+        feed.set("loss_weight", Tensor::f32(&[count], vec![1.0 / count as f32; count]));
+        Ok(Batch { shape, feed, tokens: count })
+    }
+}

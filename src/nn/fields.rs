@@ -1,0 +1,136 @@
+//! Impressions in fields of categories: N impressions of F fields, each a bag of rows of one joint table.
+
+use super::tokens::{Ids, Random};
+use crate::engine::params::Init;
+use crate::engine::rng::Site;
+use crate::engine::{Graph, TensorType, ValueId};
+use crate::error::Result;
+use crate::ops::activation::Activation;
+use crate::ops::dropout::Dropout;
+use crate::ops::fill::Fill;
+use crate::ops::linear::Linear;
+use crate::ops::multiply::Multiply;
+use crate::ops::reshape::Reshape;
+use crate::ops::scale::Scale;
+use crate::ops::sequence_pool::SequencePool;
+
+use super::state::glorot;
+
+/// Graph inputs of a batch of impressions.
+#[derive(Clone, Copy, Debug)]
+pub struct Impressions {
+    /// N
+    pub count: usize,
+    /// F
+    pub fields: usize,
+    /// `[M]`: rows of the joint table, bag after bag; `u32::MAX` behind the last.
+    pub rows: Ids,
+    /// `[N F + 1]`: where each bag begins.
+    pub bags: ValueId,
+    /// `[N + 1]`: where the fields of each impression begin among all, `0, F, 2 F, ...`
+    pub of_impression: ValueId,
+    /// What random numbers of impressions are counted by.
+    pub random: Random,
+    /// The same of an impression's fields.
+    pub field_random: Random,
+}
+
+impl Impressions {
+    /// Adds the inputs `bag_rows[M]`, `bags`, `of_impression`, and for training `bag_rows_segments`, `rng`,
+    /// `impression_keys[N, 2]` and `field_keys[N F, 2]`.
+    pub fn declare(graph: &mut Graph, count: usize, fields: usize, rows: usize, training: bool) -> Impressions {
+        let mut input = |name: &str, shape: &[usize]| graph.input(name, TensorType::u32(shape));
+        let bags = input("bags", &[count * fields + 1]);
+        let of_impression = input("of_impression", &[count + 1]);
+        let random = training.then(|| {
+            let rng = input("rng", &[4]);
+            [[rng, input("impression_keys", &[count, 2])], [rng, input("field_keys", &[count * fields, 2])]]
+        });
+        let rows = Ids::declare(graph, "bag_rows", &[rows], training);
+        let [random, field_random] = random.map_or([None; 2], |random| random.map(Some));
+        Impressions { count, fields, rows, bags, of_impression, random, field_random }
+    }
+
+    /// The vector of each field of each impression, the mean over its bag: `[N F, D]`.
+    pub fn embed(&self, graph: &mut Graph, table: ValueId) -> Result<ValueId> {
+        let rows = self.rows.gather(graph, table)?;
+        let ones = self.ones(graph, graph.shape(rows)[0])?;
+        graph.add1(SequencePool { mean: true }, &[rows, ones, self.bags])
+    }
+
+    fn ones(&self, graph: &mut Graph, count: usize) -> Result<ValueId> {
+        graph.add1(Fill { value: 1.0, shape: vec![count] }, &[])
+    }
+
+    /// Sums over the fields of each impression: `[N F, D]` to `[N, D]`.
+    pub fn sum(&self, graph: &mut Graph, x: ValueId) -> Result<ValueId> {
+        let ones = self.ones(graph, self.count * self.fields)?;
+        graph.add1(SequencePool { mean: false }, &[x, ones, self.of_impression])
+    }
+
+    /// The vectors of an impression's fields side by side: `[N, F D]`.
+    pub fn flat(&self, graph: &mut Graph, x: ValueId) -> Result<ValueId> {
+        let width = graph.ty(x).width();
+        graph.add1(Reshape { shape: vec![self.count, self.fields * width] }, &[x])
+    }
+
+    /// A number per row, summed over an impression's fields, and one for all: `w_0 + sum_f w_f`, `[N, 1]`.
+    pub fn first_order(&self, graph: &mut Graph, rows: usize) -> Result<ValueId> {
+        let table = graph.param("first_order", &[rows, 1], Init::Constant(0.0));
+        let each = self.embed(graph, table)?;
+        let sum = self.sum(graph, each)?;
+        let one = graph.add1(Fill { value: 1.0, shape: vec![1, 1] }, &[])?;
+        let bias = graph.param("bias", &[1], Init::Constant(0.0));
+        graph.add1(Linear::default(), &[sum, one, bias])
+    }
+
+    /// Products of the vectors of all pairs of fields, summed over the pairs: `1/2 ((sum_f v_f)^2 - sum_f v_f^2)`, `[N, D]`.
+    pub fn pairs(&self, graph: &mut Graph, x: ValueId) -> Result<ValueId> {
+        let sum = self.sum(graph, x)?;
+        let square_of_sum = graph.add1(Multiply, &[sum, sum])?;
+        let squares = graph.add1(Multiply, &[x, x])?;
+        let sum_of_squares = self.sum(graph, squares)?;
+        let negative = graph.add1(Scale { factor: -1.0 }, &[sum_of_squares])?;
+        let twice = graph.add1(crate::ops::add::Add, &[square_of_sum, negative])?;
+        graph.add1(Scale { factor: 0.5 }, &[twice])
+    }
+
+    /// Dropout on `[N, D]`, where it is wanted and this is training.
+    pub fn drop(&self, graph: &mut Graph, x: ValueId, probability: f64, site: Site) -> Result<ValueId> {
+        match self.random {
+            Some([rng, keys]) if probability > 0.0 => graph.add1(Dropout { probability, site }, &[x, rng, keys]),
+            _ => Ok(x),
+        }
+    }
+
+    /// Layers of these widths, ReLU and dropout behind each, then one of a single column: `[N, 1]`.
+    pub fn tower(
+        &self,
+        graph: &mut Graph,
+        name: &str,
+        mut x: ValueId,
+        widths: &[usize],
+        (probability, first_site): (f64, Site),
+    ) -> Result<ValueId> {
+        for (layer, &width) in (0..).zip(widths) {
+            let relu = Linear { activation: Some(Activation::Relu), ..Linear::default() };
+            x = dense(graph, &format!("{name}{layer}"), x, width, relu)?;
+            x = self.drop(graph, x, probability, Site(first_site.0 + layer))?;
+        }
+        dense(graph, &format!("{name}_output"), x, 1, Linear::default())
+    }
+}
+
+/// A layer with Glorot's uniform initialisation.
+pub fn dense(graph: &mut Graph, name: &str, x: ValueId, outputs: usize, op: Linear) -> Result<ValueId> {
+    let inputs = graph.ty(x).width();
+    let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], glorot(inputs, outputs));
+    let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
+    graph.add1(op, &[x, weight, bias])
+}
+
+/// The sum over the columns of `[N, D]`: `[N, 1]`.
+pub fn row_sum(graph: &mut Graph, x: ValueId) -> Result<ValueId> {
+    let ones = graph.add1(Fill { value: 1.0, shape: vec![1, graph.ty(x).width()] }, &[])?;
+    graph.add1(Linear::default(), &[x, ones])
+}
