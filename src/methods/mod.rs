@@ -222,6 +222,12 @@ pub trait Method: Send + Sync {
         1
     }
 
+    /// The training graphs that step `step`, counted from 1, runs in turn on a batch for `graph`: that one alone, unless several
+    /// networks learn from each batch, one after the other.
+    fn graphs_of_step(&self, graph: u8, _step: u64) -> Vec<u8> {
+        vec![graph]
+    }
+
     /// The hyper-parameters of an optimizer of the training graphs. It is called as its parameter set, unless they say
     /// otherwise.
     fn optimizer(&self, _name: &str) -> AdamConfig {

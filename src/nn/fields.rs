@@ -39,14 +39,26 @@ impl Impressions {
     /// Adds the inputs `bag_rows[M]`, `bags`, `of_impression`, and for training `bag_rows_segments`, `rng`,
     /// `impression_keys[N, 2]` and `field_keys[N F, 2]`.
     pub fn declare(graph: &mut Graph, count: usize, fields: usize, rows: usize, training: bool) -> Impressions {
-        let mut input = |name: &str, shape: &[usize]| graph.input(name, TensorType::u32(shape));
+        Self::named(graph, "", (count, fields), rows, training)
+    }
+
+    /// Inputs under names that begin so, for graphs that read several kinds of impressions. They share `rng`.
+    pub fn named(
+        graph: &mut Graph,
+        prefix: &str,
+        (count, fields): (usize, usize),
+        rows: usize,
+        training: bool,
+    ) -> Impressions {
+        let mut input = |name: &str, shape: &[usize]| graph.input(&format!("{prefix}{name}"), TensorType::u32(shape));
         let bags = input("bags", &[count * fields + 1]);
         let of_impression = input("of_impression", &[count + 1]);
-        let random = training.then(|| {
-            let rng = input("rng", &[4]);
-            [[rng, input("impression_keys", &[count, 2])], [rng, input("field_keys", &[count * fields, 2])]]
+        let keys = training.then(|| [input("impression_keys", &[count, 2]), input("field_keys", &[count * fields, 2])]);
+        let random = keys.map(|keys| {
+            let rng = graph.input_once("rng", TensorType::u32(&[4]));
+            keys.map(|keys| [rng, keys])
         });
-        let rows = Ids::declare(graph, "bag_rows", &[rows], training);
+        let rows = Ids::declare(graph, &format!("{prefix}bag_rows"), &[rows], training);
         let [random, field_random] = random.map_or([None; 2], |random| random.map(Some));
         Impressions { count, fields, rows, bags, of_impression, random, field_random }
     }
@@ -95,14 +107,6 @@ impl Impressions {
         graph.add1(Scale { factor: 0.5 }, &[twice])
     }
 
-    /// Dropout on `[N, D]`, where it is wanted and this is training.
-    pub fn drop(&self, graph: &mut Graph, x: ValueId, probability: f64, site: Site) -> Result<ValueId> {
-        match self.random {
-            Some([rng, keys]) if probability > 0.0 => graph.add1(Dropout { probability, site }, &[x, rng, keys]),
-            _ => Ok(x),
-        }
-    }
-
     /// Layers of these widths, ReLU and dropout behind each, then one of a single column: `[N, 1]`.
     pub fn tower(
         &self,
@@ -115,9 +119,17 @@ impl Impressions {
         for (layer, &width) in (0..).zip(widths) {
             let relu = Linear { activation: Some(Activation::Relu), ..Linear::default() };
             x = dense(graph, &format!("{name}{layer}"), x, width, relu)?;
-            x = self.drop(graph, x, probability, Site(first_site.0 + layer))?;
+            x = drop(graph, x, probability, Site(first_site.0 + layer), self.random)?;
         }
         dense(graph, &format!("{name}_output"), x, 1, Linear::default())
+    }
+}
+
+/// Dropout on `[N, D]`, where it is wanted and random numbers are drawn.
+pub fn drop(graph: &mut Graph, x: ValueId, probability: f64, site: Site, random: Random) -> Result<ValueId> {
+    match random {
+        Some([rng, keys]) if probability > 0.0 => graph.add1(Dropout { probability, site }, &[x, rng, keys]),
+        _ => Ok(x),
     }
 }
 

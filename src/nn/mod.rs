@@ -2,6 +2,7 @@
 
 pub mod denoiser;
 pub mod fields;
+pub mod list_network;
 pub mod optimizer;
 pub mod scorer;
 pub mod state;
@@ -10,6 +11,7 @@ pub mod transformer;
 
 pub use denoiser::{Denoiser, SlotMask};
 pub use fields::Impressions;
+pub use list_network::{ListNetwork, Values, Walk};
 pub use optimizer::{Optimizer, adam_step, optimizer_inputs, optimizers};
 pub use scorer::Scorer;
 pub use state::{Base, StateEncoder, StatePass};

@@ -1,4 +1,4 @@
-//! `y = [x_0 | x_1 | ...]`: columns side by side; and back, a range of the columns. Each is the other's gradient.
+//! `y = [x_0 | x_1 | ...]`: columns side by side; and back, a range of the columns. Each is made of the other's gradient.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
@@ -7,6 +7,7 @@ use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
+use crate::ops::fill::Fill;
 use crate::shader;
 
 /// Inputs `x_i[N, D_i]`; output `y[N, sum of D_i]`.
@@ -119,16 +120,38 @@ impl Op for Columns {
         b.dispatch(shader!("copy_columns"), &[], &bindings, &params, len.div_ceil(64))
     }
 
+    /// Zeros on both sides.
+    fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        let Some(dy) = vjp.cotangent(0).filter(|_| vjp.needs(0)) else { return Ok(()) };
+        let x = vjp.ty(vjp.input(0));
+        let mut parts = Vec::new();
+        for (width, part) in [(self.first, None), (self.count, Some(dy)), (x.width() - self.first - self.count, None)] {
+            if width > 0 {
+                let zeros = Fill { value: 0.0, shape: vec![x.rows(), width] };
+                parts.push(part.map_or_else(|| Ok(vjp.add(zeros, &[])?[0]), Ok)?);
+            }
+        }
+        let dx = if parts.len() == 1 { dy } else { vjp.add(Concat, &parts)?[0] };
+        vjp.accumulate(0, dx)
+    }
+
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
         Cost::new(0, inputs, outputs)
     }
 }
 
-pub(crate) const KERNELS: &[Kernel] = &[("concat", build)];
+pub(crate) const KERNELS: &[Kernel] = &[("concat", build), ("columns", build_columns)];
 
 fn build(b: &mut Builder) -> Result<()> {
     let inputs = (0..b.attr_usize("parts")?).map(|i| b.input(&format!("x{i}"))).collect::<Result<Vec<_>>>()?;
     let y = b.graph.add1(Concat, &inputs)?;
+    b.output("y", y);
+    Ok(())
+}
+
+fn build_columns(b: &mut Builder) -> Result<()> {
+    let x = b.input("x")?;
+    let y = b.graph.add1(Columns { first: b.attr_usize("first")?, count: b.attr_usize("count")? }, &[x])?;
     b.output("y", y);
     Ok(())
 }
@@ -138,5 +161,17 @@ pub(crate) fn cases() -> Vec<Case> {
         let case = Case::new(KERNELS[0], format!("{rows} rows of {widths:?}")).attr("parts", widths.len());
         widths.iter().enumerate().fold(case, |case, (i, width)| case.normal(&format!("x{i}"), &[rows, *width], 1.0))
     };
-    vec![case(1, &[1]), case(3, &[2, 65, 1]), case(130, &[16, 16, 16, 64])]
+    let columns = |rows: usize, width: usize, first: usize, count: usize| {
+        let case = Case::new(KERNELS[1], format!("{count} columns of {rows}x{width} from {first}"));
+        case.attr("first", first).attr("count", count).normal("x", &[rows, width], 1.0)
+    };
+    vec![
+        case(1, &[1]),
+        case(3, &[2, 65, 1]),
+        case(130, &[16, 16, 16, 64]),
+        columns(1, 1, 0, 1),
+        columns(3, 70, 2, 65),
+        columns(130, 5, 0, 2),
+        columns(65, 9, 7, 2),
+    ]
 }

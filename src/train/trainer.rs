@@ -328,19 +328,27 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// One optimizer step.
+    /// One step: all graphs that the method trains by a batch, in turn.
     pub fn step(&mut self, executor: &mut dyn Executor, mut batch: Batch) -> Result<()> {
-        let plan = self.prepare_step(executor, &mut batch)?;
-        if !executor.graph(plan).metrics.is_empty() {
-            self.recorded.push(plan);
+        for graph in self.graphs_of_step(&batch) {
+            let plan = self.prepare(executor, &mut batch, graph)?;
+            if !executor.graph(plan).metrics.is_empty() {
+                self.recorded.push(plan);
+            }
+            executor.run(plan, &batch.feed)?;
         }
-        executor.run(plan, &batch.feed)
+        Ok(())
     }
 
-    /// The plan of the next step, whose number the optimizers' inputs in the feed depend on.
-    fn prepare_step(&mut self, executor: &mut dyn Executor, batch: &mut Batch) -> Result<PlanId> {
+    /// The graphs of the next step.
+    fn graphs_of_step(&mut self, batch: &Batch) -> Vec<u8> {
         self.progress.step += 1;
-        let plan = self.plan(executor, batch.shape)?;
+        self.method.graphs_of_step(batch.shape.graph, self.progress.step)
+    }
+
+    /// The plan of a graph, whose updates the optimizers' inputs in the feed depend on.
+    fn prepare(&mut self, executor: &mut dyn Executor, batch: &mut Batch, graph: u8) -> Result<PlanId> {
+        let plan = self.plan(executor, Shape { graph, ..batch.shape })?;
         for name in optimizers(executor.graph(plan)) {
             let updates = self.progress.updates.entry(name.into()).or_default();
             *updates += 1;
@@ -359,20 +367,22 @@ impl<'a> Trainer<'a> {
             // Once without the clock: kernels are compiled and memory is touched for the first time.
             self.step(executor, batch.clone())?;
             let mut batch = batch;
-            let plan = self.prepare_step(executor, &mut batch)?;
-            let seconds = executor.run_timed(plan, &batch.feed)?;
-            let graph = executor.graph(plan);
-            for (step, seconds) in executor.plan(plan).steps.iter().zip(seconds) {
-                let op = graph.nodes[step.node].op.name();
-                let known = times.iter().position(|time| time.op == op).unwrap_or_else(|| {
-                    times.push(OpTime { op, ..OpTime::default() });
-                    times.len() - 1
-                });
-                let time = &mut times[known];
-                time.calls += 1;
-                time.seconds += seconds;
-                time.flops += step.cost.flops;
-                time.bytes += step.cost.bytes;
+            for graph in self.graphs_of_step(&batch) {
+                let plan = self.prepare(executor, &mut batch, graph)?;
+                let seconds = executor.run_timed(plan, &batch.feed)?;
+                let graph = executor.graph(plan);
+                for (step, seconds) in executor.plan(plan).steps.iter().zip(seconds) {
+                    let op = graph.nodes[step.node].op.name();
+                    let known = times.iter().position(|time| time.op == op).unwrap_or_else(|| {
+                        times.push(OpTime { op, ..OpTime::default() });
+                        times.len() - 1
+                    });
+                    let time = &mut times[known];
+                    time.calls += 1;
+                    time.seconds += seconds;
+                    time.flops += step.cost.flops;
+                    time.bytes += step.cost.bytes;
+                }
             }
             executor.drain_metrics()?;
         }

@@ -1,0 +1,31 @@
+// c = 1 - e / (max e + least) of squared errors (confidence.rs): one workgroup, strided maxima, a tree, then all elements.
+struct Params { len: u32, least: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> value: array<f32>;        // (len)
+@group(0) @binding(2) var<storage, read> goal: array<f32>;         // (len)
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;      // (len)
+
+var<workgroup> largest: array<f32, 256>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    var own = 0.0;
+    for (var i = lane; i < p.len; i += 256u) {
+        let d = value[i] - goal[i];
+        own = max(own, d * d);
+    }
+    largest[lane] = own;
+    workgroupBarrier();
+    for (var half = 128u; half > 0u; half /= 2u) {
+        if (lane < half) {
+            largest[lane] = max(largest[lane], largest[lane + half]);
+        }
+        workgroupBarrier();
+    }
+    let whole = largest[0] + p.least;
+    for (var i = lane; i < p.len; i += 256u) {
+        let d = value[i] - goal[i];
+        c[i] = (whole - d * d) / whole;
+    }
+}

@@ -1,0 +1,555 @@
+//! DRL-Rec (Xie et al., Explore, Filter and Distill: Distilled Reinforcement Learning in Recommendation, CIKM 2021): a large and
+//! a small value network learn from logged lists, and the small one from what the large one makes of items that were not shown.
+//!
+//! ```text
+//! y_t = r_t + gamma Q'(s_(t+1), a_(t+1))                     Q' follows Q; nothing behind the last position
+//! L_T, L_S = mean (y - Q(s, a))^2                            `nn/list_network.rs`
+//! c = 1 - (y - Q_T)^2 / max over the batch                   how far the teacher is to be believed
+//! L_KL = mean over lists of c KL(softmax(Q_T / tau) || softmax(Q_S))
+//! L_hint = mean c |u_T - u_S|^2 / 32
+//! student: w_S L_S + w_KL L_KL + w_hint L_hint, then the last two once more over explored items
+//! ```
+//!
+//! Explored: for one position of each list, of some candidates the best by the teacher and the best by the student. Per batch
+//! the teacher learns, then the student, then the student from explored items; now and then the targets follow. No gradient
+//! reaches the teacher from what it teaches.
+
+use super::batch::feed_ids;
+use super::click_through::{feed_impressions, lists_of};
+use super::config::{table_of, typed};
+use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use crate::data::Interactions;
+use crate::data::lists::{Group, Lists, Part};
+use crate::data::pack::INERT;
+use crate::engine::graph::Flat;
+use crate::engine::params::{ParamLayout, State};
+use crate::engine::rng::{RngState, Site};
+use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
+use crate::error::{Error, Result};
+use crate::nn::list_network::column;
+use crate::nn::{Ids, Impressions, ListNetwork, Optimizer, Scorer, Tokens, Values, Walk, adam_step};
+use crate::ops::adam::AdamConfig;
+use crate::ops::add::Add;
+use crate::ops::confidence::Confidence;
+use crate::ops::detach::Detach;
+use crate::ops::linear_topk::TopK;
+use crate::ops::list_kl_div::ListKlDiv;
+use crate::ops::multiply::Multiply;
+use crate::ops::reshape::Reshape;
+use crate::ops::row_mse::RowMse;
+use crate::ops::scale::Scale;
+use crate::ops::sequence_pool::SequencePool;
+use crate::ops::soft_sync::SoftSync;
+use crate::ops::top_union::TopUnion;
+use crate::ops::weighted_sum::WeightedSum;
+use crate::settings;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What `gpurec methods` lists.
+pub const INFO: MethodInfo = MethodInfo {
+    name: "drl-rec",
+    title: "DRL-Rec",
+    paper: "Xie et al., Explore, Filter and Distill: Distilled Reinforcement Learning in Recommendation, CIKM 2021",
+    preset: include_str!("drl_rec.toml"),
+    defaults: || table_of(&DrlRecConfig::default()),
+    cases: &[
+        &["teacher_dim=4", "dim=2", "candidates=7", "sync_every=3", "dropout=0.1"],
+        &["teacher_dim=4", "dim=2", "explore=false", "attention=false", "recurrent=false"],
+    ],
+    build: |config, sizes| Ok(Box::new(DrlRec::new(typed(config)?, sizes)?)),
+};
+
+/// Which network's values are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serve {
+    /// The small one.
+    Student,
+    /// The large one.
+    Teacher,
+}
+
+/// Keys of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrlRecConfig {
+    /// The preset's table.
+    pub mode: String,
+    /// Whose values rank.
+    pub serve: Serve,
+    /// Columns of the teacher's vectors.
+    pub teacher_dim: usize,
+    /// Columns of the student's.
+    pub dim: usize,
+    /// What a click further down counts.
+    pub gamma: f64,
+    /// Whether fields attend to each other.
+    pub attention: bool,
+    /// Whether a GRU walks down the list; else the state is the mean of what stands above.
+    pub recurrent: bool,
+    /// In all layers.
+    pub dropout: f64,
+    /// Standard deviation of the initial vectors.
+    pub init_std: f64,
+    /// Part of the way that targets go, and after how many batches.
+    pub sync_rate: f64,
+    /// Batches between two syncs.
+    pub sync_every: u64,
+    /// What the student's own loss counts.
+    pub student_weight: f64,
+    /// What the divergence of lists counts; 0 leaves it out.
+    pub kl_weight: f64,
+    /// What the hint counts; 0 leaves it out.
+    pub hint_weight: f64,
+    /// What the teacher's values are divided by.
+    pub temperature: f64,
+    /// Whether lessons count by the teacher's confidence, or all alike.
+    pub confidence: bool,
+    /// Whether the student learns from items that were not shown.
+    pub explore: bool,
+    /// Candidates of an explored position.
+    pub candidates: usize,
+    /// Of them the best so many by either network.
+    pub kept: usize,
+    /// Adam's, for explored items.
+    pub explore_learning_rate: f64,
+    /// How long and how fast to train; a batch is so many lists.
+    #[serde(flatten)]
+    pub training: Training,
+}
+
+impl Default for DrlRecConfig {
+    fn default() -> Self {
+        DrlRecConfig {
+            mode: String::new(),
+            serve: Serve::Student,
+            teacher_dim: 16,
+            dim: 8,
+            gamma: 0.4,
+            attention: true,
+            recurrent: true,
+            dropout: 0.3,
+            init_std: 0.1,
+            sync_rate: 0.005,
+            sync_every: 10,
+            student_weight: 0.5,
+            kl_weight: 0.25,
+            hint_weight: 0.25,
+            temperature: 10.0,
+            confidence: true,
+            explore: true,
+            candidates: 100,
+            kept: 3,
+            explore_learning_rate: 1e-4,
+            training: Training {
+                learning_rate: 2e-4,
+                clip_norm: 5.0,
+                select_by: "auc".into(),
+                ..Training::default()
+            },
+        }
+    }
+}
+
+/// Parameter sets: the student is what a model is.
+const STUDENT: &str = "model";
+const TEACHER: &str = "teacher";
+const TARGETS: [&str; 2] = ["teacher_target", "student_target"];
+
+/// Training graphs, in the order of a step.
+const TEACH: u8 = 0;
+const LEARN: u8 = 1;
+const EXPLORE: u8 = 2;
+const SYNC: u8 = 3;
+
+/// Draws of explored positions and candidates.
+const EXPLORATION: Site = Site(0xD21);
+
+/// DRL-Rec for lists with these fields.
+pub struct DrlRec {
+    config: DrlRecConfig,
+    sizes: Sizes,
+}
+
+/// Graph inputs of a batch of lists.
+struct Inputs {
+    x: Impressions,
+    walk: Walk,
+    /// The impression below each, for the value of what comes next.
+    below: Ids,
+}
+
+impl DrlRec {
+    fn new(config: DrlRecConfig, sizes: Sizes) -> Result<DrlRec> {
+        config.training.validate()?;
+        settings::at_least_one(&[
+            ("teacher_dim", config.teacher_dim),
+            ("dim", config.dim),
+            ("kept", config.kept),
+            ("sync_every", config.sync_every as usize),
+        ])?;
+        settings::rates(&[("dropout", config.dropout)])?;
+        settings::shares(&[("gamma", config.gamma), ("sync_rate", config.sync_rate)])?;
+        settings::positive(&[("temperature", config.temperature)])?;
+        let weights = [
+            ("student_weight", config.student_weight),
+            ("kl_weight", config.kl_weight),
+            ("hint_weight", config.hint_weight),
+            ("init_std", config.init_std),
+        ];
+        settings::not_negative(&weights)?;
+        if config.candidates < config.kept {
+            let problem = format!("of {} candidates {} cannot be kept", config.candidates, config.kept);
+            return Err(Error::usage(problem, "set candidates to at least kept"));
+        }
+        Ok(DrlRec { config, sizes })
+    }
+
+    fn network(&self, dim: usize) -> ListNetwork {
+        let fields = self.sizes.fields.iter().enumerate();
+        ListNetwork {
+            dim,
+            item_fields: fields.filter(|(_, field)| field.of == Group::Item).map(|(place, _)| place).collect(),
+            rows: self.sizes.fields.last().map_or(1, |field| (field.first + field.rows) as usize),
+            dropout: self.config.dropout,
+            init_std: self.config.init_std,
+            attention: self.config.attention,
+            recurrent: self.config.recurrent,
+        }
+    }
+
+    fn teacher(&self) -> ListNetwork {
+        self.network(self.config.teacher_dim)
+    }
+
+    fn student(&self) -> ListNetwork {
+        self.network(self.config.dim)
+    }
+
+    fn inputs(&self, graph: &mut Graph, shape: Shape, training: bool) -> Inputs {
+        let count = shape.sequences * self.sizes.length;
+        let x = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
+        let lists = graph.input("lists", TensorType::u32(&[shape.sequences + 1]));
+        let above = Ids::declare(graph, "above", &[count], training);
+        Inputs { x, walk: Walk { lists, above }, below: Ids::declare(graph, "below", &[count], false) }
+    }
+
+    /// Values of the shown items, by the parameters of a set; `vectors` come from another set for targets.
+    fn shown(
+        &self,
+        graph: &mut Graph,
+        network: &ListNetwork,
+        inputs: &Inputs,
+        vectors: ValueId,
+        pass: u32,
+    ) -> Result<Values> {
+        let states = network.states(graph, &inputs.x, &inputs.walk, vectors, pass)?;
+        let actions = network.actions(graph, &inputs.x, vectors)?;
+        network.values(graph, inputs.x.random, states, actions, pass)
+    }
+
+    fn vectors(&self, graph: &mut Graph, network: &ListNetwork, x: &Impressions) -> Result<ValueId> {
+        let table = network.table(graph, x.fields);
+        x.embed(graph, table)
+    }
+
+    /// A network's values, and what they should have been: `y`. Passes `pass` and `pass + 1` draw their dropout.
+    fn values_and_goals(
+        &self,
+        graph: &mut Graph,
+        network: &ListNetwork,
+        (set, target): (&str, &str),
+        inputs: &Inputs,
+        pass: u32,
+    ) -> Result<(Values, ValueId)> {
+        let vectors = graph.in_set(set, |g| self.vectors(g, network, &inputs.x))?;
+        let values = graph.in_set(set, |g| self.shown(g, network, inputs, vectors, pass))?;
+        let next = graph.in_set(target, |g| self.shown(g, network, inputs, vectors, pass + 1))?;
+        let next = inputs.below.gather(graph, next.value)?;
+        let next = graph.add1(Scale { factor: self.config.gamma }, &[next])?;
+        let rewards = graph.input_once("rewards", TensorType::f32(&[inputs.x.count, 1]));
+        let goals = graph.add1(Add, &[next, rewards])?;
+        Ok((values, graph.add1(Detach, &[goals])?))
+    }
+
+    /// `mean (y - Q)^2`
+    fn td_loss(&self, graph: &mut Graph, values: Values, goals: ValueId) -> Result<ValueId> {
+        let share = graph.input_once("share", TensorType::f32(&[graph.shape(goals)[0]]));
+        let errors = graph.add1(RowMse, &[values.value, goals])?;
+        graph.add1(WeightedSum, &[errors, share])
+    }
+
+    fn teach(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let inputs = self.inputs(&mut graph, shape, true);
+        let sets = (TEACHER, TARGETS[0]);
+        let (values, goals) = self.values_and_goals(&mut graph, &self.teacher(), sets, &inputs, 0)?;
+        let loss = self.td_loss(&mut graph, values, goals)?;
+        graph.metric("loss_teacher", loss);
+        let gradients = graph.backward(loss, TEACHER)?;
+        adam_step(&mut graph, TEACHER, &gradients, self.config.training.clip())?;
+        Ok(graph)
+    }
+
+    /// The teacher's values as it teaches them, and their confidence `[N]`.
+    fn lessons(&self, graph: &mut Graph, inputs: &Inputs) -> Result<(Values, ValueId)> {
+        let sets = (TEACHER, TARGETS[0]);
+        let (values, goals) = self.values_and_goals(graph, &self.teacher(), sets, inputs, 2)?;
+        let confidence = graph.add1(Confidence, &[values.value, goals])?;
+        Ok((values, column(graph, confidence)?))
+    }
+
+    fn learn(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let inputs = self.inputs(&mut graph, shape, true);
+        let (config, count, length) = (&self.config, inputs.x.count, self.sizes.length);
+        let sets = (STUDENT, TARGETS[1]);
+        let (values, goals) = self.values_and_goals(&mut graph, &self.student(), sets, &inputs, 4)?;
+        let own = self.td_loss(&mut graph, values, goals)?;
+        let mut loss = graph.add1(Scale { factor: config.student_weight }, &[own])?;
+        let mut metrics = vec![("loss_student", own)];
+        if config.kl_weight > 0.0 || config.hint_weight > 0.0 {
+            let (teacher, confidence) = self.lessons(&mut graph, &inputs)?;
+            let share = graph.input_once("share", TensorType::f32(&[count]));
+            // A share of the batch each, less where the teacher errs.
+            let trust = if config.confidence { graph.add1(Multiply, &[confidence, share])? } else { share };
+            let mean = graph.add1(WeightedSum, &[confidence, share])?;
+            if config.kl_weight > 0.0 {
+                let [t, s] = [teacher.value, values.value]
+                    .map(|value| graph.add1(Reshape { shape: vec![shape.sequences, length] }, &[value]));
+                let op = ListKlDiv { teacher_temperature: config.temperature, student_temperature: 1.0 };
+                let each = graph.add1(op, &[t?, s?])?;
+                let trust = graph.add1(Reshape { shape: vec![count, 1] }, &[trust])?;
+                let ones = graph.input_once("ones", TensorType::f32(&[count]));
+                let of_lists = graph.add1(SequencePool { mean: false }, &[trust, ones, inputs.walk.lists])?;
+                let of_lists = column(&mut graph, of_lists)?;
+                let kl = graph.add1(WeightedSum, &[each, of_lists])?;
+                metrics.push(("loss_kl", kl));
+                let weighted = graph.add1(Scale { factor: config.kl_weight }, &[kl])?;
+                loss = graph.add1(Add, &[loss, weighted])?;
+            }
+            if config.hint_weight > 0.0 {
+                let rows = graph.add1(RowMse, &[values.hint, teacher.hint])?;
+                let hint = graph.add1(WeightedSum, &[rows, trust])?;
+                metrics.push(("loss_hint", hint));
+                let weighted = graph.add1(Scale { factor: config.hint_weight }, &[hint])?;
+                loss = graph.add1(Add, &[loss, weighted])?;
+            }
+            metrics.push(("confidence", mean));
+        }
+        metrics.insert(0, ("loss", loss));
+        super::minimise(&mut graph, &metrics, &config.training)?;
+        Ok(graph)
+    }
+
+    /// Candidates for one position of each list, valued by both networks; the best of either teach once more.
+    fn explore(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        let inputs = self.inputs(&mut graph, shape, true);
+        let (config, lists) = (&self.config, shape.sequences);
+        let count = lists * config.candidates;
+        let [at, candidates] = ["explored", "candidates"].map(|name| Ids::declare(&mut graph, name, &[count], true));
+        let rng = graph.input_once("rng", TensorType::u32(&[4]));
+        let random = Some([rng, graph.input("candidate_keys", TensorType::u32(&[count, 2]))]);
+        let mut both = Vec::new();
+        for (network, set, pass) in [(self.teacher(), TEACHER, 6), (self.student(), STUDENT, 8)] {
+            both.push(graph.in_set(set, |g| -> Result<Values> {
+                let vectors = self.vectors(g, &network, &inputs.x)?;
+                let states = network.states(g, &inputs.x, &inputs.walk, vectors, pass)?;
+                let states = at.gather(g, states)?;
+                let actions = network.actions(g, &inputs.x, vectors)?;
+                let actions = candidates.gather(g, actions)?;
+                network.values(g, random, states, actions, pass + 1)
+            })?);
+        }
+        let (mut scores, mut best) = (Vec::new(), Vec::new());
+        for values in &both {
+            let of_lists = graph.add1(Reshape { shape: vec![lists, config.candidates] }, &[values.value])?;
+            scores.push(of_lists);
+            let given = graph.add1(Detach, &[of_lists])?;
+            best.push(graph.add(TopK { k: config.kept }, &[given])?[1]);
+        }
+        let masks = graph.add(TopUnion { candidates: config.candidates }, &best)?;
+        let of_list = graph.input("list_share", TensorType::f32(&[lists]));
+        let [t, s] = [scores[0], scores[1]].map(|scores| graph.add1(Add, &[masks[1], scores]));
+        let op = ListKlDiv { teacher_temperature: config.temperature, student_temperature: 1.0 };
+        let each = graph.add1(op, &[t?, s?])?;
+        let kl = graph.add1(WeightedSum, &[each, of_list])?;
+        // The mean over what was kept of each list, then over the lists.
+        let errors = graph.add1(RowMse, &[both[1].hint, both[0].hint])?;
+        let errors = graph.add1(Reshape { shape: vec![count, 1] }, &[errors])?;
+        let kept = graph.add1(Reshape { shape: vec![count] }, &[masks[0]])?;
+        let borders = graph.input("of_list", TensorType::u32(&[lists + 1]));
+        let hints = graph.add1(SequencePool { mean: true }, &[errors, kept, borders])?;
+        let hints = column(&mut graph, hints)?;
+        let hint = graph.add1(WeightedSum, &[hints, of_list])?;
+        let parts = [(kl, config.kl_weight), (hint, config.hint_weight)];
+        let [kl_part, hint_part] = parts.map(|(part, factor)| graph.add1(Scale { factor }, &[part]));
+        let mut loss = graph.add1(Add, &[kl_part?, hint_part?])?;
+        if config.confidence {
+            let (_, confidence) = self.lessons(&mut graph, &inputs)?;
+            let share = graph.input_once("share", TensorType::f32(&[inputs.x.count]));
+            let trust = graph.add1(WeightedSum, &[confidence, share])?;
+            loss = graph.add1(Multiply, &[loss, trust])?;
+        }
+        graph.metric("loss_explored", loss);
+        let gradients = graph.backward(loss, STUDENT)?;
+        adam_step(&mut graph, Optimizer { name: "explored", set: STUDENT }, &gradients, config.training.clip())?;
+        Ok(graph)
+    }
+
+    /// The targets follow.
+    fn sync(&self, layout: ParamLayout) -> Result<Graph> {
+        let mut graph = Graph::new(layout);
+        for (set, target) in [TEACHER, STUDENT].into_iter().zip(TARGETS) {
+            let [source, target] = [set, target].map(|set| {
+                let index = graph.layout.set_index(set);
+                graph.flat(index, Flat::Params)
+            });
+            graph.add1(SoftSync { rate: self.config.sync_rate }, &[target, source])?;
+        }
+        Ok(graph)
+    }
+}
+
+impl Method for DrlRec {
+    fn training(&self) -> &Training {
+        &self.config.training
+    }
+
+    fn max_len(&self) -> usize {
+        self.sizes.length
+    }
+
+    fn of_lists(&self) -> bool {
+        true
+    }
+
+    fn training_graphs(&self) -> u8 {
+        4
+    }
+
+    fn graphs_of_step(&self, _graph: u8, step: u64) -> Vec<u8> {
+        let explores = self.config.explore && self.config.kl_weight + self.config.hint_weight > 0.0;
+        let syncs = step.is_multiple_of(self.config.sync_every);
+        [Some(TEACH), Some(LEARN), explores.then_some(EXPLORE), syncs.then_some(SYNC)].into_iter().flatten().collect()
+    }
+
+    fn optimizer(&self, name: &str) -> AdamConfig {
+        let learning_rate =
+            if name == "explored" { self.config.explore_learning_rate } else { self.config.training.learning_rate };
+        AdamConfig { learning_rate, ..self.config.training.adam() }
+    }
+
+    fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
+        match shape.graph {
+            TEACH => self.teach(shape, layout),
+            LEARN => self.learn(shape, layout),
+            EXPLORE => self.explore(shape, layout),
+            _ => self.sync(layout),
+        }
+    }
+
+    fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
+        Ok(Arc::new(Episodes { config: self.config.clone(), lists: lists_of(&data)? }))
+    }
+
+    /// Targets begin where the networks do.
+    fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
+        let mut state = layout.initial_state(seed);
+        for (set, target) in [TEACHER, STUDENT].into_iter().zip(TARGETS) {
+            let [set, target] = [set, target].map(|name| layout.sets.iter().position(|set| set.name == name));
+            if let (Some(set), Some(target)) = (set, target) {
+                let own = state.sets[set].params.clone();
+                let words = state.sets[target].params.len();
+                state.sets[target].params.copy_from_slice(&own[..words]);
+            }
+        }
+        state
+    }
+
+    fn scorer(&self, _graph: &mut Graph, _tokens: &Tokens) -> Result<Scorer> {
+        let problem = "this method scores what is shown in a list, not all items after a history";
+        Err(Error::usage(problem, "evaluate it on a log of lists"))
+    }
+
+    fn impression_scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
+        let inputs = self.inputs(graph, shape, false);
+        let (network, set) = match self.config.serve {
+            Serve::Student => (self.student(), STUDENT),
+            Serve::Teacher => (self.teacher(), TEACHER),
+        };
+        let values = graph.in_set(set, |g| {
+            let vectors = self.vectors(g, &network, &inputs.x)?;
+            self.shown(g, &network, &inputs, vectors, 0)
+        })?;
+        column(graph, values.value)
+    }
+
+    fn lists_batch(&self, lists: &Lists, which: &[u32]) -> Batch {
+        let mut feed = Feed::default();
+        let shape = feed_walk(&mut feed, lists, which, None);
+        Batch { shape, feed, tokens: which.len() * lists.length }
+    }
+}
+
+/// Feeds impressions, and where lists begin and what stands above and below in them.
+fn feed_walk(feed: &mut Feed, lists: &Lists, which: &[u32], training: Option<RngState>) -> Shape {
+    let shape = feed_impressions(feed, lists, which, training);
+    let (length, count) = (lists.length as u32, (which.len() * lists.length) as u32);
+    let borders: Vec<u32> = (0..=which.len() as u32).map(|list| list * length).collect();
+    feed.set("lists", Tensor::u32(&[borders.len()], &borders));
+    let above: Vec<u32> = (0..count).map(|n| if n % length == 0 { INERT } else { n - 1 }).collect();
+    let below: Vec<u32> = (0..count).map(|n| if n % length == length - 1 { INERT } else { n + 1 }).collect();
+    feed_ids(feed, "above", &above);
+    feed.set("below", Tensor::u32(&[below.len()], &below));
+    shape
+}
+
+/// Makes batches of whole lists, each an episode.
+struct Episodes {
+    config: DrlRecConfig,
+    lists: Arc<Lists>,
+}
+
+impl Sampler for Episodes {
+    fn samples(&self) -> Vec<u32> {
+        self.lists.part(Part::Train).map(|list| list as u32).collect()
+    }
+
+    fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {
+        let mut feed = Feed::default();
+        let shape = feed_walk(&mut feed, &self.lists, which, Some(rng));
+        let rewards: Vec<f32> = which.iter().flat_map(|list| self.lists.clicks_of(*list as usize)).copied().collect();
+        let count = rewards.len();
+        feed.set("rewards", Tensor::f32(&[count, 1], rewards));
+        feed.set("share", Tensor::f32(&[count], vec![1.0 / count as f32; count]));
+        feed.set("ones", Tensor::f32(&[count], vec![1.0; count]));
+        self.feed_explored(&mut feed, which, rng);
+        Ok(Batch { shape, feed, tokens: count })
+    }
+}
+
+impl Episodes {
+    /// A position of each list, and what could have stood there: items that the batch shows somewhere.
+    fn feed_explored(&self, feed: &mut Feed, which: &[u32], rng: RngState) {
+        let (candidates, length) = (self.config.candidates, self.lists.length as u32);
+        let (mut at, mut drawn, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, list) in (0u32..).zip(which) {
+            let mut stream = rng.stream(EXPLORATION, *list);
+            let position = place * length + stream.below(length);
+            for candidate in 0..candidates as u32 {
+                at.push(position);
+                drawn.push(stream.below(which.len() as u32 * length));
+                keys.extend([*list, candidate]);
+            }
+        }
+        feed_ids(feed, "explored", &at);
+        feed_ids(feed, "candidates", &drawn);
+        feed.set("candidate_keys", Tensor::u32(&[at.len(), 2], &keys));
+        let borders: Vec<u32> = (0..=which.len()).map(|list| (list * candidates) as u32).collect();
+        feed.set("of_list", Tensor::u32(&[borders.len()], &borders));
+        feed.set("list_share", Tensor::f32(&[which.len()], vec![1.0 / which.len() as f32; which.len()]));
+    }
+}

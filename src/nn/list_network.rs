@@ -1,0 +1,220 @@
+//! The value network of DRL-Rec (Xie et al. 2021) over lists of impressions: fields attend to each other, a GRU walks down the
+//! list, layers give the value of an item after what stands above it.
+//!
+//! ```text
+//! x = LN(v + attention(Q v, K v, V v))        over the F fields of an impression, v their vectors
+//! h_t = GRU([x_1 | ... | x_F], h_(t-1))       down the list; s_t = h_(t-1)
+//! a = [v_f], f over the item's fields
+//! u = tanh layers of [s_t | a]                the last one is the hint that a student learns from
+//! Q(s_t, a) = <w, u> + b
+//! ```
+
+use super::fields::{Impressions, dense, drop};
+use super::state::glorot;
+use super::tokens::{Ids, Random};
+use crate::engine::params::Init;
+use crate::engine::rng::Site;
+use crate::engine::{Graph, ValueId};
+use crate::error::Result;
+use crate::ops::activation::Activation;
+use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::concat::{Columns, Concat};
+use crate::ops::fill::Fill;
+use crate::ops::gru::{Gru, Reset};
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::linear::Linear;
+use crate::ops::reshape::Reshape;
+
+/// Width of the last hidden layer, the same for every size of network.
+pub const HINT: usize = 32;
+const HEADS: usize = 2;
+const NORM_EPS: f64 = 1e-8;
+/// Places of a pass where dropout draws.
+const SITES: u32 = 16;
+const FIRST_SITE: u32 = 0x7000;
+
+/// A network: sizes and the shape of what it sees.
+#[derive(Clone, Debug)]
+pub struct ListNetwork {
+    /// d: columns of a field's vector.
+    pub dim: usize,
+    /// Places of the item's fields among all.
+    pub item_fields: Vec<usize>,
+    /// Rows of the joint table.
+    pub rows: usize,
+    /// Everywhere.
+    pub dropout: f64,
+    /// Standard deviation of the initial rows.
+    pub init_std: f64,
+    /// Whether fields attend to each other; else each keeps its vector.
+    pub attention: bool,
+    /// Whether a GRU walks down the list; else the state is the mean of what stands above.
+    pub recurrent: bool,
+}
+
+/// What a network reads of a batch of lists, beside the impressions.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// `[B + 1]`: where lists begin.
+    pub lists: ValueId,
+    /// `[N]`: the impression above each in its list, `u32::MAX` for the first.
+    pub above: Ids,
+}
+
+/// Values with the layer before them.
+#[derive(Clone, Copy, Debug)]
+pub struct Values {
+    /// `[N, HINT]`
+    pub hint: ValueId,
+    /// `[N, 1]`
+    pub value: ValueId,
+}
+
+impl ListNetwork {
+    /// Where the `place`-th dropout of a pass draws; passes draw apart from each other.
+    fn site(pass: u32, place: u32) -> Site {
+        Site(FIRST_SITE + SITES * pass + place)
+    }
+
+    /// The table `[rows, d]` of the current set. It is declared behind the rest, so that a target network, which has none, lies
+    /// in its set as the network that it follows.
+    pub fn table(&self, graph: &mut Graph, fields: usize) -> ValueId {
+        self.declare(graph, fields);
+        graph.param("table", &[self.rows, self.dim], Init::Normal(self.init_std as f32))
+    }
+
+    /// Columns of a state.
+    fn state(&self, fields: usize) -> usize {
+        fields * self.dim
+    }
+
+    /// Widths of the tanh layers.
+    fn layers(&self, fields: usize) -> [usize; 3] {
+        let whole = self.state(fields);
+        [(whole / 2).max(1), (whole / 4).max(1), HINT]
+    }
+
+    /// Declares the parameters of the current set in their order.
+    fn declare(&self, graph: &mut Graph, fields: usize) {
+        let (dim, state) = (self.dim, self.state(fields));
+        for name in ["query", "key", "value"] {
+            graph.param(&format!("attention.{name}"), &[dim, dim], glorot(dim, dim));
+        }
+        graph.param("attention_norm.weight", &[dim], Init::Constant(1.0));
+        graph.param("attention_norm.bias", &[dim], Init::Constant(0.0));
+        let (gates, candidate) = (glorot(2 * state, 2 * state), glorot(2 * state, state));
+        graph.param("gru.gates_of_input.weight", &[2 * state, state], gates);
+        graph.param("gru.gates_of_input.bias", &[2 * state], Init::Constant(1.0));
+        graph.param("gru.candidate_of_input.weight", &[state, state], candidate);
+        graph.param("gru.candidate_of_input.bias", &[state], Init::Constant(0.0));
+        graph.param("gru.gates_of_state", &[state, 2 * state], gates);
+        graph.param("gru.candidate_of_state", &[state, state], candidate);
+        let mut inputs = state + self.item_fields.len() * dim;
+        for (layer, outputs) in self.layers(fields).into_iter().enumerate() {
+            graph.param(&format!("layer{layer}.weight"), &[outputs, inputs], glorot(inputs, outputs));
+            graph.param(&format!("layer{layer}.bias"), &[outputs], Init::Constant(0.0));
+            inputs = outputs;
+        }
+        graph.param("output.weight", &[1, HINT], glorot(HINT, 1));
+        graph.param("output.bias", &[1], Init::Constant(0.0));
+    }
+
+    /// `[B T, state]`: what is known before each position, from the fields' vectors `[B T F, d]`.
+    pub fn states(
+        &self,
+        graph: &mut Graph,
+        x: &Impressions,
+        walk: &Walk,
+        vectors: ValueId,
+        pass: u32,
+    ) -> Result<ValueId> {
+        self.declare(graph, x.fields);
+        let mut mixed = drop(graph, vectors, self.dropout, Self::site(pass, 0), x.field_random)?;
+        if self.attention {
+            mixed = self.attend(graph, x, mixed, pass)?;
+        }
+        let flat = x.flat(graph, mixed)?;
+        let after =
+            if self.recurrent { self.walk(graph, x.fields, walk, flat)? } else { self.mean(graph, walk, flat)? };
+        let after = drop(graph, after, self.dropout, Self::site(pass, 2), x.random)?;
+        walk.above.gather(graph, after)
+    }
+
+    fn attend(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId, pass: u32) -> Result<ValueId> {
+        let dim = self.dim;
+        let mut parts = Vec::new();
+        for name in ["query", "key", "value"] {
+            let weight = graph.param(&format!("attention.{name}"), &[dim, dim], glorot(dim, dim));
+            parts.push(graph.add1(Linear::default(), &[vectors, weight])?);
+        }
+        let random = x.field_random.filter(|_| self.dropout > 0.0);
+        let dropout = random.map(|_| AttentionDropout { probability: self.dropout, site: Self::site(pass, 1) });
+        let scale = 1.0 / ((dim / HEADS).max(1) as f64).sqrt();
+        let heads = if dim.is_multiple_of(HEADS) { HEADS } else { 1 };
+        let op = Attention { heads, scale, causal: false, dropout, key_flags: false };
+        parts.push(x.of_impression);
+        parts.extend(random.into_iter().flatten());
+        let attended = graph.add1(op, &parts)?;
+        let weight = graph.param("attention_norm.weight", &[dim], Init::Constant(1.0));
+        let bias = graph.param("attention_norm.bias", &[dim], Init::Constant(0.0));
+        let norm = LayerNorm { eps: NORM_EPS, residual: true, dropout: None };
+        graph.add1(norm, &[attended, weight, bias, vectors])
+    }
+
+    fn walk(&self, graph: &mut Graph, fields: usize, walk: &Walk, flat: ValueId) -> Result<ValueId> {
+        let state = self.state(fields);
+        let lists = graph.shape(walk.lists)[0] - 1;
+        let mut parts = Vec::new();
+        for (name, outputs) in [("gates", 2 * state), ("candidate", state)] {
+            parts.push(dense(graph, &format!("gru.{name}_of_input"), flat, outputs, Linear::default())?);
+        }
+        let of_input = graph.add1(Concat, &parts)?;
+        let start = graph.add1(Fill { value: 0.0, shape: vec![lists, state] }, &[])?;
+        let gates = graph.param("gru.gates_of_state", &[state, 2 * state], Init::Constant(0.0));
+        let candidate = graph.param("gru.candidate_of_state", &[state, state], Init::Constant(0.0));
+        graph.add1(Gru { reset: Reset::Before }, &[of_input, start, walk.lists, gates, candidate])
+    }
+
+    /// The mean of all rows up to each, by attention with queries of zero.
+    fn mean(&self, graph: &mut Graph, walk: &Walk, flat: ValueId) -> Result<ValueId> {
+        let nothing = graph.add1(Fill { value: 0.0, shape: graph.shape(flat).to_vec() }, &[])?;
+        let op = Attention { heads: 1, scale: 1.0, causal: true, dropout: None, key_flags: false };
+        graph.add1(op, &[nothing, nothing, flat, walk.lists])
+    }
+
+    /// `[N, I d]`: the vectors of the item's fields, of the fields' vectors `[N F, d]`.
+    pub fn actions(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId) -> Result<ValueId> {
+        let flat = x.flat(graph, vectors)?;
+        let mut parts = Vec::new();
+        for field in &self.item_fields {
+            parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[flat])?);
+        }
+        if parts.len() == 1 { Ok(parts[0]) } else { graph.add1(Concat, &parts) }
+    }
+
+    /// The values of actions `[N, I d]` in states `[N, state]`; `random` is what their dropout is counted by.
+    pub fn values(
+        &self,
+        graph: &mut Graph,
+        random: Random,
+        states: ValueId,
+        actions: ValueId,
+        pass: u32,
+    ) -> Result<Values> {
+        let mut u = graph.add1(Concat, &[states, actions])?;
+        let mut hint = u;
+        let fields = graph.ty(states).width() / self.dim;
+        for (layer, outputs) in (0u32..).zip(self.layers(fields)) {
+            let tanh = Linear { activation: Some(Activation::Tanh), ..Linear::default() };
+            hint = dense(graph, &format!("layer{layer}"), u, outputs, tanh)?;
+            u = drop(graph, hint, self.dropout, Self::site(pass, 3 + layer), random)?;
+        }
+        Ok(Values { hint, value: dense(graph, "output", u, 1, Linear::default())? })
+    }
+}
+
+/// A column `[N, 1]` as `[N]`.
+pub fn column(graph: &mut Graph, x: ValueId) -> Result<ValueId> {
+    let rows = graph.shape(x)[0];
+    graph.add1(Reshape { shape: vec![rows] }, &[x])
+}
