@@ -27,7 +27,7 @@ use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::list_network::column;
-use crate::nn::{Ids, Impressions, ListNetwork, Optimizer, Scorer, Tokens, Values, Walk, adam_step};
+use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Scorer, Tokens, Values, Walk, adam_step};
 use crate::ops::adam::AdamConfig;
 use crate::ops::add::Add;
 use crate::ops::confidence::Confidence;
@@ -55,6 +55,7 @@ pub const INFO: MethodInfo = MethodInfo {
     defaults: || table_of(&DrlRecConfig::default()),
     cases: &[
         &["teacher_dim=4", "dim=2", "candidates=7", "sync_every=3", "dropout=0.1"],
+        &["teacher_dim=4", "dim=2", "candidates=5", "q_form=inline"],
         &["teacher_dim=4", "dim=2", "explore=false", "attention=false", "recurrent=false"],
     ],
     build: |config, sizes| Ok(Box::new(DrlRec::new(typed(config)?, sizes)?)),
@@ -84,6 +85,8 @@ pub struct DrlRecConfig {
     pub dim: usize,
     /// What a click further down counts.
     pub gamma: f64,
+    /// What a value is made of.
+    pub q_form: QForm,
     /// Whether fields attend to each other.
     pub attention: bool,
     /// Whether a GRU walks down the list; else the state is the mean of what stands above.
@@ -127,6 +130,7 @@ impl Default for DrlRecConfig {
             teacher_dim: 16,
             dim: 8,
             gamma: 0.4,
+            q_form: QForm::Paper,
             attention: true,
             recurrent: true,
             dropout: 0.3,
@@ -203,6 +207,10 @@ impl DrlRec {
             let problem = format!("of {} candidates {} cannot be kept", config.candidates, config.kept);
             return Err(Error::usage(problem, "set candidates to at least kept"));
         }
+        if config.q_form == QForm::Inline && config.explore && !config.recurrent {
+            let problem = "without a GRU the inline form cannot tell what another item would have been worth";
+            return Err(Error::usage(problem, "set q_form=paper, recurrent=true or explore=false"));
+        }
         Ok(DrlRec { config, sizes })
     }
 
@@ -216,6 +224,7 @@ impl DrlRec {
             init_std: self.config.init_std,
             attention: self.config.attention,
             recurrent: self.config.recurrent,
+            form: self.config.q_form,
         }
     }
 
@@ -235,20 +244,6 @@ impl DrlRec {
         Inputs { x, walk: Walk { lists, above }, below: Ids::declare(graph, "below", &[count], false) }
     }
 
-    /// Values of the shown items, by the parameters of a set; `vectors` come from another set for targets.
-    fn shown(
-        &self,
-        graph: &mut Graph,
-        network: &ListNetwork,
-        inputs: &Inputs,
-        vectors: ValueId,
-        pass: u32,
-    ) -> Result<Values> {
-        let states = network.states(graph, &inputs.x, &inputs.walk, vectors, pass)?;
-        let actions = network.actions(graph, &inputs.x, vectors)?;
-        network.values(graph, inputs.x.random, states, actions, pass)
-    }
-
     fn vectors(&self, graph: &mut Graph, network: &ListNetwork, x: &Impressions) -> Result<ValueId> {
         let table = network.table(graph, x.fields);
         x.embed(graph, table)
@@ -264,8 +259,8 @@ impl DrlRec {
         pass: u32,
     ) -> Result<(Values, ValueId)> {
         let vectors = graph.in_set(set, |g| self.vectors(g, network, &inputs.x))?;
-        let values = graph.in_set(set, |g| self.shown(g, network, inputs, vectors, pass))?;
-        let next = graph.in_set(target, |g| self.shown(g, network, inputs, vectors, pass + 1))?;
+        let values = graph.in_set(set, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass))?;
+        let next = graph.in_set(target, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass + 1))?;
         let next = inputs.below.gather(graph, next.value)?;
         let next = graph.add1(Scale { factor: self.config.gamma }, &[next])?;
         let rewards = graph.input_once("rewards", TensorType::f32(&[inputs.x.count, 1]));
@@ -349,18 +344,16 @@ impl DrlRec {
         let inputs = self.inputs(&mut graph, shape, true);
         let (config, lists) = (&self.config, shape.sequences);
         let count = lists * config.candidates;
-        let [at, candidates] = ["explored", "candidates"].map(|name| Ids::declare(&mut graph, name, &[count], true));
-        let rng = graph.input_once("rng", TensorType::u32(&[4]));
-        let random = Some([rng, graph.input("candidate_keys", TensorType::u32(&[count, 2]))]);
+        let [at, of] = ["explored", "candidates"].map(|name| Ids::declare(&mut graph, name, &[count], true));
+        let each = graph.input("each_candidate", TensorType::u32(&[count + 1]));
+        let fields = self.sizes.fields.len();
+        let impressions = Impressions::without_bags(&mut graph, "candidate_", count, fields, true);
+        let candidates = Candidates { at, of, each, impressions };
         let mut both = Vec::new();
         for (network, set, pass) in [(self.teacher(), TEACHER, 6), (self.student(), STUDENT, 8)] {
-            both.push(graph.in_set(set, |g| -> Result<Values> {
+            both.push(graph.in_set(set, |g| {
                 let vectors = self.vectors(g, &network, &inputs.x)?;
-                let states = network.states(g, &inputs.x, &inputs.walk, vectors, pass)?;
-                let states = at.gather(g, states)?;
-                let actions = network.actions(g, &inputs.x, vectors)?;
-                let actions = candidates.gather(g, actions)?;
-                network.values(g, random, states, actions, pass + 1)
+                network.explored(g, &inputs.x, &inputs.walk, vectors, &candidates, pass)
             })?);
         }
         let (mut scores, mut best) = (Vec::new(), Vec::new());
@@ -482,7 +475,7 @@ impl Method for DrlRec {
         };
         let values = graph.in_set(set, |g| {
             let vectors = self.vectors(g, &network, &inputs.x)?;
-            self.shown(g, &network, &inputs, vectors, 0)
+            network.shown(g, &inputs.x, &inputs.walk, vectors, 0)
         })?;
         column(graph, values.value)
     }
@@ -547,9 +540,24 @@ impl Episodes {
         }
         feed_ids(feed, "explored", &at);
         feed_ids(feed, "candidates", &drawn);
-        feed.set("candidate_keys", Tensor::u32(&[at.len(), 2], &keys));
+        let each: Vec<u32> = (0..=at.len() as u32).collect();
+        feed.set("each_candidate", Tensor::u32(&[each.len()], &each));
+        self.feed_candidates(feed, &keys);
         let borders: Vec<u32> = (0..=which.len()).map(|list| (list * candidates) as u32).collect();
         feed.set("of_list", Tensor::u32(&[borders.len()], &borders));
         feed.set("list_share", Tensor::f32(&[which.len()], vec![1.0 / which.len() as f32; which.len()]));
+    }
+
+    /// What `Impressions` reads of candidates, which have no bags.
+    fn feed_candidates(&self, feed: &mut Feed, keys: &[u32]) {
+        let (fields, count) = (self.lists.fields.len(), keys.len() / 2);
+        let of_impression: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
+        feed.set("candidate_of_impression", Tensor::u32(&[count + 1], &of_impression));
+        feed.set("candidate_impression_keys", Tensor::u32(&[count, 2], keys));
+        let of_fields = keys.chunks_exact(2).flat_map(|key| {
+            let place = key[0] * self.config.candidates as u32 + key[1];
+            (0..fields as u32).flat_map(move |field| [!place, field])
+        });
+        feed.set("candidate_field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
     }
 }

@@ -4,7 +4,7 @@ use super::tokens::{Ids, Random};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, TensorType, ValueId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
 use crate::ops::dropout::Dropout;
 use crate::ops::fill::Fill;
@@ -23,10 +23,8 @@ pub struct Impressions {
     pub count: usize,
     /// F
     pub fields: usize,
-    /// `[M]`: rows of the joint table, bag after bag; `u32::MAX` behind the last.
-    pub rows: Ids,
-    /// `[N F + 1]`: where each bag begins.
-    pub bags: ValueId,
+    /// What is in the fields; none where their vectors come from elsewhere.
+    pub bags: Option<Bags>,
     /// `[N + 1]`: where the fields of each impression begin among all, `0, F, 2 F, ...`
     pub of_impression: ValueId,
     /// What random numbers of impressions are counted by.
@@ -35,39 +33,43 @@ pub struct Impressions {
     pub field_random: Random,
 }
 
+/// The bags of all fields, end to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Bags {
+    /// `[M]`: rows of the joint table; `u32::MAX` behind the last.
+    pub rows: Ids,
+    /// `[N F + 1]`: where each bag begins.
+    pub borders: ValueId,
+}
+
 impl Impressions {
     /// Adds the inputs `bag_rows[M]`, `bags`, `of_impression`, and for training `bag_rows_segments`, `rng`,
     /// `impression_keys[N, 2]` and `field_keys[N F, 2]`.
     pub fn declare(graph: &mut Graph, count: usize, fields: usize, rows: usize, training: bool) -> Impressions {
-        Self::named(graph, "", (count, fields), rows, training)
+        let borders = graph.input("bags", TensorType::u32(&[count * fields + 1]));
+        let bags = Bags { rows: Ids::declare(graph, "bag_rows", &[rows], training), borders };
+        Impressions { bags: Some(bags), ..Self::without_bags(graph, "", count, fields, training) }
     }
 
-    /// Inputs under names that begin so, for graphs that read several kinds of impressions. They share `rng`.
-    pub fn named(
-        graph: &mut Graph,
-        prefix: &str,
-        (count, fields): (usize, usize),
-        rows: usize,
-        training: bool,
-    ) -> Impressions {
+    /// Impressions whose vectors come from elsewhere, under names that begin so. They share `rng`.
+    pub fn without_bags(graph: &mut Graph, prefix: &str, count: usize, fields: usize, training: bool) -> Impressions {
         let mut input = |name: &str, shape: &[usize]| graph.input(&format!("{prefix}{name}"), TensorType::u32(shape));
-        let bags = input("bags", &[count * fields + 1]);
         let of_impression = input("of_impression", &[count + 1]);
         let keys = training.then(|| [input("impression_keys", &[count, 2]), input("field_keys", &[count * fields, 2])]);
         let random = keys.map(|keys| {
             let rng = graph.input_once("rng", TensorType::u32(&[4]));
             keys.map(|keys| [rng, keys])
         });
-        let rows = Ids::declare(graph, &format!("{prefix}bag_rows"), &[rows], training);
         let [random, field_random] = random.map_or([None; 2], |random| random.map(Some));
-        Impressions { count, fields, rows, bags, of_impression, random, field_random }
+        Impressions { count, fields, bags: None, of_impression, random, field_random }
     }
 
     /// The vector of each field of each impression, the mean over its bag: `[N F, D]`.
     pub fn embed(&self, graph: &mut Graph, table: ValueId) -> Result<ValueId> {
-        let rows = self.rows.gather(graph, table)?;
+        let bags = self.bags.ok_or_else(|| Error::graph("fields", "these impressions have no bags"))?;
+        let rows = bags.rows.gather(graph, table)?;
         let ones = self.ones(graph, graph.shape(rows)[0])?;
-        graph.add1(SequencePool { mean: true }, &[rows, ones, self.bags])
+        graph.add1(SequencePool { mean: true }, &[rows, ones, bags.borders])
     }
 
     fn ones(&self, graph: &mut Graph, count: usize) -> Result<ValueId> {

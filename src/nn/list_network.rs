@@ -3,11 +3,16 @@
 //!
 //! ```text
 //! x = LN(v + attention(Q v, K v, V v))        over the F fields of an impression, v their vectors
-//! h_t = GRU([x_1 | ... | x_F], h_(t-1))       down the list; s_t = h_(t-1)
-//! a = [v_f], f over the item's fields
-//! u = tanh layers of [s_t | a]                the last one is the hint that a student learns from
-//! Q(s_t, a) = <w, u> + b
+//! h_t = GRU([x_1 | ... | x_F], h_(t-1))       down the list
+//! u = tanh layers of z                        the last one is the hint that a student learns from
+//! Q = <w, u> + b
+//!
+//! paper:  z = [h_(t-1) | v_f, f over the item's fields]      the item beside the state that it meets
+//! inline: z = h_t                                            the item is one more step of the walk, as in the authors' code
 //! ```
+//!
+//! In the paper's form any item can be valued in a state at the price of the layers alone; the inline form also sees what is
+//! known of the position itself.
 
 use super::fields::{Impressions, dense, drop};
 use super::state::glorot;
@@ -24,6 +29,7 @@ use crate::ops::gru::{Gru, Reset};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::reshape::Reshape;
+use serde::{Deserialize, Serialize};
 
 /// Width of the last hidden layer, the same for every size of network.
 pub const HINT: usize = 32;
@@ -32,6 +38,16 @@ const NORM_EPS: f64 = 1e-8;
 /// Places of a pass where dropout draws.
 const SITES: u32 = 16;
 const FIRST_SITE: u32 = 0x7000;
+
+/// What the value is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QForm {
+    /// The state before the item, and the item.
+    Paper,
+    /// The state behind the item.
+    Inline,
+}
 
 /// A network: sizes and the shape of what it sees.
 #[derive(Clone, Debug)]
@@ -50,6 +66,8 @@ pub struct ListNetwork {
     pub attention: bool,
     /// Whether a GRU walks down the list; else the state is the mean of what stands above.
     pub recurrent: bool,
+    /// What the value is made of.
+    pub form: QForm,
 }
 
 /// What a network reads of a batch of lists, beside the impressions.
@@ -59,6 +77,19 @@ pub struct Walk {
     pub lists: ValueId,
     /// `[N]`: the impression above each in its list, `u32::MAX` for the first.
     pub above: Ids,
+}
+
+/// Items that were not shown, at positions of the batch's lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates {
+    /// The position of each, as an impression of the batch.
+    pub at: Ids,
+    /// The impression of the batch whose item it is.
+    pub of: Ids,
+    /// `[C + 1]`: 0, 1, 2, ...: each is a walk of one step.
+    pub each: ValueId,
+    /// As many impressions, with no bags of their own.
+    pub impressions: Impressions,
 }
 
 /// Values with the layer before them.
@@ -109,7 +140,10 @@ impl ListNetwork {
         graph.param("gru.candidate_of_input.bias", &[state], Init::Constant(0.0));
         graph.param("gru.gates_of_state", &[state, 2 * state], gates);
         graph.param("gru.candidate_of_state", &[state, state], candidate);
-        let mut inputs = state + self.item_fields.len() * dim;
+        let mut inputs = match self.form {
+            QForm::Paper => state + self.item_fields.len() * dim,
+            QForm::Inline => state,
+        };
         for (layer, outputs) in self.layers(fields).into_iter().enumerate() {
             graph.param(&format!("layer{layer}.weight"), &[outputs, inputs], glorot(inputs, outputs));
             graph.param(&format!("layer{layer}.bias"), &[outputs], Init::Constant(0.0));
@@ -119,25 +153,87 @@ impl ListNetwork {
         graph.param("output.bias", &[1], Init::Constant(0.0));
     }
 
-    /// `[B T, state]`: what is known before each position, from the fields' vectors `[B T F, d]`.
-    pub fn states(
+    /// What an impression's fields are together, `[N, F d]`, from their vectors `[N F, d]`.
+    fn together(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId, pass: u32) -> Result<ValueId> {
+        self.declare(graph, x.fields);
+        let dropped = drop(graph, vectors, self.dropout, Self::site(pass, 0), x.field_random)?;
+        let mixed = if self.attention { self.attend(graph, x, dropped, pass)? } else { dropped };
+        x.flat(graph, mixed)
+    }
+
+    /// The state behind each position, `[N, state]`.
+    fn behind(&self, graph: &mut Graph, x: &Impressions, walk: &Walk, vectors: ValueId, pass: u32) -> Result<ValueId> {
+        let flat = self.together(graph, x, vectors, pass)?;
+        let states = if self.recurrent {
+            let lists = graph.shape(walk.lists)[0] - 1;
+            let start = graph.add1(Fill { value: 0.0, shape: vec![lists, self.state(x.fields)] }, &[])?;
+            self.walk(graph, x.fields, walk.lists, flat, start)?
+        } else {
+            self.mean(graph, walk, flat)?
+        };
+        drop(graph, states, self.dropout, Self::site(pass, 2), x.random)
+    }
+
+    /// The values of the shown items, from the vectors of their fields `[N F, d]`.
+    pub fn shown(
         &self,
         graph: &mut Graph,
         x: &Impressions,
         walk: &Walk,
         vectors: ValueId,
         pass: u32,
-    ) -> Result<ValueId> {
-        self.declare(graph, x.fields);
-        let mut mixed = drop(graph, vectors, self.dropout, Self::site(pass, 0), x.field_random)?;
-        if self.attention {
-            mixed = self.attend(graph, x, mixed, pass)?;
-        }
-        let flat = x.flat(graph, mixed)?;
-        let after =
-            if self.recurrent { self.walk(graph, x.fields, walk, flat)? } else { self.mean(graph, walk, flat)? };
-        let after = drop(graph, after, self.dropout, Self::site(pass, 2), x.random)?;
-        walk.above.gather(graph, after)
+    ) -> Result<Values> {
+        let behind = self.behind(graph, x, walk, vectors, pass)?;
+        let z = match self.form {
+            QForm::Inline => behind,
+            QForm::Paper => {
+                let before = walk.above.gather(graph, behind)?;
+                let flat = x.flat(graph, vectors)?;
+                let item = self.item(graph, flat)?;
+                graph.add1(Concat, &[before, item])?
+            }
+        };
+        self.values(graph, x.fields, z, x.random, pass)
+    }
+
+    /// The values that other items would have had at some positions: item `candidates.of` at position `candidates.at`.
+    pub fn explored(
+        &self,
+        graph: &mut Graph,
+        x: &Impressions,
+        walk: &Walk,
+        vectors: ValueId,
+        candidates: &Candidates,
+        pass: u32,
+    ) -> Result<Values> {
+        let behind = self.behind(graph, x, walk, vectors, pass)?;
+        let before = walk.above.gather(graph, behind)?;
+        let before = candidates.at.gather(graph, before)?;
+        let flat = x.flat(graph, vectors)?;
+        let z = match self.form {
+            QForm::Paper => {
+                let item = self.item(graph, flat)?;
+                let item = candidates.of.gather(graph, item)?;
+                graph.add1(Concat, &[before, item])?
+            }
+            QForm::Inline => {
+                let [there, item] = [candidates.at, candidates.of].map(|ids| ids.gather(graph, flat));
+                let (there, item) = (there?, item?);
+                // The position's own fields, but for those of the item.
+                let mut parts = Vec::new();
+                for field in 0..x.fields {
+                    let from = if self.item_fields.contains(&field) { item } else { there };
+                    parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[from])?);
+                }
+                let mixed = if parts.len() == 1 { parts[0] } else { graph.add1(Concat, &parts)? };
+                let own = candidates.impressions;
+                let mixed = graph.add1(Reshape { shape: vec![own.count * own.fields, self.dim] }, &[mixed])?;
+                let flat = self.together(graph, &own, mixed, pass + 1)?;
+                let states = self.walk(graph, x.fields, candidates.each, flat, before)?;
+                drop(graph, states, self.dropout, Self::site(pass + 1, 2), own.random)?
+            }
+        };
+        self.values(graph, x.fields, z, candidates.impressions.random, pass + 1)
     }
 
     fn attend(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId, pass: u32) -> Result<ValueId> {
@@ -161,18 +257,23 @@ impl ListNetwork {
         graph.add1(norm, &[attended, weight, bias, vectors])
     }
 
-    fn walk(&self, graph: &mut Graph, fields: usize, walk: &Walk, flat: ValueId) -> Result<ValueId> {
+    fn walk(
+        &self,
+        graph: &mut Graph,
+        fields: usize,
+        borders: ValueId,
+        flat: ValueId,
+        start: ValueId,
+    ) -> Result<ValueId> {
         let state = self.state(fields);
-        let lists = graph.shape(walk.lists)[0] - 1;
         let mut parts = Vec::new();
         for (name, outputs) in [("gates", 2 * state), ("candidate", state)] {
             parts.push(dense(graph, &format!("gru.{name}_of_input"), flat, outputs, Linear::default())?);
         }
         let of_input = graph.add1(Concat, &parts)?;
-        let start = graph.add1(Fill { value: 0.0, shape: vec![lists, state] }, &[])?;
         let gates = graph.param("gru.gates_of_state", &[state, 2 * state], Init::Constant(0.0));
         let candidate = graph.param("gru.candidate_of_state", &[state, state], Init::Constant(0.0));
-        graph.add1(Gru { reset: Reset::Before }, &[of_input, start, walk.lists, gates, candidate])
+        graph.add1(Gru { reset: Reset::Before }, &[of_input, start, borders, gates, candidate])
     }
 
     /// The mean of all rows up to each, by attention with queries of zero.
@@ -182,9 +283,8 @@ impl ListNetwork {
         graph.add1(op, &[nothing, nothing, flat, walk.lists])
     }
 
-    /// `[N, I d]`: the vectors of the item's fields, of the fields' vectors `[N F, d]`.
-    pub fn actions(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId) -> Result<ValueId> {
-        let flat = x.flat(graph, vectors)?;
+    /// `[N, I d]`: the vectors of the item's fields, of all fields' side by side.
+    fn item(&self, graph: &mut Graph, flat: ValueId) -> Result<ValueId> {
         let mut parts = Vec::new();
         for field in &self.item_fields {
             parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[flat])?);
@@ -192,18 +292,9 @@ impl ListNetwork {
         if parts.len() == 1 { Ok(parts[0]) } else { graph.add1(Concat, &parts) }
     }
 
-    /// The values of actions `[N, I d]` in states `[N, state]`; `random` is what their dropout is counted by.
-    pub fn values(
-        &self,
-        graph: &mut Graph,
-        random: Random,
-        states: ValueId,
-        actions: ValueId,
-        pass: u32,
-    ) -> Result<Values> {
-        let mut u = graph.add1(Concat, &[states, actions])?;
-        let mut hint = u;
-        let fields = graph.ty(states).width() / self.dim;
+    /// The layers; `random` is what their dropout is counted by.
+    fn values(&self, graph: &mut Graph, fields: usize, z: ValueId, random: Random, pass: u32) -> Result<Values> {
+        let (mut u, mut hint) = (z, z);
         for (layer, outputs) in (0u32..).zip(self.layers(fields)) {
             let tanh = Linear { activation: Some(Activation::Tanh), ..Linear::default() };
             hint = dense(graph, &format!("layer{layer}"), u, outputs, tanh)?;

@@ -11,7 +11,7 @@ pub mod transformer;
 
 pub use denoiser::{Denoiser, SlotMask};
 pub use fields::Impressions;
-pub use list_network::{ListNetwork, Values, Walk};
+pub use list_network::{Candidates, ListNetwork, QForm, Values, Walk};
 pub use optimizer::{Optimizer, adam_step, optimizer_inputs, optimizers};
 pub use scorer::Scorer;
 pub use state::{Base, StateEncoder, StatePass};
