@@ -1,4 +1,4 @@
-// c = 1 - e / (max e + least) of squared errors (confidence.rs): one workgroup, strided maxima, a tree, then all elements.
+// c = (max e - e + least) / (max e + least) of squared errors (confidence.rs): one workgroup, strided maxima, a tree, then all elements.
 struct Params { len: u32, least: f32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -23,9 +23,9 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         }
         workgroupBarrier();
     }
-    let whole = largest[0] + p.least;
+    let most = largest[0];
     for (var i = lane; i < p.len; i += 256u) {
         let d = value[i] - goal[i];
-        c[i] = (whole - d * d) / whole;
+        c[i] = (most - d * d + p.least) / (most + p.least);
     }
 }

@@ -53,9 +53,10 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Xie et al., Explore, Filter and Distill: Distilled Reinforcement Learning in Recommendation, CIKM 2021",
     preset: include_str!("drl_rec.toml"),
     defaults: || table_of(&DrlRecConfig::default()),
+    // All candidates are kept: a choice among them could fall out otherwise in another precision.
     cases: &[
-        &["teacher_dim=4", "dim=2", "candidates=7", "sync_every=3", "dropout=0.1"],
-        &["teacher_dim=4", "dim=2", "candidates=5", "q_form=inline"],
+        &["teacher_dim=8", "dim=6", "candidates=3", "sync_every=3", "dropout=0.1"],
+        &["teacher_dim=8", "dim=6", "candidates=2", "kept=2", "q_form=inline"],
         &["teacher_dim=4", "dim=2", "explore=false", "attention=false", "recurrent=false"],
     ],
     build: |config, sizes| Ok(Box::new(DrlRec::new(typed(config)?, sizes)?)),

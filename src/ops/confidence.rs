@@ -1,5 +1,5 @@
 //! `c_n = 1 - e_n / (max_m e_m + 1e-6)`, `e_n = (value_n - goal_n)^2`: how much a value is to be trusted beside the others of
-//! the batch (DRL-Rec's confidence).
+//! the batch (DRL-Rec's confidence). Computed as `(max e - e_n + 1e-6) / (max e + 1e-6)`, which keeps small ones exact.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
@@ -28,15 +28,16 @@ impl Op for Confidence {
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
         let errors: Vec<f64> = inputs[0].f().iter().zip(inputs[1].f()).map(|(v, g)| (v - g).powi(2)).collect();
-        let largest = errors.iter().copied().fold(0.0, f64::max) + LEAST;
-        outputs[0].f_mut().iter_mut().zip(errors).for_each(|(c, e)| *c = 1.0 - e / largest);
+        let largest = errors.iter().copied().fold(0.0, f64::max);
+        outputs[0].f_mut().iter_mut().zip(errors).for_each(|(c, e)| *c = (largest - e + LEAST) / (largest + LEAST));
     }
 
     fn cpu(&self, io: &mut CpuIo) {
         let (value, goal) = (io.inputs[0].f(), io.inputs[1].f());
         let error = |n: usize| (value[n] - goal[n]) * (value[n] - goal[n]);
-        let largest = (0..value.len()).map(error).fold(0.0, f32::max) + LEAST as f32;
-        io.outputs[0].f().iter_mut().enumerate().for_each(|(n, c)| *c = (largest - error(n)) / largest);
+        let (largest, least) = ((0..value.len()).map(error).fold(0.0, f32::max), LEAST as f32);
+        let confidence = |n: usize| (largest - error(n) + least) / (largest + least);
+        io.outputs[0].f().iter_mut().enumerate().for_each(|(n, c)| *c = confidence(n));
     }
 
     fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
