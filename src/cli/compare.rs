@@ -112,6 +112,13 @@ pub fn read_ranks(run: &Path) -> Result<UserRanks> {
         return UserRanks::read(&path);
     }
     let has = |file: &str| run.join(file).exists();
+    if has("scores.safetensors") {
+        let problem = format!("{} holds scores of lists, and no ranks of items", run.display());
+        return Err(Error::usage(
+            problem,
+            "its own report and result.json have AUC and GAUC; only ranks can be compared so far",
+        ));
+    }
     let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
         (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
         (true, false) => ("is not the folder of a finished run: it holds no ranks", "finish it with --resume".into()),

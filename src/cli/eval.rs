@@ -61,9 +61,19 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let identity = DataIdentity::new(&trained.identity.data.dataset, &trained.identity.data.source, &data);
     same_users(&trained, &identity)?;
     let mut executor = args.device.open()?;
-    let mut ranker = trained.ranker(executor.as_mut())?;
-    say(format!("method  {}\ndata    {}: {}", trained.identity.method, data.name, data.statistics()))?;
+    let lists = data.lists.as_ref().filter(|_| trained.method.of_lists());
+    let statistics = lists.map_or_else(|| data.statistics().to_string(), |lists| lists.to_string());
+    say(format!("method  {}\ndata    {}: {statistics}", trained.identity.method, data.name))?;
     say(format!("device  {}\n", executor.describe()))?;
+    if trained.method.of_lists() {
+        if args.ranks.is_some() {
+            let problem = format!("{} scores impressions of lists, and ranks no items", trained.identity.method);
+            return Err(Error::usage(problem, "leave --ranks away; the run's folder has scores.safetensors"));
+        }
+        let mut scorer = trained.list_scorer(executor.as_mut())?;
+        return say(Results::measure_lists(&mut scorer, executor.as_mut(), &data)?.text());
+    }
+    let mut ranker = trained.ranker(executor.as_mut())?;
     let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data, identity)?;
     args.ranks.iter().try_for_each(|file| ranks.write(file))?;
     let published = published_rows(&trained.identity.method, &trained.identity.config, &data.name, data.rule());

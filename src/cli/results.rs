@@ -5,6 +5,8 @@ use crate::data::{HeldOut, Interactions, SplitRule, paper_name};
 use crate::engine::Executor;
 use crate::error::Result;
 use crate::eval::{Metrics, Protocol, Published, SplitMetrics, comparison_table, published, shown, tie_warning};
+use crate::methods::click_through::lists_of;
+use crate::train::list_scores::ListScorer;
 use crate::train::{DataIdentity, Ranker, Run, RunResult, UserRanks};
 use std::collections::BTreeMap;
 use toml::Table;
@@ -55,6 +57,17 @@ impl Results {
         Ok((results, ranks))
     }
 
+    /// Scores the lists of a data set with the loaded parameters.
+    pub fn measure_lists(scorer: &mut ListScorer, executor: &mut dyn Executor, data: &Interactions) -> Result<Results> {
+        Ok(Results {
+            split: data.rule().clone(),
+            metrics: scorer.split_metrics(executor, lists_of(data)?.as_ref())?,
+            by_kind: BTreeMap::new(),
+            published: Vec::new(),
+            tie_warning: None,
+        })
+    }
+
     fn rows(&self) -> Vec<(String, Metrics)> {
         let own = |(label, metrics): (String, &Metrics)| (label, metrics.clone());
         if self.of_lists() {
@@ -97,7 +110,7 @@ impl Results {
 }
 
 /// How methods of lists are judged.
-const LISTS: &str = "The first lists train, those after them validate, the last ones test. AUC is the chance that a clicked \
+pub const LISTS: &str = "The first lists train, those after them validate, the last ones test. AUC is the chance that a clicked \
                      impression scores above one that was not clicked, over all lists together; GAUC the mean of that within each \
                      list that has both.";
 

@@ -1,7 +1,7 @@
 //! One configuration with several seeds: a run for each in `FOLDER/seedN`, and `seeds.json` with their mean and spread.
 
 use super::console::{say, table};
-use super::results::{protocol, published_rows};
+use super::results::{LISTS, protocol, published_rows};
 use super::run::RunArgs;
 use super::training;
 use crate::data::{Interactions, SplitRule};
@@ -128,13 +128,19 @@ impl SeedResults {
 
     /// `mean ± sd [low, high]` of each metric, with the published row beside it.
     pub fn text(&self, split: &SplitRule, published: &[Published]) -> String {
-        let titles = self.runs[0].metrics.rows().into_iter().map(|(title, _)| title);
-        let header = ["metric".to_string()].into_iter().chain(titles).chain(published.iter().map(Published::label));
-        let header: Vec<String> = header.collect();
-        let rows = FIGURES.iter().enumerate().map(|(place, key)| {
+        let of_lists = self.runs[0].metrics.valid.clicks.is_some();
+        let protocols = if of_lists { &Protocol::ALL[..1] } else { &Protocol::ALL };
+        let titles = protocols.iter().map(|protocol| match of_lists {
+            true => "test".to_string(),
+            false => format!("test ({})", protocol.title()),
+        });
+        let header = ["metric", "valid"].map(String::from).into_iter().chain(titles);
+        let header: Vec<String> = header.chain(published.iter().map(Published::label)).collect();
+        let keys = if of_lists { &["auc", "gauc"][..] } else { &FIGURES };
+        let rows = keys.iter().enumerate().map(|(place, key)| {
             let valid = self.summary(|metrics| &metrics.valid, key);
-            let test = Protocol::ALL.map(|protocol| self.summary(|metrics| &metrics.test[protocol], key));
-            let ours = [valid].iter().chain(&test).map(cell).collect::<Vec<_>>();
+            let test = protocols.iter().map(|protocol| self.summary(|metrics| &metrics.test[*protocol], key));
+            let ours = [valid].into_iter().chain(test).map(|summary| cell(&summary)).collect::<Vec<_>>();
             let theirs = published.iter().map(|row| shown(row.figures[place]));
             [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
         });
@@ -143,7 +149,8 @@ impl SeedResults {
             1 => "One seed: its spread is not known.".into(),
             n => format!("mean ± standard deviation over {n} seeds [Student's 95 % interval of the mean over seeds]"),
         };
-        format!("{}\n{spread}\n{}", table(&header, rows, 1), protocol(split, published))
+        let protocol = if of_lists { LISTS.into() } else { protocol(split, published) };
+        format!("{}\n{spread}\n{protocol}", table(&header, rows, 1))
     }
 }
 

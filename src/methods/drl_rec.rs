@@ -262,11 +262,16 @@ impl DrlRec {
         let vectors = graph.in_set(set, |g| self.vectors(g, network, &inputs.x))?;
         let values = graph.in_set(set, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass))?;
         let next = graph.in_set(target, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass + 1))?;
-        let next = inputs.below.gather(graph, next.value)?;
+        Ok((values, self.goals(graph, next.value, inputs.below)?))
+    }
+
+    /// `y_t = r_t + gamma Q'_(t+1)` from the target's values `[N, 1]`; behind the last position there is nothing.
+    fn goals(&self, graph: &mut Graph, values: ValueId, below: Ids) -> Result<ValueId> {
+        let next = below.gather(graph, values)?;
         let next = graph.add1(Scale { factor: self.config.gamma }, &[next])?;
-        let rewards = graph.input_once("rewards", TensorType::f32(&[inputs.x.count, 1]));
+        let rewards = graph.input_once("rewards", TensorType::f32(graph.shape(values).to_vec().as_slice()));
         let goals = graph.add1(Add, &[next, rewards])?;
-        Ok((values, graph.add1(Detach, &[goals])?))
+        graph.add1(Detach, &[goals])
     }
 
     /// `mean (y - Q)^2`
@@ -562,3 +567,7 @@ impl Episodes {
         feed.set("candidate_field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
     }
 }
+
+#[cfg(test)]
+#[path = "drl_rec/tests.rs"]
+mod tests;

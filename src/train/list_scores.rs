@@ -8,7 +8,7 @@ use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Graph};
 use crate::error::Result;
-use crate::eval::Metrics;
+use crate::eval::{ByProtocol, Metrics, SplitMetrics};
 use crate::files::write_atomically;
 use crate::methods::{Method, Shape};
 use safetensors::tensor::{Dtype, TensorView};
@@ -51,6 +51,13 @@ impl<'m> ListScorer<'m> {
             scores.extend(executor.fetch(plan, "scores")?.words);
         }
         Ok(scores)
+    }
+
+    /// The metrics of validation and test.
+    pub fn split_metrics(&mut self, executor: &mut dyn Executor, lists: &Lists) -> Result<SplitMetrics> {
+        let [valid, test] = [Part::Valid, Part::Test].map(|part| self.metrics(executor, lists, part));
+        let test = ByProtocol { history_excluded: test?, ..ByProtocol::default() };
+        Ok(SplitMetrics { valid: valid?, test })
     }
 
     /// The metrics of a part.

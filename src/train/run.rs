@@ -5,7 +5,7 @@
 
 use super::checkpoint::{self, Checkpoint, Header};
 use super::identity::{DataIdentity, FORMAT, Identity};
-use super::list_scores;
+use super::list_scores::{self, ListScorer};
 use super::ranker::Ranker;
 use super::ranks::UserRanks;
 use super::stages::taught;
@@ -17,6 +17,7 @@ use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
 use crate::eval::{ByProtocol, SplitMetrics};
 use crate::files::{discard_temporary, write_atomically};
+use crate::methods::click_through::lists_of;
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -103,6 +104,9 @@ impl Run {
     pub fn new(options: RunOptions, data: Arc<Interactions>) -> Result<Run> {
         let info = methods::find(&options.method)?;
         let method = (info.build)(&options.config, Sizes::of(&data))?;
+        if method.of_lists() {
+            lists_of(&data)?;
+        }
         Ok(Run { options, info, data, method })
     }
 
@@ -344,6 +348,13 @@ impl Trained {
         let layout = layout_of(self.method.as_ref())?;
         let state = self.checkpoint.state(&layout)?;
         Ok((layout, state))
+    }
+
+    /// The same for a method of lists.
+    pub fn list_scorer(&self, executor: &mut dyn Executor) -> Result<ListScorer<'_>> {
+        let (layout, state) = self.parameters()?;
+        executor.load(&layout, &state)?;
+        Ok(ListScorer::new(self.method.as_ref(), layout))
     }
 
     /// Loads the parameters into the executor; the scorer's plans are compiled as they are needed.

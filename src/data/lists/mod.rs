@@ -202,5 +202,37 @@ impl fmt::Display for Lists {
     }
 }
 
+/// Made-up lists: who likes the colour of an item clicks it.
+#[cfg(test)]
+pub(crate) fn example(count: usize, length: usize) -> Lists {
+    let split = [0.5, 0.25, 0.25];
+    let mut lists = Lists::empty("example", length, split, [count / 2, count * 3 / 4], Dropped::default());
+    let of = [
+        ("likes", Group::User, 4),
+        ("item", Group::Item, 11),
+        ("colour", Group::Item, 4),
+        ("place", Group::Context, 9),
+    ];
+    for (name, of, rows) in of {
+        let first = lists.table_rows() as u32;
+        lists.fields.push(Field { name: name.into(), of, first, rows });
+    }
+    let fields = lists.fields.clone();
+    (lists.users, lists.items) =
+        ((0..7).map(|u| format!("u{u}")).collect(), (0..10).map(|i| format!("i{i}")).collect());
+    for list in 0..count as u32 {
+        lists.user.push(list % 7);
+        for place in 0..length as u32 {
+            let (item, likes) = ((list * 3 + place * 7) % 10, list % 3);
+            lists.item.push(item);
+            lists.clicks.push(f32::from(u8::from(item % 3 == likes)));
+            for (field, row) in fields.iter().zip([1 + likes, 1 + item, 1 + item % 3, 1 + place]) {
+                lists.push_bag(field, [row].into_iter());
+            }
+        }
+    }
+    lists
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use crate::data::lists::example;
+use crate::engine::exec::DeviceChoice;
+use crate::methods::config;
+use crate::train::Trainer;
+
+fn method(settings: &[&str], sizes: Sizes) -> DrlRec {
+    let small = ["teacher_dim=4", "dim=2", "candidates=5", "batch_size=8", "epochs=1"];
+    let settings: Vec<String> = small.iter().chain(settings).map(|s| s.to_string()).collect();
+    DrlRec::new(typed(&config::resolve(&INFO, None, None, &settings).unwrap()).unwrap(), sizes).unwrap()
+}
+
+fn data() -> Arc<Interactions> {
+    Arc::new(Interactions::from_lists(example(60, 4)).unwrap())
+}
+
+#[test]
+fn goals_are_the_rewards_and_what_comes_next() {
+    let method = method(&[], Sizes::of(&data()));
+    let mut graph = Graph::new(ParamLayout::default());
+    let values = graph.input("values", TensorType::f32(&[3, 1]));
+    let below = Ids::declare(&mut graph, "below", &[3], false);
+    let goals = method.goals(&mut graph, values, below).unwrap();
+    graph.output("goals", goals);
+    let mut feed = Feed::default();
+    feed.set("values", Tensor::f32(&[3, 1], vec![0.5, 0.4, 0.3]));
+    feed.set("rewards", Tensor::f32(&[3, 1], vec![0.0, 1.0, 0.0]));
+    feed.set("below", Tensor::u32(&[3], &[1, 2, INERT]));
+    let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+    let plan = executor.compile(graph).unwrap();
+    executor.run(plan, &feed).unwrap();
+    let goals = executor.fetch(plan, "goals").unwrap().words;
+    assert!(goals.iter().zip([0.16, 1.12, 0.0]).all(|(goal, expected)| (goal - expected).abs() < 1e-6), "{goals:?}");
+}
+
+/// The parameters of each set after an epoch.
+fn trained(settings: &[&str]) -> Vec<(String, Vec<f32>)> {
+    let data = data();
+    let method = method(settings, Sizes::of(&data));
+    let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+    let mut trainer = Trainer::new(&method, data, 1, executor.as_mut(), None).unwrap();
+    trainer.fit(executor.as_mut(), &mut ()).unwrap();
+    let state = executor.state().unwrap();
+    trainer.layout().sets.iter().zip(state.sets).map(|(set, state)| (set.name.clone(), state.params)).collect()
+}
+
+#[test]
+fn nothing_that_the_student_learns_reaches_the_teacher() {
+    let forms = [&["q_form=paper"][..], &["q_form=inline"]];
+    for form in forms {
+        let full = trained(form);
+        let alone = trained(&[form, &["kl_weight=0.0", "hint_weight=0.0"]].concat());
+        for ((name, full), (_, alone)) in full.iter().zip(&alone) {
+            let is_teachers = name.starts_with(TEACHER);
+            assert_eq!(full == alone, is_teachers, "{name} of {form:?}");
+        }
+    }
+}
+
+#[test]
+fn targets_begin_as_the_networks_and_follow_them_slowly() {
+    let data = data();
+    let method = method(&["sync_every=1000000"], Sizes::of(&data));
+    let layout = crate::train::trainer::layout_of(&method).unwrap();
+    let state = method.initial_state(&layout, 1, &data);
+    let of = |name: &str| {
+        let place = layout.sets.iter().position(|set| set.name == name).unwrap();
+        (&layout.sets[place], &state.sets[place].params)
+    };
+    for (set, target) in [TEACHER, STUDENT].into_iter().zip(TARGETS) {
+        let ((set, params), (target, copy)) = (of(set), of(target));
+        // All but the joint table, which is the last.
+        assert_eq!(set.parameters[..set.parameters.len() - 1], target.parameters[..]);
+        assert_eq!(params[..copy.len()], copy[..]);
+    }
+    let never = trained(&["sync_every=1000000"]);
+    let target = never.iter().find(|(name, _)| name == TARGETS[0]).unwrap();
+    assert_eq!(&target.1, of(TARGETS[0]).1);
+    let often = trained(&["sync_every=1", "sync_rate=1.0"]);
+    let set = |name: &str| often.iter().find(|(known, _)| known == name).unwrap().1.clone();
+    let target = set(TARGETS[1]);
+    assert_ne!(target, *of(TARGETS[1]).1);
+}
+
+#[test]
+fn the_student_has_half_of_the_teachers_table_and_a_quarter_of_the_rest() {
+    let data = data();
+    let method = method(&["teacher_dim=16", "dim=8"], Sizes::of(&data));
+    let layout = crate::train::trainer::layout_of(&method).unwrap();
+    let count = |name: &str| {
+        let set = layout.sets.iter().find(|set| set.name == name).unwrap();
+        let table = set.parameters.iter().find(|p| p.name == "table").unwrap().range.len();
+        (table as f64, (set.count() - table) as f64)
+    };
+    let ((teacher_table, teacher), (table, student)) = (count(TEACHER), count(STUDENT));
+    assert_eq!(table, teacher_table / 2.0);
+    assert!((0.24..0.28).contains(&(student / teacher)), "{}", student / teacher);
+}

@@ -1,0 +1,109 @@
+//! Methods of lists through the command line: from a log with its schema to AUC.
+
+mod common;
+
+use common::Workplace;
+use serde_json::Value;
+
+const SCHEMA: &str = r#"
+user = "user"
+items = "items"
+flags = "clicks"
+length = 4
+fields = [
+    { name = "likes", of = "user", column = "likes" },
+    { name = "item", of = "item", column = "items", each = true },
+    { name = "colour", of = "item", column = "colours", each = true },
+    { name = "position", of = "context", derive = "position" },
+]
+"#;
+
+/// Users click the items of the colour that they like.
+fn log() -> String {
+    let mut rows = "user\tlikes\titems\tcolours\tclicks\n".to_string();
+    for list in 0..300usize {
+        let likes = list % 4;
+        let items: Vec<usize> = (0..4).map(|place| (list * 5 + place * 3 + list / 7) % 23).collect();
+        let column =
+            |of: &dyn Fn(usize) -> usize| items.iter().map(|i| of(*i).to_string()).collect::<Vec<_>>().join("|");
+        let flags = column(&|item| usize::from(item % 4 == likes));
+        rows += &format!("u{}\t{likes}\t{}\t{}\t{flags}\n", list % 50, column(&|i| i), column(&|i| i % 4));
+    }
+    rows
+}
+
+fn place() -> Workplace {
+    let place = Workplace::empty();
+    place.file("shown.tsv", log());
+    place.file("shown.toml", SCHEMA);
+    place
+}
+
+const LOG: [&str; 6] = ["--dataset", "shown.tsv", "--schema", "shown.toml", "--device", "cpu"];
+
+#[test]
+fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
+    let place = place();
+    let run = |method: &str, out: &str, more: &[&str]| {
+        let command = [&["run", "--method", method, "--out", out, "--set", "batch_size=16"][..], &LOG, more].concat();
+        place.succeeds(&command)
+    };
+    let text = run("deepfm", "deep", &["--set", "learning_rate=0.02", "--set", "dim=8", "--epochs", "15"]);
+    for part in ["300 lists of 4", "AUC", "GAUC", "batches of 16 lists", "The first lists train"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    let result: Value = place.json("deep/result.json");
+    let auc = result["test"]["auc"].as_f64().unwrap();
+    assert!(auc > 0.9, "the colour decides: {auc}");
+    assert!(place.path("deep/scores.safetensors").exists() && place.text("deep/report.html").contains("<th>GAUC</th>"));
+    let eval = place.succeeds(&[&["eval", "--checkpoint", "deep"][..], &LOG[4..]].concat());
+    assert!(eval.contains(&format!("{auc:.4}")), "{eval}");
+
+    let text = run("drl-rec", "drl", &["--epochs", "1", "--set", "candidates=6", "--seeds", "2"]);
+    assert!(text.contains("over 2 seeds") && text.contains("GAUC"), "{text}");
+    place.is_refused(&["compare", "deep", "drl/seed1"], &["deep holds scores of lists"]);
+    place.is_refused(
+        &["recommend", "--checkpoint", "deep", "--history", "1", "--device", "cpu"],
+        &["what is shown in a list"],
+    );
+}
+
+#[test]
+fn methods_of_lists_and_of_sequences_say_what_they_want() {
+    let place = place();
+    place.is_refused(&["run", "--method", "fm", "--device", "cpu"], &["kuairec is no log of lists", "--schema"]);
+    // The clicks are sequences too.
+    let command = [&["run", "--method", "pop", "--out", "pop"][..], &LOG].concat();
+    assert!(place.succeeds(&command).contains("HR@10"));
+    place.file("bad.toml", SCHEMA.replace("length = 4", "length = 9"));
+    let command = ["run", "--method", "fm", "--dataset", "shown.tsv", "--schema", "bad.toml", "--device", "cpu"];
+    place.is_refused(&command, &["hold no click"]);
+}
+
+#[test]
+fn a_run_of_lists_that_was_killed_goes_on_to_the_same_figures() {
+    let place = place();
+    let command = |out: &'static str| {
+        let own = [
+            "run",
+            "--method",
+            "drl-rec",
+            "--epochs",
+            "6",
+            "--set",
+            "candidates=4",
+            "--set",
+            "patience=50",
+            "--out",
+            out,
+        ];
+        [&own[..], &LOG].concat()
+    };
+    place.succeeds(&command("whole"));
+    place.is_killed_at("killed/checkpoint/latest.safetensors", &command("killed"));
+    place.succeeds(&[&command("killed")[..], &["--resume"]].concat());
+    let bytes = |file: &str| std::fs::read(place.path(file)).unwrap();
+    for file in ["checkpoint/latest.safetensors", "checkpoint/best.safetensors", "scores.safetensors"] {
+        assert!(bytes(&format!("killed/{file}")) == bytes(&format!("whole/{file}")), "{file} differs");
+    }
+}
