@@ -6,6 +6,7 @@ use gpurec::engine::exec::ExecOptions;
 use gpurec::engine::params::ParamLayout;
 use gpurec::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use gpurec::methods::{self, Batch, Request, Sizes};
+use gpurec::nn::Impressions;
 use gpurec::ops::info_nce::info_nce_one_way;
 use gpurec::ops::linear_kl_div::LinearKlDiv;
 use gpurec::ops::row_mse::RowMse;
@@ -18,13 +19,14 @@ use std::sync::Arc;
 type Check = fn(&mut Target) -> Checked;
 
 pub fn trials() -> Vec<Trial> {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("a_student_that_agrees_has_no_divergence", agreement),
         ("a_uniform_student_lacks_the_teachers_information", uniform_student),
         ("a_shift_of_all_scores_changes_no_divergence", shifts),
         ("equal_representations_have_no_error_and_contrast_at_chance", representations),
         ("hgn_of_one_column", hgn_of_one_column),
         ("bert4rec_without_queries_is_at_chance", bert4rec_at_chance),
+        ("pairs_of_fields_are_half_of_square_less_squares", pairs_of_fields),
     ];
     let of_check = |(name, check): (&str, Check)| {
         [
@@ -176,4 +178,32 @@ fn bert4rec_at_chance(target: &mut Target) -> Checked {
         executor.drain_metrics()
     })?;
     near("the loss", losses[0][0], 11f64.ln())
+}
+
+/// Three fields of two impressions, one a bag of two rows, one empty: the identity of factorisation machines.
+fn pairs_of_fields(target: &mut Target) -> Checked {
+    let table: Vec<f32> = (0..10).map(|i| ((i * 7) % 11) as f32 / 4.0 - 1.0).collect();
+    let bags: [&[usize]; 6] = [&[0], &[1, 3], &[2], &[4], &[], &[3]];
+    let mean = |bag: &[usize], d: usize| {
+        let sum: f32 = bag.iter().map(|row| table[2 * row + d]).sum();
+        f64::from(sum) / bag.len().max(1) as f64
+    };
+    let mut graph = Graph::new(ParamLayout::default());
+    let x = Impressions::declare(&mut graph, 2, 3, 6, false);
+    let rows = graph.input("table", TensorType::f32(&[5, 2]));
+    let vectors = x.embed(&mut graph, rows)?;
+    let pairs = x.pairs(&mut graph, vectors)?;
+    graph.output("pairs", pairs);
+    let inputs = [
+        ("table", Tensor::f32(&[5, 2], table.clone())),
+        ("bag_rows", Tensor::u32(&[6], &[0, 1, 3, 2, 4, 3])),
+        ("bags", Tensor::u32(&[7], &[0, 1, 3, 4, 5, 5, 6])),
+        ("of_impression", Tensor::u32(&[3], &[0, 3, 6])),
+    ];
+    let found = run(target, graph, &inputs)?.remove(0).1;
+    for (n, d) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let [a, b, c] = [0, 1, 2].map(|field| mean(bags[3 * n + field], d));
+        near("the sum over the pairs", found[2 * n + d], a * b + a * c + b * c)?;
+    }
+    Ok(Outcome::default())
 }

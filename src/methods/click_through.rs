@@ -18,18 +18,14 @@ use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Keys of the configuration; a model reads those that it has a use for.
+/// Keys that all of them have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ClickThroughConfig {
+pub struct ClickConfig {
     /// The preset's table.
     pub mode: String,
     /// Columns of a row of the joint table.
     pub dim: usize,
-    /// Widths of the layers of the tower.
-    pub layers: Vec<usize>,
-    /// Behind each layer.
-    pub dropout: f64,
     /// Standard deviation of the initial rows.
     pub init_std: f64,
     /// How long and how fast to train; a batch is so many lists.
@@ -37,52 +33,62 @@ pub struct ClickThroughConfig {
     pub training: Training,
 }
 
-impl Default for ClickThroughConfig {
+impl Default for ClickConfig {
     fn default() -> Self {
-        ClickThroughConfig {
+        ClickConfig {
             mode: String::new(),
             dim: 16,
-            layers: vec![120, 60],
-            dropout: 0.3,
             init_std: 0.1,
             training: Training { learning_rate: 2e-4, select_by: "auc".into(), ..Training::default() },
         }
     }
 }
 
-/// The logits `[N, 1]` of a batch of impressions; the joint table has so many rows.
-pub type Logits = fn(&ClickThroughConfig, &mut Graph, &Impressions, usize) -> Result<ValueId>;
-
-/// A click-through model of lists with these fields.
-pub struct ClickThrough {
-    config: ClickThroughConfig,
-    sizes: Sizes,
-    logits: Logits,
+impl ClickConfig {
+    /// The table `[rows, dim]` that the fields' vectors come from.
+    pub fn table(&self, graph: &mut Graph, rows: usize) -> ValueId {
+        graph.param("table", &[rows, self.dim], Init::Normal(self.init_std as f32))
+    }
 }
 
-impl ClickThrough {
+/// What makes one such method another than the rest. It is its configuration.
+pub trait ClickModel: Clone + Send + Sync {
+    /// The keys that all have.
+    fn common(&self) -> &ClickConfig;
+
+    /// Refuses settings that make no model.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The logits `[N, 1]` of a batch of impressions; the joint table has so many rows.
+    fn logits(&self, graph: &mut Graph, x: &Impressions, rows: usize) -> Result<ValueId>;
+}
+
+/// A click-through model of lists with these fields.
+pub struct ClickThrough<M> {
+    model: M,
+    sizes: Sizes,
+}
+
+impl<M: ClickModel> ClickThrough<M> {
     /// Refuses settings that cannot train.
-    pub fn new(config: ClickThroughConfig, sizes: Sizes, logits: Logits) -> Result<ClickThrough> {
-        config.training.validate()?;
-        settings::at_least_one(&[("dim", config.dim)])?;
-        settings::at_least_one(&config.layers.iter().map(|width| ("layers", *width)).collect::<Vec<_>>())?;
-        settings::rates(&[("dropout", config.dropout)])?;
-        settings::not_negative(&[("init_std", config.init_std)])?;
-        Ok(ClickThrough { config, sizes, logits })
+    pub fn new(model: M, sizes: Sizes) -> Result<Self> {
+        let common = model.common();
+        common.training.validate()?;
+        settings::at_least_one(&[("dim", common.dim)])?;
+        settings::not_negative(&[("init_std", common.init_std)])?;
+        model.validate()?;
+        Ok(ClickThrough { model, sizes })
     }
 
     fn logits(&self, graph: &mut Graph, shape: Shape, training: bool) -> Result<ValueId> {
         let count = shape.sequences * self.sizes.length;
         let impressions = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
         let rows = self.sizes.fields.last().map_or(1, |field| (field.first + field.rows) as usize);
-        let logits = (self.logits)(&self.config, graph, &impressions, rows)?;
+        let logits = self.model.logits(graph, &impressions, rows)?;
         graph.add1(Reshape { shape: vec![count] }, &[logits])
     }
-}
-
-/// The table `[rows, dim]` that the fields' vectors come from.
-pub fn joint_table(graph: &mut Graph, config: &ClickThroughConfig, rows: usize) -> ValueId {
-    graph.param("table", &[rows, config.dim], Init::Normal(config.init_std as f32))
 }
 
 /// Feeds what `nn::Impressions` reads of some lists; the shape of the batch.
@@ -124,9 +130,9 @@ pub fn lists_of(data: &Interactions) -> Result<Arc<Lists>> {
     })
 }
 
-impl Method for ClickThrough {
+impl<M: ClickModel> Method for ClickThrough<M> {
     fn training(&self) -> &Training {
-        &self.config.training
+        &self.model.common().training
     }
 
     fn max_len(&self) -> usize {
@@ -144,7 +150,7 @@ impl Method for ClickThrough {
         let [clicks, weight] = ["clicks", "loss_weight"].map(|name| graph.input(name, TensorType::f32(&[count])));
         let losses = graph.add1(BceWithLogits, &[logits, clicks])?;
         let loss = graph.add1(WeightedSum, &[losses, weight])?;
-        super::minimise(&mut graph, &[("loss", loss)], &self.config.training)?;
+        super::minimise(&mut graph, &[("loss", loss)], &self.model.common().training)?;
         Ok(graph)
     }
 

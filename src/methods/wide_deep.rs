@@ -4,14 +4,16 @@
 //! logit = w_0 + sum_f w_f + tower([v_1 | ... | v_F])
 //! ```
 
-use super::click_through::{ClickThrough, ClickThroughConfig, joint_table};
-use super::config::{table_of, typed};
 use super::MethodInfo;
+use super::click_through::{ClickConfig, ClickModel, ClickThrough};
+use super::config::{table_of, typed};
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
 use crate::nn::Impressions;
 use crate::ops::add::Add;
+use crate::settings;
+use serde::{Deserialize, Serialize};
 
 /// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
@@ -19,25 +21,67 @@ pub const INFO: MethodInfo = MethodInfo {
     title: "Wide & Deep",
     paper: "Cheng et al., Wide & Deep Learning for Recommender Systems, DLRS 2016",
     preset: include_str!("wide_deep.toml"),
-    defaults: || table_of(&ClickThroughConfig::default()),
+    defaults: || table_of(&WideDeep::default()),
     cases: &[&["layers=[6, 5]"]],
-    build: |config, sizes| Ok(Box::new(ClickThrough::new(typed(config)?, sizes, logits)?)),
+    build: |config, sizes| Ok(Box::new(ClickThrough::<WideDeep>::new(typed(config)?, sizes)?)),
 };
 
-/// Where the tower's dropout draws.
-const TOWER: Site = Site(0xDEE0);
-
-/// `[N, 1]`
-fn logits(config: &ClickThroughConfig, graph: &mut Graph, x: &Impressions, rows: usize) -> Result<ValueId> {
-    let table = joint_table(graph, config, rows);
-    let vectors = x.embed(graph, table)?;
-    let deep = deep(config, graph, x, vectors)?;
-    let wide = x.first_order(graph, rows)?;
-    graph.add1(Add, &[deep, wide])
+/// Layers over the vectors of all fields.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tower {
+    /// Their widths.
+    pub layers: Vec<usize>,
+    /// Behind each.
+    pub dropout: f64,
 }
 
-/// The tower's part, `[N, 1]`, from the fields' vectors `[N F, D]`.
-pub fn deep(config: &ClickThroughConfig, graph: &mut Graph, x: &Impressions, vectors: ValueId) -> Result<ValueId> {
-    let flat = x.flat(graph, vectors)?;
-    x.tower(graph, "deep", flat, &config.layers, (config.dropout, TOWER))
+impl Default for Tower {
+    fn default() -> Self {
+        Tower { layers: vec![120, 60], dropout: 0.3 }
+    }
+}
+
+/// Where a tower's dropout draws.
+const SITE: Site = Site(0xDEE0);
+
+impl Tower {
+    /// Refuses layers of no width.
+    pub fn validate(&self) -> Result<()> {
+        settings::at_least_one(&self.layers.iter().map(|width| ("layers", *width)).collect::<Vec<_>>())?;
+        settings::rates(&[("dropout", self.dropout)])
+    }
+
+    /// `[N, 1]`, from the fields' vectors `[N F, D]`.
+    pub fn deep(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId) -> Result<ValueId> {
+        let flat = x.flat(graph, vectors)?;
+        x.tower(graph, "deep", flat, &self.layers, (self.dropout, SITE))
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct WideDeep {
+    #[serde(flatten)]
+    common: ClickConfig,
+    #[serde(flatten)]
+    tower: Tower,
+}
+
+impl ClickModel for WideDeep {
+    fn common(&self) -> &ClickConfig {
+        &self.common
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.tower.validate()
+    }
+
+    fn logits(&self, graph: &mut Graph, x: &Impressions, rows: usize) -> Result<ValueId> {
+        let table = self.common.table(graph, rows);
+        let vectors = x.embed(graph, table)?;
+        let deep = self.tower.deep(graph, x, vectors)?;
+        let wide = x.first_order(graph, rows)?;
+        graph.add1(Add, &[deep, wide])
+    }
 }
