@@ -10,6 +10,7 @@ use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
+use crate::nn::fields::Pairs;
 use crate::nn::{Impressions, Scorer, Tokens};
 use crate::ops::bce_with_logits::BceWithLogits;
 use crate::ops::reshape::Reshape;
@@ -61,6 +62,11 @@ pub trait ClickModel: Clone + Send + Sync {
         Ok(())
     }
 
+    /// Whether it asks for `Pairs`.
+    fn reads_pairs(&self) -> bool {
+        false
+    }
+
     /// The logits `[N, 1]` of a batch of impressions; the joint table has so many rows.
     fn logits(&self, graph: &mut Graph, x: &Impressions, rows: usize) -> Result<ValueId>;
 }
@@ -84,7 +90,10 @@ impl<M: ClickModel> ClickThrough<M> {
 
     fn logits(&self, graph: &mut Graph, shape: Shape, training: bool) -> Result<ValueId> {
         let count = shape.sequences * self.sizes.length;
-        let impressions = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
+        let mut impressions = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
+        if self.model.reads_pairs() {
+            impressions.pairs = Some(Pairs::declare(graph, count, self.sizes.fields.len(), training));
+        }
         let rows = self.sizes.fields.last().map_or(1, |field| (field.first + field.rows) as usize);
         let logits = self.model.logits(graph, &impressions, rows)?;
         graph.add1(Reshape { shape: vec![count] }, &[logits])
@@ -155,7 +164,7 @@ impl<M: ClickModel> Method for ClickThrough<M> {
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Shown { lists: lists_of(&data)? }))
+        Ok(Arc::new(Shown { lists: lists_of(&data)?, pairs: self.model.reads_pairs() }))
     }
 
     fn scorer(&self, _graph: &mut Graph, _tokens: &Tokens) -> Result<Scorer> {
@@ -170,6 +179,9 @@ impl<M: ClickModel> Method for ClickThrough<M> {
     fn lists_batch(&self, lists: &Lists, which: &[u32]) -> Batch {
         let mut feed = Feed::default();
         let shape = feed_impressions(&mut feed, lists, which, None);
+        if self.model.reads_pairs() {
+            feed_pairs(&mut feed, which.len() * lists.length, lists.fields.len());
+        }
         Batch { shape, feed, tokens: which.len() * lists.length }
     }
 }
@@ -177,6 +189,19 @@ impl<M: ClickModel> Method for ClickThrough<M> {
 /// Makes batches of whole lists.
 struct Shown {
     lists: Arc<Lists>,
+    pairs: bool,
+}
+
+/// Feeds what `Pairs` reads: all pairs of fields of each impression.
+fn feed_pairs(feed: &mut Feed, count: usize, fields: usize) {
+    let places = || (0..fields as u32).flat_map(|f| (f + 1..fields as u32).map(move |g| [f, g]));
+    let pairs = places().count();
+    for (side, name) in ["pair_first", "pair_second"].into_iter().enumerate() {
+        let of = |n: usize| places().map(move |pair| (n * fields) as u32 + pair[side]);
+        feed_ids(feed, name, &(0..count).flat_map(of).collect::<Vec<u32>>());
+    }
+    let borders: Vec<u32> = (0..=count).map(|n| (n * pairs) as u32).collect();
+    feed.set("pairs", Tensor::u32(&[count + 1], &borders));
 }
 
 impl Sampler for Shown {
@@ -187,6 +212,9 @@ impl Sampler for Shown {
     fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {
         let mut feed = Feed::default();
         let shape = feed_impressions(&mut feed, &self.lists, which, Some(rng));
+        if self.pairs {
+            feed_pairs(&mut feed, which.len() * self.lists.length, self.lists.fields.len());
+        }
         let clicks: Vec<f32> = which.iter().flat_map(|list| self.lists.clicks_of(*list as usize)).copied().collect();
         let count = clicks.len();
         feed.set("clicks", Tensor::f32(&[count], clicks));
@@ -194,3 +222,7 @@ impl Sampler for Shown {
         Ok(Batch { shape, feed, tokens: count })
     }
 }
+
+#[cfg(test)]
+#[path = "click_through/tests.rs"]
+mod tests;

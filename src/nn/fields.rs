@@ -27,6 +27,8 @@ pub struct Impressions {
     pub bags: Option<Bags>,
     /// `[N + 1]`: where the fields of each impression begin among all, `0, F, 2 F, ...`
     pub of_impression: ValueId,
+    /// All pairs of fields, for models that look at each.
+    pub pairs: Option<Pairs>,
     /// What random numbers of impressions are counted by.
     pub random: Random,
     /// The same of an impression's fields.
@@ -40,6 +42,32 @@ pub struct Bags {
     pub rows: Ids,
     /// `[N F + 1]`: where each bag begins.
     pub borders: ValueId,
+}
+
+/// The P = F (F - 1) / 2 pairs of fields of each impression.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs {
+    /// `[N P]`: the first field of each pair, among all.
+    pub first: Ids,
+    /// `[N P]`: the second.
+    pub second: Ids,
+    /// `[N + 1]`: where the pairs of each impression begin.
+    pub borders: ValueId,
+}
+
+impl Pairs {
+    /// Adds the inputs `pair_first`, `pair_second` and `pairs`.
+    pub fn declare(graph: &mut Graph, count: usize, fields: usize, training: bool) -> Pairs {
+        let pairs = count * fields * fields.saturating_sub(1) / 2;
+        let [first, second] = ["pair_first", "pair_second"].map(|name| Ids::declare(graph, name, &[pairs], training));
+        Pairs { first, second, borders: graph.input("pairs", TensorType::u32(&[count + 1])) }
+    }
+
+    /// Products of the vectors of each pair, `[N P, D]`.
+    pub fn products(&self, graph: &mut Graph, vectors: ValueId) -> Result<ValueId> {
+        let sides = [self.first.gather(graph, vectors)?, self.second.gather(graph, vectors)?];
+        graph.add1(Multiply, &sides)
+    }
 }
 
 impl Impressions {
@@ -61,7 +89,7 @@ impl Impressions {
             keys.map(|keys| [rng, keys])
         });
         let [random, field_random] = random.map_or([None; 2], |random| random.map(Some));
-        Impressions { count, fields, bags: None, of_impression, random, field_random }
+        Impressions { count, fields, bags: None, pairs: None, of_impression, random, field_random }
     }
 
     /// The vector of each field of each impression, the mean over its bag: `[N F, D]`.
