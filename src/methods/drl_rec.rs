@@ -147,12 +147,7 @@ impl Default for DrlRecConfig {
             candidates: 100,
             kept: 3,
             explore_learning_rate: 1e-4,
-            training: Training {
-                learning_rate: 2e-4,
-                clip_norm: 5.0,
-                select_by: "auc".into(),
-                ..Training::default()
-            },
+            training: Training { learning_rate: 2e-4, clip_norm: 5.0, select_by: "auc".into(), ..Training::default() },
         }
     }
 }

@@ -51,7 +51,7 @@ impl<'s> Source<'s> {
         let single = schema.user.iter().chain(&schema.time).chain(&schema.list).map(|column| wanted(column, None));
         let shown = std::iter::once(&schema.items).chain(&schema.clicked).chain(&schema.flags);
         let shown = shown.map(|column| wanted(column, several));
-        let fields = schema.fields.iter().filter_map(|field| Some(Self::of_field(schema, field)?));
+        let fields = schema.fields.iter().filter_map(|field| Self::of_field(schema, field));
         let mut columns: Vec<Wanted> = single.chain(shown).chain(fields).collect();
         let mut known = HashSet::new();
         columns.retain(|column| known.insert((column.column.clone(), column.separator.clone())));
