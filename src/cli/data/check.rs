@@ -1,6 +1,7 @@
 //! `gpurec data check`: the findings in words and figures.
 
 use crate::cli::console::grouped;
+use crate::data::lists::{Dropped, Field, Lists, Part};
 use crate::data::{Findings, Interactions};
 
 /// The report on a data set.
@@ -8,7 +9,8 @@ pub fn report(data: &Interactions) -> String {
     let Findings { statistics, repeated_events, ties_in_time, repeated_items, valid, test, span } = Findings::of(data);
     let n = statistics.interactions;
     let density = 100.0 * n as f64 / (statistics.users as f64 * statistics.items as f64);
-    let mut lines = vec![
+    let mut lines = data.lists.as_deref().map(of_lists).unwrap_or_default();
+    lines.extend([
         ("users", grouped(statistics.users)),
         ("items", grouped(statistics.items)),
         ("interactions", grouped(n)),
@@ -19,7 +21,7 @@ pub fn report(data: &Interactions) -> String {
         ("events per item", format!("{:.2}", n as f64 / statistics.items as f64)),
         ("sparsity", format!("{:.2} %", 100.0 - density)),
         ("split", data.rule().in_words()),
-    ];
+    ]);
     let without_times = "not known: the data has no times";
     let events = |count: Option<usize>| count.map_or(without_times.into(), |count| share(count, n));
     lines.push((
@@ -55,6 +57,26 @@ pub fn report(data: &Interactions) -> String {
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let text: String = lines.into_iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect();
     format!("{}\n\n{}", data.name, text.trim_end())
+}
+
+/// What was shown; what follows is about the clicks as sequences.
+fn of_lists(lists: &Lists) -> Vec<(&'static str, String)> {
+    let Dropped { short_lists, positions, clicks_outside } = lists.dropped;
+    let parts = [Part::Train, Part::Valid, Part::Test].map(|part| grouped(lists.part(part).len()));
+    let field = |field: &Field| format!("{} ({})", field.name, grouped(field.rows as usize));
+    let left_out = format!(
+        "{} shorter lists, {} positions behind the last that counts, {} clicks on items that were not shown",
+        grouped(short_lists),
+        grouped(positions),
+        grouped(clicks_outside)
+    );
+    vec![
+        ("lists", lists.to_string()),
+        ("  train, valid, test", parts.join(", ")),
+        ("  fields (values)", lists.fields.iter().map(field).collect::<Vec<_>>().join(", ")),
+        ("  left out", left_out),
+        ("their clicks", "as sequences:".into()),
+    ]
 }
 
 fn share(count: usize, whole: usize) -> String {
