@@ -376,3 +376,7 @@ impl Sampler for Lessons {
         Ok(batch)
     }
 }
+
+#[cfg(test)]
+#[path = "ssi/tests.rs"]
+mod tests;
