@@ -72,6 +72,8 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
 fn methods_of_lists_and_of_sequences_say_what_they_want() {
     let place = place();
     place.is_refused(&["run", "--method", "fm", "--device", "cpu"], &["kuairec is no log of lists", "--schema"]);
+    let command = [&["run", "--method", "fm", "--split", "leave-one-out"][..], &LOG].concat();
+    place.is_refused(&command, &["whose split is said by its schema", "leave --split away"]);
     let found = place.succeeds(&["data", "check", "shown.tsv", "--schema", "shown.toml"]);
     for part in ["300 lists of 4", "189, 21, 90", "likes (5)", "0 shorter lists", "as sequences"] {
         assert!(found.contains(part), "`{part}` is not in:\n{found}");

@@ -73,6 +73,12 @@ pub fn best(folder: &Path) -> PathBuf {
     folder.join("best.safetensors")
 }
 
+/// The best parameters by a checkpoint file, the folder of a run, or its `checkpoint` folder.
+pub fn find_best(path: &Path) -> Option<PathBuf> {
+    let places = [path.to_owned(), best(path), best(&path.join("checkpoint"))];
+    places.into_iter().find(|place| place.is_file())
+}
+
 /// What a checkpoint holds beside the state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {

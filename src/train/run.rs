@@ -325,14 +325,13 @@ impl Trained {
 
     /// With other settings (`key=value`) than it was trained with, for those that inference reads.
     pub fn open_with(path: &Path, settings: &[String]) -> Result<Trained> {
-        let places = [path.to_owned(), checkpoint::best(path), checkpoint::best(&path.join("checkpoint"))];
-        let Some(file) = places.iter().find(|place| place.is_file()) else {
+        let Some(file) = checkpoint::find_best(path) else {
             let problem = format!("{} holds no trained model", path.display());
             let help = "--checkpoint takes the --out folder of `gpurec run`, such as runs/lma4rec-kuairec-seed1, or a file \
                         best.safetensors";
             return Err(Error::usage(problem, help));
         };
-        let mut checkpoint = Checkpoint::read(file)?;
+        let mut checkpoint = Checkpoint::read(&file)?;
         let Header { mut identity, items } = checkpoint.header.clone();
         identity.config = config::with_settings(&identity.config, settings)?;
         let (length, fields) =

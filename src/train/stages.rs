@@ -6,7 +6,7 @@
 //! OUT/stages/NAME/queries.safetensors   what a teacher answers to each prefix of the training sequences
 //! ```
 
-use super::checkpoint::{Checkpoint, best};
+use super::checkpoint::{Checkpoint, find_best};
 use super::ranker::{Ranker, USERS_PER_RUN};
 use super::run::{Run, RunOptions, Trained};
 use super::trainer::Observer;
@@ -128,12 +128,11 @@ fn digest(state: &State) -> String {
 /// Takes over the trained parameters of another run that have the same names. A table may have more rows here than there,
 /// which keep what they hold. Refuses a run that has none of them.
 pub fn start_from(folder: &Path, layout: &ParamLayout, state: &mut State, data: &Interactions) -> Result<()> {
-    let places = [folder.to_owned(), best(folder), best(&folder.join("checkpoint"))];
-    let file = places.iter().find(|place| place.is_file()).ok_or_else(|| {
+    let file = find_best(folder).ok_or_else(|| {
         let problem = format!("{} holds no trained model to start from", folder.display());
         Error::usage(problem, "give the --out folder of `gpurec run`, or a checkpoint file")
     })?;
-    let checkpoint = Checkpoint::read(file)?;
+    let checkpoint = Checkpoint::read(&file)?;
     if checkpoint.header.items != data.items {
         let problem = format!("{} was trained on other items than {}", folder.display(), data.name);
         return Err(Error::usage(problem, "start from a model of the same data set"));

@@ -116,7 +116,18 @@ impl<'s> Source<'s> {
                     clicked: vec![false; items.len()],
                 });
             }
+            self.expect_a_value_each(row, items.len())?;
             let list = &mut lists[place];
+            if let Some((first, _)) = list.items.first().filter(|_| list.items.len() == items.len())
+                && self.shown(&self.schema.items, *first as usize) != items
+            {
+                let help = "add `items` to the columns of `list`, or whatever else tells these lists apart";
+                return Err(self.table.error(
+                    row,
+                    "this list shows other items than an earlier line of it".into(),
+                    help,
+                ));
+            }
             if list.items.len() != items.len() {
                 let problem =
                     format!("this list has {} items, and {} in an earlier line", items.len(), list.items.len());
@@ -144,6 +155,23 @@ impl<'s> Source<'s> {
             }
         }
         Ok(lists)
+    }
+
+    /// Refuses a row whose fields of items have not as many values as it shows items.
+    fn expect_a_value_each(&self, row: usize, items: usize) -> Result<()> {
+        for field in self.schema.fields.iter().filter(|field| field.each) {
+            let column = Self::of_field(self.schema, field).expect("a field of each item has a column");
+            let values = self.table.values(self.table.place(&column), row).len();
+            if values != items {
+                let problem = format!("{values} values in {} for {items} items", column.column);
+                return Err(self.table.error(
+                    row,
+                    problem,
+                    "a field with `each = true` has a value for each item shown",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Impressions of one user, and of one value in each column of `list`, in their order; cut at gaps and every `length`.

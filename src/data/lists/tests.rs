@@ -120,11 +120,16 @@ fn what_is_wrong_is_said_with_its_line() {
         ("7300", "noon", &["2", "`noon` in when is no time"][..]),
         ("3|1|2|9", "3|1|free|9", &["2", "`free` of the field price is no number"]),
         ("shown", "seen", &["1", "column `shown`"]),
+        ("3|1|2|9", "3|1|2", &["2", "3 values in prices for 4 items"]),
+        ("7|7|7", "7||7", &["4", "2 values in prices for 3 items"]),
         ("\ta|c|b\t\t7|7|7", "", &["4", "fields"]),
     ] {
         let complaint = complain(from, to);
         assert!(parts.iter().all(|part| complaint.contains(part)), "{complaint}");
     }
+    let by_user = SCHEMA.replacen("[\"who\", \"shown\"]", "[\"who\"]", 1);
+    let other = "who\twhen\tdevice\ttags\tshown\tclicks\tprices\nann\t1\ttv\tx\ta|b|c\ta\t1|2|3\nann\t2\ttv\tx\ta|b|d\ta\t1|2|3\n";
+    assert!(Log::complaint(other, &by_user).contains("shows other items"), "{}", Log::complaint(other, &by_user));
     let complain = |from: &str, to: &str| Log::complaint(ROWS, &SCHEMA.replacen(from, to, 1));
     for (from, to, part) in [
         ("clicked = \"clicks\"", "", "says nothing of clicks"),

@@ -41,6 +41,15 @@ pub struct ReadOptions {
 /// Reads a file as sequences. The data set is named after the file, without its extensions.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Interactions> {
     if let Some(lists) = Lists::read(path, options.schema.as_deref())? {
+        if let Some(split) = options.split.as_ref().filter(|split| **split != SplitRule::Ratio(lists.split)) {
+            let [train, valid, test] = lists.split;
+            let problem =
+                format!("{} is a log of lists, whose split is said by its schema, not by --split {split}", lists.name);
+            let help = format!(
+                "leave --split away ({train}, {valid} and {test} of the lists), or set `split` in a file for --schema"
+            );
+            return Err(Error::usage(problem, help));
+        }
         return Interactions::from_lists(lists);
     }
     sequences_of(&dataset_name(path), read_log(path, options)?, options)

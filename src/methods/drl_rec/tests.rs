@@ -78,8 +78,12 @@ fn targets_begin_as_the_networks_and_follow_them_slowly() {
     assert_eq!(&target.1, of(TARGETS[0]).1);
     let often = trained(&["sync_every=1", "sync_rate=1.0"]);
     let set = |name: &str| often.iter().find(|(known, _)| known == name).unwrap().1.clone();
-    let target = set(TARGETS[1]);
-    assert_ne!(target, *of(TARGETS[1]).1);
+    for (network, target) in [TEACHER, STUDENT].into_iter().zip(TARGETS) {
+        let (network, copy) = (set(network), set(target));
+        assert_ne!(copy, *of(target).1, "{target} has moved");
+        // A sync of the whole way ends every step, but for the rounding of t + (s - t).
+        assert!(copy.iter().zip(&network).all(|(t, s)| (t - s).abs() < 1e-6), "{target} is where its network is");
+    }
 }
 
 #[test]
