@@ -7,7 +7,7 @@ use gpurec::engine::exec::ExecOptions;
 use gpurec::engine::params::ParamLayout;
 use gpurec::engine::rng::RngState;
 use gpurec::engine::{Feed, Graph, Tensor};
-use gpurec::eval::Metrics;
+use gpurec::eval::Protocol;
 use gpurec::methods::batch::feed_tokens;
 use gpurec::methods::{self, Method, Sizes};
 use gpurec::nn::{FeedForwardNoise, Tokens, Transformer};
@@ -128,12 +128,12 @@ fn bpr_beats_popularity() -> Checked {
     let data = Arc::new(data::resolve("kuairec", &data::ReadOptions::default())?);
     let ndcg = |name: &str, settings: &[&str]| -> Result<f64, Failure> {
         let method = build(name, settings, &data)?;
-        let ranks = Target::Cpu { threads: 2 }.with(ExecOptions::default(), |executor| {
+        let evaluation = Target::Cpu { threads: 2 }.with(ExecOptions::default(), |executor| {
             let mut trainer = Trainer::new(method.as_ref(), data.clone(), 5, executor, None)?;
             trainer.fit(executor, &mut ())?;
-            trainer.rank_split(executor, true)
+            trainer.evaluate(executor)
         })?;
-        Ok(Metrics::from_ranks(&ranks.ranks.history_excluded).get("ndcg@20").expect("a known metric"))
+        Ok(evaluation.metrics.test[Protocol::HistoryExcluded].get("ndcg@20").expect("a known metric"))
     };
     let (pop, bpr) = (ndcg("pop", &[])?, ndcg("bpr", &["epochs=15", "learning_rate=0.005"])?);
     expect(bpr > pop, &format!("NDCG@20 of popularity is {pop}, of BPR {bpr}"))

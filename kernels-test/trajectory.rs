@@ -44,7 +44,7 @@ fn follows(info: &MethodInfo, case: &[&str], target: &mut Target) -> Checked {
     let settings: Vec<String> = small.chain(case).map(|s| s.to_string()).collect();
     let config = methods::config::resolve(info, None, None, &settings)?;
     let mut method = (info.build)(&config, methods::Sizes::of(&data))?;
-    if method.of_lists() {
+    if method.list_model().is_some() {
         data = Arc::new(shown()?);
         method = (info.build)(&config, methods::Sizes::of(&data))?;
     }

@@ -5,7 +5,7 @@
 //! ```
 //! use gpurec::data::Interactions;
 //! use gpurec::engine::exec::DeviceChoice;
-//! use gpurec::eval::Metrics;
+//! use gpurec::eval::Protocol;
 //! use gpurec::train::Trainer;
 //! use gpurec::{Result, methods};
 //! use std::sync::Arc;
@@ -23,8 +23,8 @@
 //! let mut executor = DeviceChoice::Cpu.open(0)?;
 //! let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None)?;
 //! trainer.fit(executor.as_mut(), &mut ())?;
-//! let ranks = trainer.rank_split(executor.as_mut(), true)?;
-//! println!("{:?}", Metrics::from_ranks(&ranks.ranks.history_excluded));
+//! let evaluation = trainer.evaluate(executor.as_mut())?;
+//! println!("{:?}", evaluation.metrics.test[Protocol::HistoryExcluded]);
 //! # Ok(())
 //! # }
 //! ```

@@ -53,7 +53,7 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
         assert!(text.contains(part), "`{part}` is not in:\n{text}");
     }
     let result: Value = place.json("deep/result.json");
-    let auc = result["test"]["auc"].as_f64().unwrap();
+    let auc = result["test_impressions"]["auc"].as_f64().unwrap();
     assert!(auc > 0.9, "the colour decides: {auc}");
     assert!(place.path("deep/scores.safetensors").exists() && place.text("deep/report.html").contains("<th>GAUC</th>"));
     let eval = place.succeeds(&[&["eval", "--checkpoint", "deep"][..], &LOG[4..]].concat());
@@ -61,6 +61,11 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
 
     let text = run("drl-rec", "drl", &["--epochs", "1", "--set", "candidates=6", "--seeds", "2"]);
     assert!(text.contains("over 2 seeds") && text.contains("GAUC"), "{text}");
+    place.succeeds(&[&["run", "--method", "pop", "--out", "pop"][..], &LOG].concat());
+    let report = place.succeeds(&["report", "deep", "drl", "pop"]);
+    for part in ["| GAUC |\n", &format!("| impressions | {auc:.4} |"), " ± ", "| pop | Popularity |", "| uni99 |"] {
+        assert!(report.contains(part), "`{part}` is not in:\n{report}");
+    }
     place.is_refused(&["compare", "deep", "drl/seed1"], &["deep holds scores of lists"]);
     place.is_refused(
         &["recommend", "--checkpoint", "deep", "--history", "1", "--device", "cpu"],

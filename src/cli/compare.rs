@@ -44,16 +44,16 @@ pub struct CompareArgs {
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let (a, b) = (Side::read(&args.a)?, Side::read(&args.b)?);
     a.refuse_other_data(&b)?;
-    let metrics = eval::compare(&a.seeds[0].test_users, &a.ranks(args.protocol), &b.ranks(args.protocol));
+    let metrics = eval::compare(&a.seeds[0].test_users, &a.ranks(args.protocol)?, &b.ranks(args.protocol)?);
     if args.json {
         let json = json!({
-            "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data().dataset, "users": a.data().users,
+            "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data.dataset, "users": a.data.users,
             "protocol": args.protocol.to_string(), "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": PRIMARY,
             "resamples": eval::significance::RESAMPLES, "metrics": metrics,
         });
         return say(serde_json::to_string_pretty(&json).expect("numbers and strings serialise"));
     }
-    let DataIdentity { dataset, users, .. } = a.data();
+    let DataIdentity { dataset, users, .. } = &a.data;
     say(format!(
         "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, {}\n",
         grouped(*users),
@@ -69,6 +69,7 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
 /// One of the two: the ranks of each seed.
 struct Side {
     folder: PathBuf,
+    data: DataIdentity,
     seeds: Vec<UserRanks>,
 }
 
@@ -79,24 +80,27 @@ impl Side {
             several if !several.is_empty() => several.into_iter().map(|(_, folder)| folder).collect(),
             _ => vec![folder.to_owned()],
         };
-        let seeds: Vec<UserRanks> = runs.iter().map(|run| read_ranks(run)).collect::<Result<_>>()?;
-        let side = Side { folder: folder.into(), seeds };
-        for (run, ranks) in runs.iter().zip(&side.seeds) {
-            refuse_difference((&runs[0], side.data()), (run, &ranks.data))?;
+        let (all_data, seeds): (Vec<DataIdentity>, Vec<UserRanks>) =
+            runs.iter().map(|run| read_ranks(run)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        for (run, data) in runs.iter().zip(&all_data) {
+            refuse_difference((&runs[0], &all_data[0]), (run, data))?;
         }
-        Ok(side)
-    }
-
-    fn data(&self) -> &DataIdentity {
-        &self.seeds[0].data
+        Ok(Side { folder: folder.into(), data: all_data[0].clone(), seeds })
     }
 
     fn refuse_other_data(&self, other: &Side) -> Result<()> {
-        refuse_difference((&self.folder, self.data()), (&other.folder, other.data()))
+        refuse_difference((&self.folder, &self.data), (&other.folder, &other.data))
     }
 
-    fn ranks(&self, protocol: Protocol) -> Vec<&[u32]> {
-        self.seeds.iter().map(|seed| &seed.test[protocol][..]).collect()
+    fn ranks(&self, protocol: Protocol) -> Result<Vec<&[u32]>> {
+        let missing = || {
+            let problem = format!("{} has no ranks under {protocol}", self.folder.display());
+            let help =
+                "`gpurec eval --checkpoint RUN --ranks RUN/ranks.safetensors` makes those of a run of before again";
+            Error::usage(problem, help)
+        };
+        let of_seeds = self.seeds.iter().map(|seed| seed.test.get(protocol).map(Vec::as_slice));
+        of_seeds.map(|ranks| ranks.ok_or_else(missing)).collect()
     }
 
     fn title(&self) -> String {
@@ -105,19 +109,22 @@ impl Side {
     }
 }
 
-/// Of one run; refuses a folder that has none, with the way to make them.
-pub fn read_ranks(run: &Path) -> Result<UserRanks> {
+/// Of one run.
+fn read_ranks(run: &Path) -> Result<(DataIdentity, UserRanks)> {
     let path = UserRanks::path(run);
-    if path.exists() {
-        return UserRanks::read(&path);
-    }
+    if path.exists() { UserRanks::read(&path) } else { Err(no_ranks(run)) }
+}
+
+/// Why a folder has no ranks, and the way to make them.
+pub fn no_ranks(run: &Path) -> Error {
+    let path = UserRanks::path(run);
     let has = |file: &str| run.join(file).exists();
     if has("scores.safetensors") {
         let problem = format!("{} holds scores of lists, and no ranks of items", run.display());
-        return Err(Error::usage(
+        return Error::usage(
             problem,
-            "its own report and result.json have AUC and GAUC; only ranks can be compared so far",
-        ));
+            "`gpurec report` puts AUC and GAUC side by side; only ranks can be compared so far",
+        );
     }
     let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
         (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
@@ -126,7 +133,7 @@ pub fn read_ranks(run: &Path) -> Result<UserRanks> {
             ("holds a model, but no ranks of users", format!("`{}` makes them", eval_command(run, Some(&path))))
         }
     };
-    Err(Error::usage(format!("{} {problem}", run.display()), help))
+    Error::usage(format!("{} {problem}", run.display()), help)
 }
 
 fn refuse_difference((a, ours): (&Path, &DataIdentity), (b, theirs): (&Path, &DataIdentity)) -> Result<()> {

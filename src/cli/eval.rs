@@ -6,7 +6,7 @@ use super::results::{Results, published_rows};
 use super::source::SourceArgs;
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
-use crate::train::{DataIdentity, Trained};
+use crate::train::{Basis, DataIdentity, Trained};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -61,23 +61,20 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let identity = DataIdentity::new(&trained.identity.data.dataset, &trained.identity.data.source, &data);
     same_users(&trained, &identity)?;
     let mut executor = args.device.open()?;
-    let lists = data.lists.as_ref().filter(|_| trained.method.of_lists());
+    let lists = data.lists.as_ref().filter(|_| trained.method.list_model().is_some());
     let statistics = lists.map_or_else(|| data.statistics().to_string(), |lists| lists.to_string());
     say(format!("method  {}\ndata    {}: {statistics}", trained.identity.method, data.name))?;
     say(format!("device  {}\n", executor.describe()))?;
-    if trained.method.of_lists() {
-        if args.ranks.is_some() {
-            let problem = format!("{} scores impressions of lists, and ranks no items", trained.identity.method);
-            return Err(Error::usage(problem, "leave --ranks away; the run's folder has scores.safetensors"));
-        }
-        let mut scorer = trained.list_scorer(executor.as_mut())?;
-        return say(Results::measure_lists(&mut scorer, executor.as_mut(), &data)?.text());
+    if args.ranks.is_some() && trained.method.list_model().is_some() {
+        let problem = format!("{} scores impressions of lists, and ranks no items", trained.identity.method);
+        return Err(Error::usage(problem, "leave --ranks away; the run's folder has scores.safetensors"));
     }
-    let mut ranker = trained.ranker(executor.as_mut())?;
-    let (measured, ranks) = Results::measure(&mut ranker, executor.as_mut(), &data, identity)?;
-    args.ranks.iter().try_for_each(|file| ranks.write(file))?;
+    let evaluation = trained.evaluator(executor.as_mut())?.evaluate(executor.as_mut(), &data)?;
+    if let (Some(file), Basis::Ranks(ranks)) = (&args.ranks, &evaluation.basis) {
+        ranks.write(file, &identity)?;
+    }
     let published = published_rows(&trained.identity.method, &trained.identity.config, &data.name, data.rule());
-    say(Results { published, ..measured }.text())
+    say(Results::of_evaluation(&evaluation, &data, published).text())
 }
 
 /// A model that learned about each user can rank for those users only.

@@ -1,13 +1,9 @@
 //! The table that ends a run or an evaluation: our figures under each protocol, and the paper's beside them.
 
 use crate::data::sample::Uni99;
-use crate::data::{HeldOut, Interactions, SplitRule, paper_name};
-use crate::engine::Executor;
-use crate::error::Result;
-use crate::eval::{Metrics, Protocol, Published, SplitMetrics, comparison_table, published, shown, tie_warning};
-use crate::methods::click_through::lists_of;
-use crate::train::list_scores::ListScorer;
-use crate::train::{DataIdentity, Ranker, Run, RunResult, UserRanks};
+use crate::data::{Interactions, SplitRule, paper_name};
+use crate::eval::{Metrics, Protocol, Published, SplitMetrics, comparison_table, published, shown};
+use crate::train::{Evaluation, Run, RunResult};
 use std::collections::BTreeMap;
 use toml::Table;
 
@@ -19,8 +15,8 @@ pub struct Results {
     pub by_kind: BTreeMap<String, SplitMetrics>,
     /// At most one for each protocol.
     pub published: Vec<Published>,
-    /// Shown below the table, if ties are common.
-    pub tie_warning: Option<String>,
+    /// Shown below the table.
+    pub warning: Option<String>,
 }
 
 impl Results {
@@ -30,50 +26,19 @@ impl Results {
             metrics: result.metrics.clone(),
             by_kind: result.by_kind.clone(),
             published: published_rows(&result.method, &run.options.config, &result.dataset, &split),
-            tie_warning: None,
+            warning: None,
             split,
         }
     }
 
-    /// Ranks the held-out items of a data set with the loaded parameters.
-    pub fn measure(
-        ranker: &mut Ranker,
-        executor: &mut dyn Executor,
-        data: &Interactions,
-        identity: DataIdentity,
-    ) -> Result<(Results, UserRanks)> {
-        let (valid, test): (Vec<HeldOut>, Vec<HeldOut>) = (data.valid().collect(), data.test().collect());
-        let valid = ranker.rank(executor, &valid, None)?;
-        let test = ranker.rank(executor, &test, Some(&Uni99::new(data)))?;
-        let tie_warning = tie_warning(test.tie_share);
-        let ranks = UserRanks::new(identity, data, valid, test);
-        let results = Results {
-            split: data.rule().clone(),
-            metrics: ranks.metrics(),
-            by_kind: ranks.by_kind(),
-            published: Vec::new(),
-            tie_warning,
-        };
-        Ok((results, ranks))
-    }
-
-    /// Scores the lists of a data set with the loaded parameters.
-    pub fn measure_lists(scorer: &mut ListScorer, executor: &mut dyn Executor, data: &Interactions) -> Result<Results> {
-        Ok(Results {
-            split: data.rule().clone(),
-            metrics: scorer.split_metrics(executor, lists_of(data)?.as_ref())?,
-            by_kind: BTreeMap::new(),
-            published: Vec::new(),
-            tie_warning: None,
-        })
+    /// Of a model that was evaluated on a data set.
+    pub fn of_evaluation(evaluation: &Evaluation, data: &Interactions, published: Vec<Published>) -> Results {
+        let Evaluation { metrics, by_kind, warning, .. } = evaluation.clone();
+        Results { split: data.rule().clone(), metrics, by_kind, published, warning }
     }
 
     fn rows(&self) -> Vec<(String, Metrics)> {
         let own = |(label, metrics): (String, &Metrics)| (label, metrics.clone());
-        if self.of_lists() {
-            let SplitMetrics { valid, test } = self.metrics.clone();
-            return vec![("valid".into(), valid), ("test".into(), test.history_excluded)];
-        }
         let mut rows: Vec<(String, Metrics)> = self.metrics.rows().into_iter().map(own).collect();
         for (kind, metrics) in &self.by_kind {
             let test = metrics.test.iter();
@@ -83,21 +48,13 @@ impl Results {
         rows
     }
 
-    /// Whether impressions of lists were scored, and not all items ranked.
-    pub fn of_lists(&self) -> bool {
-        self.metrics.valid.clicks.is_some()
-    }
-
     /// What must be known to read the table.
     pub fn protocol(&self) -> String {
-        if self.of_lists() {
-            return LISTS.into();
-        }
-        protocol(&self.split, &self.published)
+        protocol(&self.split, &self.metrics, &self.published)
     }
 
     fn caption(&self) -> String {
-        let warning = self.tie_warning.iter().map(|warning| format!("\nwarning: {warning}"));
+        let warning = self.warning.iter().map(|warning| format!("\nwarning: {warning}"));
         warning.fold(self.protocol(), |text, warning| text + &warning)
     }
 
@@ -109,13 +66,14 @@ impl Results {
     }
 }
 
-/// How methods of lists are judged.
-pub const LISTS: &str = "The first lists train, those after them validate, the last ones test. AUC is the chance that a clicked \
-                     impression scores above one that was not clicked, over all lists together; GAUC the mean of that within each \
-                     list that has both.";
-
-/// What must be known to read a table of figures.
-pub fn protocol(split: &SplitRule, published: &[Published]) -> String {
+/// What must be known to read a table of such figures.
+pub fn protocol(split: &SplitRule, metrics: &SplitMetrics, published: &[Published]) -> String {
+    if metrics.test.get(Protocol::Impressions).is_some() {
+        let judged = "The first lists train, those after them validate, the last ones test. AUC is the chance that a clicked \
+                      impression scores above one that was not clicked, over all lists together; GAUC the mean of that within \
+                      each list that has both.";
+        return judged.into();
+    }
     let candidates = format!(
         "every item of the catalogue is a candidate, but for those of the user's history where it is excluded; under uni99 \
          the target is ranked among {} items drawn uniformly from those the user never has: these figures are higher, and \
@@ -190,7 +148,7 @@ mod tests {
             metrics: SplitMetrics::default(),
             by_kind: BTreeMap::new(),
             published: published("coserec", &Table::new(), "Toys"),
-            tie_warning: None,
+            warning: None,
         };
         assert!(results.text().contains("0.1162") && results.text().contains("2204.10128"), "{}", results.text());
     }

@@ -1,13 +1,12 @@
 //! One configuration with several seeds: a run for each in `FOLDER/seedN`, and `seeds.json` with their mean and spread.
 
 use super::console::{say, table};
-use super::results::{LISTS, protocol, published_rows};
+use super::results::{protocol, published_rows};
 use super::run::RunArgs;
 use super::training;
 use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
-use crate::eval::metrics::FIGURES;
-use crate::eval::{ByProtocol, Metrics, Protocol, Published, SplitMetrics, Summary, shown};
+use crate::eval::{Metrics, Protocol, Published, SplitMetrics, Summary, shown};
 use crate::files::write_atomically;
 use crate::train::{Run, RunResult};
 use serde_json::{Map, Value, json};
@@ -96,13 +95,21 @@ pub struct SeedResults {
 }
 
 impl SeedResults {
-    fn summary<'a>(&'a self, metrics: impl Fn(&'a SplitMetrics) -> &'a Metrics, key: &str) -> Summary {
+    fn summary(&self, metrics: impl Fn(&SplitMetrics) -> &Metrics, key: &str) -> Summary {
         Summary::of(self.runs.iter().map(|run| metrics(&run.metrics).get(key).unwrap_or(f64::NAN)).collect())
     }
 
-    /// Test metrics in the order of `FIGURES`.
-    pub fn test(&self, protocol: Protocol) -> [Summary; 6] {
-        FIGURES.map(|key| self.summary(|metrics| &metrics.test[protocol], key))
+    /// The metrics that tables show.
+    pub fn keys(&self) -> Vec<String> {
+        self.runs[0].metrics.valid.shown().map(|(key, _)| key.to_string()).collect()
+    }
+
+    /// Test metrics in this order, if the protocol applies.
+    pub fn test(&self, protocol: Protocol) -> Option<Vec<Summary>> {
+        self.runs
+            .iter()
+            .all(|run| run.metrics.test.get(protocol).is_some())
+            .then(|| self.keys().iter().map(|key| self.summary(|metrics| &metrics.test[protocol], key)).collect())
     }
 
     /// `seeds.json`.
@@ -114,32 +121,27 @@ impl SeedResults {
             ("dataset".into(), json!(run.dataset)),
             ("seeds".into(), json!(seeds)),
         ]);
-        let keys = || run.metrics.valid.entries().into_iter().map(|(key, _)| key);
-        let valid = keys().map(|key| (key.clone(), json!(self.summary(|metrics| &metrics.valid, &key))));
-        json.insert("valid".into(), valid.collect());
-        let test = ByProtocol::of(|protocol| -> Value {
-            keys().map(|key| (key.clone(), json!(self.summary(|metrics| &metrics.test[protocol], &key)))).collect()
-        });
-        if let Value::Object(test) = json!(test) {
-            json.extend(test);
+        let all = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| -> Value {
+            let keys = run.metrics.valid.iter().map(|(key, _)| key);
+            keys.map(|key| (key.to_string(), json!(self.summary(metrics, key)))).collect()
+        };
+        json.insert("valid".into(), all(&|metrics| &metrics.valid));
+        for (protocol, _) in run.metrics.test.iter() {
+            json.insert(protocol.key().into(), all(&|metrics| &metrics.test[protocol]));
         }
         json.into()
     }
 
     /// `mean ± sd [low, high]` of each metric, with the published row beside it.
     pub fn text(&self, split: &SplitRule, published: &[Published]) -> String {
-        let of_lists = self.runs[0].metrics.valid.clicks.is_some();
-        let protocols = if of_lists { &Protocol::ALL[..1] } else { &Protocol::ALL };
-        let titles = protocols.iter().map(|protocol| match of_lists {
-            true => "test".to_string(),
-            false => format!("test ({})", protocol.title()),
-        });
+        let metrics = &self.runs[0].metrics;
+        let protocols = || metrics.test.iter().map(|(protocol, _)| protocol);
+        let titles = protocols().map(|protocol| format!("test ({})", protocol.title()));
         let header = ["metric", "valid"].map(String::from).into_iter().chain(titles);
         let header: Vec<String> = header.chain(published.iter().map(Published::label)).collect();
-        let keys = if of_lists { &["auc", "gauc"][..] } else { &FIGURES };
-        let rows = keys.iter().enumerate().map(|(place, key)| {
+        let rows = metrics.valid.shown().enumerate().map(|(place, (key, _))| {
             let valid = self.summary(|metrics| &metrics.valid, key);
-            let test = protocols.iter().map(|protocol| self.summary(|metrics| &metrics.test[*protocol], key));
+            let test = protocols().map(|protocol| self.summary(|metrics| &metrics.test[protocol], key));
             let ours = [valid].into_iter().chain(test).map(|summary| cell(&summary)).collect::<Vec<_>>();
             let theirs = published.iter().map(|row| shown(row.figures[place]));
             [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
@@ -149,7 +151,7 @@ impl SeedResults {
             1 => "One seed: its spread is not known.".into(),
             n => format!("mean ± standard deviation over {n} seeds [Student's 95 % interval of the mean over seeds]"),
         };
-        let protocol = if of_lists { LISTS.into() } else { protocol(split, published) };
+        let protocol = protocol(split, metrics, published);
         format!("{}\n{spread}\n{protocol}", table(&header, rows, 1))
     }
 }
@@ -169,7 +171,7 @@ pub fn with_deviation(summary: &Summary) -> String {
 /// What a run gave that ranked its held-out items so.
 #[cfg(test)]
 pub fn example_result(seed: u64, ranks: &[u32]) -> RunResult {
-    let test = ByProtocol::of(|_| ranks.to_vec());
+    let test = Protocol::ALL[..3].iter().map(|protocol| (*protocol, ranks.to_vec())).collect();
     RunResult {
         method: "sasrec".into(),
         dataset: "toy".into(),

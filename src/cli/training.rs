@@ -89,7 +89,7 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
         epochs => format!(
             "up to {epochs} epochs, batches of {} {}, seed {seed}; stops {} epochs after the best {}",
             training.batch_size,
-            if run.method().of_lists() { "lists" } else { "users" },
+            if run.method().list_model().is_some() { "lists" } else { "users" },
             training.patience,
             training.select_by
         ),

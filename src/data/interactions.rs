@@ -93,6 +93,15 @@ impl Interactions {
         Self::new(name, users, distinct.iter().map(u32::to_string).collect(), offsets, events, Vec::new())
     }
 
+    /// What was shown, for those that learn from it. Refused where the source is no log of lists.
+    pub fn lists(&self) -> Result<Arc<Lists>> {
+        self.lists.clone().ok_or_else(|| {
+            let problem =
+                format!("{} is no log of lists: this method learns from what was shown, clicked or not", self.name);
+            Error::usage(problem, "take such a log, and say with --schema FILE what its columns mean")
+        })
+    }
+
     /// The clicks of a log of lists as events, in the order of the lists, and the lists beside them.
     pub fn from_lists(lists: Lists) -> Result<Self> {
         let mut log = EventLog::default();

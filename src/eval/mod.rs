@@ -11,7 +11,7 @@ pub mod table;
 
 pub use compare::{MetricComparison, compare};
 pub use interval::intervals;
-pub use metrics::{ClickMetrics, FIGURES, KS, Metrics, SplitMetrics, gains};
+pub use metrics::{FIGURES, KS, Metrics, SplitMetrics, gains};
 pub use protocol::{ByProtocol, Protocol};
 pub use published::{Published, published};
 pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_share, tie_warning};

@@ -1,13 +1,15 @@
 //! What the item of a test event is ranked among.
 
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Index;
 use std::str::FromStr;
 
 /// The candidates of a ranking, beside the target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// All items but those of the user's history.
@@ -18,11 +20,14 @@ pub enum Protocol {
     /// 99 items drawn uniformly from those that are nowhere in the user's sequence. Figures under it are much higher, and
     /// methods can change places (Krichene and Rendle, KDD 2020).
     Uni99,
+    /// What was shown in the lists of a log, clicked or not.
+    Impressions,
 }
 
 impl Protocol {
     /// In the order of the tables.
-    pub const ALL: [Protocol; 3] = [Protocol::HistoryExcluded, Protocol::HistoryKept, Protocol::Uni99];
+    pub const ALL: [Protocol; 4] =
+        [Protocol::HistoryExcluded, Protocol::HistoryKept, Protocol::Uni99, Protocol::Impressions];
 
     /// As tables call it.
     pub fn title(self) -> &'static str {
@@ -30,6 +35,17 @@ impl Protocol {
             Protocol::HistoryExcluded => "history excluded",
             Protocol::HistoryKept => "history kept",
             Protocol::Uni99 => "uni99",
+            Protocol::Impressions => "impressions",
+        }
+    }
+
+    /// What files of runs call a test under it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Protocol::HistoryExcluded => "test",
+            Protocol::HistoryKept => "test_history_kept",
+            Protocol::Uni99 => "test_uni99",
+            Protocol::Impressions => "test_impressions",
         }
     }
 }
@@ -40,6 +56,7 @@ impl fmt::Display for Protocol {
             Protocol::HistoryExcluded => "history-excluded",
             Protocol::HistoryKept => "history-kept",
             Protocol::Uni99 => "uni99",
+            Protocol::Impressions => "impressions",
         })
     }
 }
@@ -55,47 +72,63 @@ impl FromStr for Protocol {
     }
 }
 
-/// One of something for each protocol, under the names that files of runs have for it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ByProtocol<T> {
-    /// All items but those of the user's history are candidates.
-    #[serde(rename = "test")]
-    pub history_excluded: T,
-    /// All items are.
-    #[serde(rename = "test_history_kept")]
-    pub history_kept: T,
-    /// 99 others are.
-    #[serde(rename = "test_uni99", default)]
-    pub uni99: T,
-}
+/// One of something for each protocol that applies, under the names that files of runs have for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ByProtocol<T>(BTreeMap<Protocol, T>);
 
 impl<T> ByProtocol<T> {
-    /// One for each.
-    pub fn of(mut make: impl FnMut(Protocol) -> T) -> ByProtocol<T> {
-        let [history_excluded, history_kept, uni99] = Protocol::ALL.map(&mut make);
-        ByProtocol { history_excluded, history_kept, uni99 }
-    }
-
     /// What is made of each.
     pub fn map<'a, U>(&'a self, mut make: impl FnMut(&'a T) -> U) -> ByProtocol<U> {
-        ByProtocol::of(|protocol| make(&self[protocol]))
+        self.iter().map(|(protocol, own)| (protocol, make(own))).collect()
     }
 
     /// With their protocols, in the order of the tables.
     pub fn iter(&self) -> impl Iterator<Item = (Protocol, &T)> {
-        Protocol::ALL.into_iter().map(|protocol| (protocol, &self[protocol]))
+        self.0.iter().map(|(protocol, own)| (*protocol, own))
+    }
+
+    /// That of a protocol, if it applies.
+    pub fn get(&self, protocol: Protocol) -> Option<&T> {
+        self.0.get(&protocol)
+    }
+
+    /// Puts that of a protocol in, in place of what was there.
+    pub fn insert(&mut self, protocol: Protocol, own: T) {
+        self.0.insert(protocol, own);
+    }
+}
+
+impl<T> FromIterator<(Protocol, T)> for ByProtocol<T> {
+    fn from_iter<I: IntoIterator<Item = (Protocol, T)>>(pairs: I) -> Self {
+        ByProtocol(pairs.into_iter().collect())
     }
 }
 
 impl<T> Index<Protocol> for ByProtocol<T> {
     type Output = T;
 
+    /// # Panics
+    /// If the protocol does not apply.
     fn index(&self, protocol: Protocol) -> &T {
-        match protocol {
-            Protocol::HistoryExcluded => &self.history_excluded,
-            Protocol::HistoryKept => &self.history_kept,
-            Protocol::Uni99 => &self.uni99,
-        }
+        &self.0[&protocol]
+    }
+}
+
+impl<T: Serialize> Serialize for ByProtocol<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(protocol, own)| (protocol.key(), own)))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ByProtocol<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let by_key = BTreeMap::<String, T>::deserialize(deserializer)?;
+        let protocol = |(key, own): (String, T)| {
+            let known = Protocol::ALL.into_iter().find(|protocol| protocol.key() == key);
+            let keys = Protocol::ALL.map(Protocol::key);
+            known.map(|protocol| (protocol, own)).ok_or_else(|| D::Error::custom(Error::unknown("test", &key, &keys)))
+        };
+        by_key.into_iter().map(protocol).collect()
     }
 }
 
@@ -112,8 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn results_of_before_have_nothing_under_uni99() {
-        let before: ByProtocol<Vec<u32>> = serde_json::from_str(r#"{"test": [1], "test_history_kept": [2]}"#).unwrap();
-        assert_eq!((before.history_kept, before.uni99), (vec![2], vec![]));
+    fn what_applies_is_written_and_read_under_its_key() {
+        let pairs = [(Protocol::Uni99, 3), (Protocol::HistoryExcluded, 1)];
+        let ranks: ByProtocol<u32> = pairs.into_iter().collect();
+        let json = serde_json::to_string(&ranks).unwrap();
+        assert_eq!(json, r#"{"test":1,"test_uni99":3}"#);
+        assert_eq!(serde_json::from_str::<ByProtocol<u32>>(&json).unwrap(), ranks);
+        assert_eq!((ranks[Protocol::Uni99], ranks.get(Protocol::HistoryKept)), (3, None));
+        let unknown = serde_json::from_str::<ByProtocol<u32>>(r#"{"test_uni100": 1}"#).unwrap_err().to_string();
+        assert!(unknown.contains("test_uni100"), "{unknown}");
     }
 }

@@ -86,7 +86,7 @@ fn ranks_and_metrics_match_the_golden_file() {
     let rows = scores.chunks_exact(scores.len() / targets.len());
     let ranks: Vec<u32> = rows.zip(&targets).map(|(row, &t)| rank_of(row, t as u32, &[], 0).unwrap().rank).collect();
     assert!(ranks.iter().map(|&rank| f64::from(rank)).eq(tensor("out.rank")));
-    for (key, value) in Metrics::from_ranks(&ranks).entries() {
+    for (key, value) in Metrics::from_ranks(&ranks).iter() {
         let expected = tensor(&format!("out.{key}"))[0];
         assert!((value - expected).abs() < 1e-6, "{key}: {value} against {expected}");
     }

@@ -24,12 +24,12 @@ pub fn comparison_table<L: AsRef<str>>(rows: &[(L, &Metrics)]) -> Table {
 }
 
 fn header(first: Option<&Metrics>) -> Vec<String> {
-    let names = first.into_iter().flat_map(Metrics::columns).map(|(name, _)| name);
+    let names = first.into_iter().flat_map(Metrics::shown).map(|(key, _)| key.to_uppercase());
     std::iter::once("method".to_owned()).chain(names).collect()
 }
 
 fn cells(label: &str, metrics: &Metrics) -> Vec<String> {
-    std::iter::once(label.to_owned()).chain(metrics.columns().into_iter().map(|(_, value)| shown(value))).collect()
+    std::iter::once(label.to_owned()).chain(metrics.shown().map(|(_, value)| shown(value))).collect()
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ use crate::nn::{Ids, Scorer, Tokens, adam_step};
 use crate::ops::add::Add;
 use crate::ops::bpr::Bpr;
 use crate::ops::embedding::Embedding;
-use crate::ops::reshape::Reshape;
 use crate::ops::row_dot::RowDot;
 use crate::ops::scale::Scale;
 use crate::ops::weighted_sum::WeightedSum;
@@ -93,20 +92,11 @@ impl BprMf {
         self.table(graph, "item_table", self.sizes.items)
     }
 
-    /// `[V, 1]`
-    fn item_bias(&self, graph: &mut Graph) -> Option<ValueId> {
-        self.config.bias.then(|| graph.param("item_bias", &[self.sizes.items, 1], Init::Constant(0.0)))
-    }
-
-    /// Scores `[N]` of one item per row.
-    fn scores(&self, graph: &mut Graph, users: ValueId, items: Ids) -> Result<ValueId> {
-        let table = self.item_table(graph);
-        let score = graph.add1(RowDot, &items.behind(&[users, table]))?;
-        let Some(bias) = self.item_bias(graph) else { return Ok(score) };
-        let bias = items.gather(graph, bias)?;
-        let shape = graph.shape(score).to_vec();
-        let bias = graph.add1(Reshape { shape }, &[bias])?;
-        graph.add1(Add, &[score, bias])
+    /// Of users' vectors.
+    fn scorer_of(&self, graph: &mut Graph, query: ValueId) -> Scorer {
+        let (items, table) = (self.sizes.items, self.item_table(graph));
+        let bias = self.config.bias.then(|| graph.param("item_bias", &[items], Init::Constant(0.0)));
+        Scorer { query, table, bias, items, samples: 1 }
     }
 
     /// `sum of weight_n |table[ids_n]|^2`
@@ -136,7 +126,8 @@ impl Method for BprMf {
         let weight = graph.input("loss_weight", TensorType::f32(&[shape.rows]));
         let (user_table, item_table) = (self.user_table(&mut graph), self.item_table(&mut graph));
         let users = user.gather(&mut graph, user_table)?;
-        let scores = [self.scores(&mut graph, users, positive)?, self.scores(&mut graph, users, negative)?];
+        let scorer = self.scorer_of(&mut graph, users);
+        let scores = [scorer.score(&mut graph, positive)?, scorer.score(&mut graph, negative)?];
         let ranking = graph.add1(Bpr, &scores)?;
         let ranking = graph.add1(WeightedSum, &[ranking, weight])?;
         let mut loss = ranking;
@@ -163,10 +154,7 @@ impl Method for BprMf {
         let users = tokens.users(graph);
         let user_table = self.user_table(graph);
         let query = graph.add1(Embedding { padding_idx: None }, &[user_table, users])?;
-        let table = self.item_table(graph);
-        let shape = vec![self.sizes.items];
-        let bias = self.item_bias(graph).map(|bias| graph.add1(Reshape { shape }, &[bias])).transpose()?;
-        Ok(Scorer { query, table, bias, items: self.sizes.items, samples: 1 })
+        Ok(self.scorer_of(graph, query))
     }
 }
 

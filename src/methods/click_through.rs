@@ -2,16 +2,16 @@
 //! cross-entropy.
 
 use super::batch::feed_ids;
-use super::{Batch, Method, Sampler, Shape, Sizes, Training};
+use super::{Batch, ListModel, Method, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::data::lists::{Lists, Part};
 use crate::data::pack::{INERT, row_bucket};
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::RngState;
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::nn::Impressions;
 use crate::nn::fields::Pairs;
-use crate::nn::{Impressions, Scorer, Tokens};
 use crate::ops::bce_with_logits::BceWithLogits;
 use crate::ops::reshape::Reshape;
 use crate::ops::weighted_sum::WeightedSum;
@@ -130,15 +130,6 @@ pub fn feed_impressions(feed: &mut Feed, lists: &Lists, which: &[u32], training:
     Shape::new(which.len(), rows.len())
 }
 
-/// The lists of a data set, or why there are none.
-pub fn lists_of(data: &Interactions) -> Result<Arc<Lists>> {
-    data.lists.clone().ok_or_else(|| {
-        let problem =
-            format!("{} is no log of lists: this method learns from what was shown, clicked or not", data.name);
-        Error::usage(problem, "take such a log, and say with --schema FILE what its columns mean")
-    })
-}
-
 impl<M: ClickModel> Method for ClickThrough<M> {
     fn training(&self) -> &Training {
         &self.model.common().training
@@ -146,10 +137,6 @@ impl<M: ClickModel> Method for ClickThrough<M> {
 
     fn max_len(&self) -> usize {
         self.sizes.length
-    }
-
-    fn of_lists(&self) -> bool {
-        true
     }
 
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
@@ -164,19 +151,20 @@ impl<M: ClickModel> Method for ClickThrough<M> {
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Shown { lists: lists_of(&data)?, pairs: self.model.reads_pairs() }))
+        Ok(Arc::new(Shown { lists: data.lists()?, pairs: self.model.reads_pairs() }))
     }
 
-    fn scorer(&self, _graph: &mut Graph, _tokens: &Tokens) -> Result<Scorer> {
-        let problem = "this model scores what is shown in a list, not all items after a history";
-        Err(Error::usage(problem, "evaluate it on a log of lists"))
+    fn list_model(&self) -> Option<&dyn ListModel> {
+        Some(self)
     }
+}
 
-    fn impression_scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
+impl<M: ClickModel> ListModel for ClickThrough<M> {
+    fn scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
         self.logits(graph, shape, false)
     }
 
-    fn lists_batch(&self, lists: &Lists, which: &[u32]) -> Batch {
+    fn batch(&self, lists: &Lists, which: &[u32]) -> Batch {
         let mut feed = Feed::default();
         let shape = feed_impressions(&mut feed, lists, which, None);
         if self.model.reads_pairs() {

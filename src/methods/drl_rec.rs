@@ -14,20 +14,16 @@
 //! the teacher learns, then the student, then the student from explored items; now and then the targets follow. No gradient
 //! reaches the teacher from what it teaches.
 
-use super::batch::feed_ids;
-use super::click_through::{feed_impressions, lists_of};
 use super::config::{table_of, typed};
-use super::{Batch, Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use super::{Batch, ListModel, Method, MethodInfo, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
-use crate::data::lists::{Group, Lists, Part};
-use crate::data::pack::INERT;
+use crate::data::lists::{Group, Lists};
 use crate::engine::graph::Flat;
 use crate::engine::params::{ParamLayout, State};
-use crate::engine::rng::{RngState, Site};
-use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
+use crate::engine::{Feed, Graph, TensorType, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::list_network::column;
-use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Scorer, Tokens, Values, Walk, adam_step};
+use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Values, Walk, adam_step};
 use crate::ops::adam::AdamConfig;
 use crate::ops::add::Add;
 use crate::ops::confidence::Confidence;
@@ -43,8 +39,12 @@ use crate::ops::soft_sync::SoftSync;
 use crate::ops::top_union::TopUnion;
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
+use batches::{Episodes, feed_walk};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+#[path = "drl_rec/batches.rs"]
+mod batches;
 
 /// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
@@ -162,9 +162,6 @@ const TEACH: u8 = 0;
 const LEARN: u8 = 1;
 const EXPLORE: u8 = 2;
 const SYNC: u8 = 3;
-
-/// Draws of explored positions and candidates.
-const EXPLORATION: Site = Site(0xD21);
 
 /// DRL-Rec for lists with these fields.
 pub struct DrlRec {
@@ -416,10 +413,6 @@ impl Method for DrlRec {
         self.sizes.length
     }
 
-    fn of_lists(&self) -> bool {
-        true
-    }
-
     fn training_graphs(&self) -> u8 {
         4
     }
@@ -446,7 +439,7 @@ impl Method for DrlRec {
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Episodes { config: self.config.clone(), lists: lists_of(&data)? }))
+        Ok(Arc::new(Episodes { candidates: self.config.candidates, lists: data.lists()? }))
     }
 
     /// Targets begin where the networks do.
@@ -463,12 +456,13 @@ impl Method for DrlRec {
         state
     }
 
-    fn scorer(&self, _graph: &mut Graph, _tokens: &Tokens) -> Result<Scorer> {
-        let problem = "this method scores what is shown in a list, not all items after a history";
-        Err(Error::usage(problem, "evaluate it on a log of lists"))
+    fn list_model(&self) -> Option<&dyn ListModel> {
+        Some(self)
     }
+}
 
-    fn impression_scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
+impl ListModel for DrlRec {
+    fn scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
         let inputs = self.inputs(graph, shape, false);
         let (network, set) = match self.config.serve {
             Serve::Student => (self.student(), STUDENT),
@@ -481,85 +475,10 @@ impl Method for DrlRec {
         column(graph, values.value)
     }
 
-    fn lists_batch(&self, lists: &Lists, which: &[u32]) -> Batch {
+    fn batch(&self, lists: &Lists, which: &[u32]) -> Batch {
         let mut feed = Feed::default();
         let shape = feed_walk(&mut feed, lists, which, None);
         Batch { shape, feed, tokens: which.len() * lists.length }
-    }
-}
-
-/// Feeds impressions, and where lists begin and what stands above and below in them.
-fn feed_walk(feed: &mut Feed, lists: &Lists, which: &[u32], training: Option<RngState>) -> Shape {
-    let shape = feed_impressions(feed, lists, which, training);
-    let (length, count) = (lists.length as u32, (which.len() * lists.length) as u32);
-    let borders: Vec<u32> = (0..=which.len() as u32).map(|list| list * length).collect();
-    feed.set("lists", Tensor::u32(&[borders.len()], &borders));
-    let above: Vec<u32> = (0..count).map(|n| if n % length == 0 { INERT } else { n - 1 }).collect();
-    let below: Vec<u32> = (0..count).map(|n| if n % length == length - 1 { INERT } else { n + 1 }).collect();
-    feed_ids(feed, "above", &above);
-    feed.set("below", Tensor::u32(&[below.len()], &below));
-    shape
-}
-
-/// Makes batches of whole lists, each an episode.
-struct Episodes {
-    config: DrlRecConfig,
-    lists: Arc<Lists>,
-}
-
-impl Sampler for Episodes {
-    fn samples(&self) -> Vec<u32> {
-        self.lists.part(Part::Train).map(|list| list as u32).collect()
-    }
-
-    fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {
-        let mut feed = Feed::default();
-        let shape = feed_walk(&mut feed, &self.lists, which, Some(rng));
-        let rewards: Vec<f32> = which.iter().flat_map(|list| self.lists.clicks_of(*list as usize)).copied().collect();
-        let count = rewards.len();
-        feed.set("rewards", Tensor::f32(&[count, 1], rewards));
-        feed.set("share", Tensor::f32(&[count], vec![1.0 / count as f32; count]));
-        feed.set("ones", Tensor::f32(&[count], vec![1.0; count]));
-        self.feed_explored(&mut feed, which, rng);
-        Ok(Batch { shape, feed, tokens: count })
-    }
-}
-
-impl Episodes {
-    /// A position of each list, and what could have stood there: items that the batch shows somewhere.
-    fn feed_explored(&self, feed: &mut Feed, which: &[u32], rng: RngState) {
-        let (candidates, length) = (self.config.candidates, self.lists.length as u32);
-        let (mut at, mut drawn, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, list) in (0u32..).zip(which) {
-            let mut stream = rng.stream(EXPLORATION, *list);
-            let position = place * length + stream.below(length);
-            for candidate in 0..candidates as u32 {
-                at.push(position);
-                drawn.push(stream.below(which.len() as u32 * length));
-                keys.extend([*list, candidate]);
-            }
-        }
-        feed_ids(feed, "explored", &at);
-        feed_ids(feed, "candidates", &drawn);
-        let each: Vec<u32> = (0..=at.len() as u32).collect();
-        feed.set("each_candidate", Tensor::u32(&[each.len()], &each));
-        self.feed_candidates(feed, &keys);
-        let borders: Vec<u32> = (0..=which.len()).map(|list| (list * candidates) as u32).collect();
-        feed.set("of_list", Tensor::u32(&[borders.len()], &borders));
-        feed.set("list_share", Tensor::f32(&[which.len()], vec![1.0 / which.len() as f32; which.len()]));
-    }
-
-    /// What `Impressions` reads of candidates, which have no bags.
-    fn feed_candidates(&self, feed: &mut Feed, keys: &[u32]) {
-        let (fields, count) = (self.lists.fields.len(), keys.len() / 2);
-        let of_impression: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
-        feed.set("candidate_of_impression", Tensor::u32(&[count + 1], &of_impression));
-        feed.set("candidate_impression_keys", Tensor::u32(&[count, 2], keys));
-        let of_fields = keys.chunks_exact(2).flat_map(|key| {
-            let place = key[0] * self.config.candidates as u32 + key[1];
-            (0..fields as u32).flat_map(move |field| [!place, field])
-        });
-        feed.set("candidate_field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
     }
 }
 

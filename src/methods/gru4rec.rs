@@ -44,10 +44,9 @@ pub const INFO: MethodInfo = MethodInfo {
 pub struct Gru4RecConfig {
     /// The preset's table.
     pub mode: String,
-    /// Over which items.
-    pub loss: Loss,
-    /// Negatives per position of `sampled_softmax`.
-    pub negatives: usize,
+    /// The loss.
+    #[serde(flatten)]
+    pub next_item: NextItem,
     /// Columns of an item's vector.
     pub dim: usize,
     /// Columns of the hidden state.
@@ -71,8 +70,7 @@ impl Default for Gru4RecConfig {
     fn default() -> Self {
         Gru4RecConfig {
             mode: String::new(),
-            loss: Loss::Ce,
-            negatives: 128,
+            next_item: NextItem::default(),
             dim: 64,
             hidden: 128,
             layers: 1,
@@ -87,12 +85,12 @@ impl Default for Gru4RecConfig {
 
 fn checked(config: Gru4RecConfig) -> Result<Gru4RecConfig> {
     config.training.validate()?;
-    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
+    config.next_item.validate()?;
     let sizes = [config.dim, config.hidden, config.layers, config.max_len];
     settings::at_least_one(&["dim", "hidden", "layers", "max_len"].into_iter().zip(sizes).collect::<Vec<_>>())?;
     settings::rates(&[("dropout", config.dropout)])?;
     settings::not_negative(&[("init_std", config.init_std)])?;
-    if config.bias && config.loss != Loss::Ce {
+    if config.bias && config.next_item.loss != Loss::Ce {
         return Err(Error::usage(
             "biases of items are learned with the softmax over all items",
             "set loss=ce, or bias=false",
@@ -111,10 +109,6 @@ pub struct Gru4Rec {
 const DROPOUT: Site = Site(0x64C);
 
 impl Gru4Rec {
-    fn next_item(&self) -> NextItem {
-        NextItem { loss: self.config.loss, negatives: self.config.negatives }
-    }
-
     /// The queries `q_t` of all rows `[N, dim]` against the item table.
     fn scorer_of_rows(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
         let Gru4RecConfig { dim, hidden, dropout, init_std, .. } = self.config;
@@ -160,11 +154,11 @@ impl Method for Gru4Rec {
     fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
         let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
         let scorer = self.scorer_of_rows(graph, &tokens)?;
-        self.next_item().objective(graph, scorer)
+        self.config.next_item.objective(graph, scorer)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Histories::new(self.next_item(), self.config.max_len, data)))
+        Ok(Arc::new(Histories::new(self.config.next_item, self.config.max_len, data)))
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {

@@ -18,7 +18,7 @@
 //! presets of this code, `coserec.rs` and `cl4srec.rs`.
 
 use super::config::{table_of, typed};
-use super::next_item::{Loss, LossInputs, NextItem};
+use super::next_item::{LossInputs, NextItem};
 use super::{Method, MethodInfo, Sampler, Shape, Sizes, Training};
 use crate::data::augment::AugmentConfig;
 use crate::data::sample::UserItems;
@@ -76,10 +76,9 @@ pub enum Representation {
 pub struct Lma4RecConfig {
     /// The preset's table: `paper` or `quality`.
     pub mode: String,
-    /// Of the recommendation (Eq. 7).
-    pub loss: Loss,
-    /// Negatives per position of `sampled_softmax`.
-    pub negatives: usize,
+    /// The loss of the recommendation (Eq. 7).
+    #[serde(flatten)]
+    pub next_item: NextItem,
     /// The contrastive term; off: "w/o SSL".
     pub ssl: bool,
     /// Learnable Bernoulli masks; off (dropout in their place): "w/o LMA", which is CoSeRec.
@@ -108,8 +107,7 @@ impl Default for Lma4RecConfig {
     fn default() -> Self {
         Lma4RecConfig {
             mode: String::new(),
-            loss: Loss::Ce,
-            negatives: 128,
+            next_item: NextItem::default(),
             ssl: true,
             lma: true,
             da: true,
@@ -128,7 +126,7 @@ fn checked(config: Lma4RecConfig) -> Result<Lma4RecConfig> {
     config.encoder.validate()?;
     config.training.validate()?;
     config.augment.validate()?;
-    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
+    config.next_item.validate()?;
     settings::positive(&[("temperature", config.temperature)])?;
     settings::not_negative(&[("ssl_weight", config.ssl_weight)])?;
     Ok(config)
@@ -163,10 +161,6 @@ impl Lma4Rec {
         if self.config.ssl { COPIES } else { 1 }
     }
 
-    fn next_item(&self) -> NextItem {
-        NextItem { loss: self.config.loss, negatives: self.config.negatives }
-    }
-
     fn view_rows(&self, users: usize) -> usize {
         match self.config.representation {
             Representation::Flatten => 2 * users * self.config.encoder.max_len,
@@ -190,7 +184,7 @@ impl Lma4Rec {
         let noise = Some(self.noise(antithetic));
         let hidden = encoder.encode(graph, &inputs.tokens, table, Some(self.padding_item()), noise)?;
         let scorer = Scorer { query: hidden, table, bias: None, items: self.n_items, samples: 1 };
-        let (rows, loss_inputs) = self.next_item().row_losses(graph, &scorer, loss)?;
+        let (rows, loss_inputs) = self.config.next_item.row_losses(graph, &scorer, loss)?;
         let mut contrastive = None;
         if let Some([ids, segments]) = inputs.view_rows {
             let gather = Embedding { padding_idx: None };
@@ -319,7 +313,7 @@ impl Method for Lma4Rec {
         };
         Ok(Arc::new(Views {
             config: self.config.clone(),
-            next_item: self.next_item(),
+            next_item: self.config.next_item,
             padding_item: self.padding_item(),
             owned: Arc::new(UserItems::new(&data)),
             similar: augments.then(|| Neighbours::new(similarity(&data))),

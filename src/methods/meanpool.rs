@@ -10,7 +10,7 @@
 //! what came before is attention by queries of zeros: softmax weighs all keys in reach alike.
 
 use super::config::{table_of, typed};
-use super::next_item::{Histories, Loss, NextItem};
+use super::next_item::{Histories, NextItem};
 use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::engine::params::Init;
@@ -45,10 +45,9 @@ pub const INFO: MethodInfo = MethodInfo {
 pub struct MeanPoolConfig {
     /// The preset's table.
     pub mode: String,
-    /// Over which items.
-    pub loss: Loss,
-    /// Negatives per position of `sampled_softmax`.
-    pub negatives: usize,
+    /// The loss.
+    #[serde(flatten)]
+    pub next_item: NextItem,
     /// Columns of an item's vector, and of every layer.
     pub dim: usize,
     /// Layers of the user's tower; 0 leaves the mean as it is.
@@ -68,8 +67,7 @@ impl Default for MeanPoolConfig {
     fn default() -> Self {
         MeanPoolConfig {
             mode: String::new(),
-            loss: Loss::Ce,
-            negatives: 128,
+            next_item: NextItem::default(),
             dim: 64,
             layers: 1,
             max_len: 50,
@@ -82,7 +80,7 @@ impl Default for MeanPoolConfig {
 
 fn checked(config: MeanPoolConfig) -> Result<MeanPoolConfig> {
     config.training.validate()?;
-    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
+    config.next_item.validate()?;
     settings::at_least_one(&[("dim", config.dim), ("max_len", config.max_len)])?;
     settings::rates(&[("dropout", config.dropout)])?;
     settings::not_negative(&[("init_std", config.init_std)])?;
@@ -99,10 +97,6 @@ pub struct MeanPool {
 const DROPOUT: Site = Site(0x3EA);
 
 impl MeanPool {
-    fn next_item(&self) -> NextItem {
-        NextItem { loss: self.config.loss, negatives: self.config.negatives }
-    }
-
     fn normal(&self) -> Init {
         Init::Normal(self.config.init_std as f32)
     }
@@ -148,11 +142,11 @@ impl Method for MeanPool {
         let table = self.item_table(graph);
         let query = self.queries(graph, &tokens, table)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
-        self.next_item().objective(graph, scorer)
+        self.config.next_item.objective(graph, scorer)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Histories::new(self.next_item(), self.config.max_len, data)))
+        Ok(Arc::new(Histories::new(self.config.next_item, self.config.max_len, data)))
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {

@@ -267,23 +267,16 @@ pub trait Method: Send + Sync {
     /// Feeds what a round, counted from 0, reads beside the scoring batch.
     fn feed_round(&self, _round: usize, _requests: &[Request], _feed: &mut Feed) {}
 
-    /// Adds the scorer of a batch of histories: one query per sequence, no random numbers.
-    fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer>;
-
-    /// Whether it learns from logs of lists. It is then judged by how well it tells clicks from other impressions, and scores
-    /// impressions in place of all items.
-    fn of_lists(&self) -> bool {
-        false
+    /// Adds the scorer of a batch of histories: one query per sequence, no random numbers. Every method has one, but for those
+    /// that have a `list_model`.
+    fn scorer(&self, _graph: &mut Graph, _tokens: &Tokens) -> Result<Scorer> {
+        let problem = "this method scores what is shown in a list, not all items after a history";
+        Err(Error::usage(problem, "evaluate it on a log of lists, with `gpurec eval`"))
     }
 
-    /// Adds the scores of the impressions of lists, `[B T]`: the shape is that of `lists_batch`.
-    fn impression_scores(&self, _graph: &mut Graph, _shape: Shape) -> Result<ValueId> {
-        Err(Error::usage("this method scores no impressions", "take a method of lists, such as fm"))
-    }
-
-    /// The inputs that `impression_scores` reads of these lists.
-    fn lists_batch(&self, _lists: &Lists, _which: &[u32]) -> Batch {
-        Batch { shape: Shape::new(0, 0), feed: Feed::default(), tokens: 0 }
+    /// What scores impressions in place of all items, of methods that learn from logs of lists.
+    fn list_model(&self) -> Option<&dyn ListModel> {
+        None
     }
 
     /// What must be trained before.
@@ -306,6 +299,15 @@ pub trait Method: Send + Sync {
     fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
         layout.initial_state(seed)
     }
+}
+
+/// Scores what is shown in lists. It is judged by how well it tells clicked impressions from others.
+pub trait ListModel {
+    /// Adds the scores of the impressions of lists, `[B T]`: the shape is that of `batch`.
+    fn scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId>;
+
+    /// The inputs that `scores` reads of these lists.
+    fn batch(&self, lists: &Lists, which: &[u32]) -> Batch;
 }
 
 /// What training minimises, and what it is made of.

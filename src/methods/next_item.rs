@@ -33,8 +33,9 @@ pub enum Loss {
     Ce,
 }
 
-/// The loss with its sampling.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The loss with its sampling, as keys of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NextItem {
     /// Over which items.
     pub loss: Loss,
@@ -58,6 +59,12 @@ pub struct BatchRows<'a> {
 
 /// Draws of negatives: one stream per user and step.
 const NEGATIVES: Site = Site(0x4E47);
+
+impl Default for NextItem {
+    fn default() -> Self {
+        NextItem { loss: Loss::Ce, negatives: 128 }
+    }
+}
 
 impl NextItem {
     /// Refuses a sample that makes no softmax.

@@ -5,7 +5,7 @@
 //! encoder beats most published methods on their own data.
 
 use super::config::{table_of, typed};
-use super::next_item::{Histories, Loss, NextItem};
+use super::next_item::{Histories, NextItem};
 use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::engine::Graph;
@@ -26,15 +26,14 @@ pub const INFO: MethodInfo = MethodInfo {
 };
 
 /// Keys of the configuration.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SasRecConfig {
     /// The preset's table: `paper` or `quality`.
     pub mode: String,
-    /// Over which items.
-    pub loss: Loss,
-    /// Negatives per position of `sampled_softmax`.
-    pub negatives: usize,
+    /// The loss.
+    #[serde(flatten)]
+    pub next_item: NextItem,
     /// The network.
     #[serde(flatten)]
     pub encoder: Transformer,
@@ -43,22 +42,10 @@ pub struct SasRecConfig {
     pub training: Training,
 }
 
-impl Default for SasRecConfig {
-    fn default() -> Self {
-        SasRecConfig {
-            mode: String::new(),
-            loss: Loss::Ce,
-            negatives: 128,
-            encoder: Transformer::default(),
-            training: Training::default(),
-        }
-    }
-}
-
 fn checked(config: SasRecConfig) -> Result<SasRecConfig> {
     config.encoder.validate()?;
     config.training.validate()?;
-    NextItem { loss: config.loss, negatives: config.negatives }.validate()?;
+    config.next_item.validate()?;
     Ok(config)
 }
 
@@ -66,12 +53,6 @@ fn checked(config: SasRecConfig) -> Result<SasRecConfig> {
 pub struct SasRec {
     config: SasRecConfig,
     n_items: usize,
-}
-
-impl SasRec {
-    fn next_item(&self) -> NextItem {
-        NextItem { loss: self.config.loss, negatives: self.config.negatives }
-    }
 }
 
 impl Method for SasRec {
@@ -90,11 +71,11 @@ impl Method for SasRec {
         let noise = Some(FeedForwardNoise::Dropout);
         let query = encoder.encode(graph, &tokens, table, None, noise)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
-        self.next_item().objective(graph, scorer)
+        self.config.next_item.objective(graph, scorer)
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Histories::new(self.next_item(), self.max_len(), data)))
+        Ok(Arc::new(Histories::new(self.config.next_item, self.max_len(), data)))
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {

@@ -2,14 +2,19 @@
 
 use crate::data::lists::Field;
 use crate::data::{HeldOut, Interactions, ReadOptions};
+use crate::error::{Error, Result};
 use crate::files::hexadecimal;
 use crate::methods::config::differences;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
 use toml::Table;
 
 /// The layout of checkpoint files; a reader refuses any other.
 pub const FORMAT: u32 = 3;
+
+const METADATA_KEY: &str = "gpurec";
 
 /// Stored in every checkpoint, and complete: method and item names can be made from it without the run's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +105,19 @@ impl DataIdentity {
                 digest: digest(lists.content()),
             }),
         }
+    }
+
+    /// What a safetensors file that is of this data says about itself.
+    pub fn metadata(&self) -> (String, String) {
+        (METADATA_KEY.into(), serde_json::to_string(self).expect("numbers and strings serialise"))
+    }
+
+    /// From the metadata of such a file.
+    pub fn of_metadata(metadata: Option<&HashMap<String, String>>, path: &Path) -> Result<DataIdentity> {
+        let wrong = |problem: String| Error::Format { path: path.into(), problem };
+        let text = metadata.and_then(|all| all.get(METADATA_KEY));
+        let text = text.ok_or_else(|| wrong("its metadata do not say what it was made of".into()))?;
+        serde_json::from_str(text).map_err(|e| wrong(format!("its metadata cannot be read: {e}")))
     }
 
     /// The first thing in which the other differs, in words; `None` where they are the same.

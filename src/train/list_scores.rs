@@ -1,34 +1,36 @@
-//! Scores of impressions, list by list, and what they are worth: AUC over all of a part's impressions, and within lists.
+//! Scores of impressions, list by list, and the metrics that they give.
 //!
 //! `scores.safetensors` in the folder of a run holds, for `valid` and `test`, the `scores` and the `clicks` of each impression
 //! (f32, `[lists, length]`) and the `users` of the lists.
 
+use super::identity::DataIdentity;
 use crate::data::lists::{Lists, Part};
 use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Graph};
 use crate::error::Result;
-use crate::eval::{ByProtocol, Metrics, SplitMetrics};
+use crate::eval::{Metrics, Protocol, SplitMetrics};
 use crate::files::write_atomically;
-use crate::methods::{Method, Shape};
+use crate::methods::{ListModel, Shape};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Lists that are scored together. Results do not depend on it.
 const LISTS_PER_RUN: usize = 256;
 
 /// Compiled scoring graphs on one executor.
 pub struct ListScorer<'m> {
-    method: &'m dyn Method,
+    model: &'m dyn ListModel,
     layout: ParamLayout,
     plans: HashMap<Shape, PlanId>,
 }
 
 impl<'m> ListScorer<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it scores.
-    pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
-        ListScorer { method, layout, plans: HashMap::new() }
+    pub fn new(model: &'m dyn ListModel, layout: ParamLayout) -> Self {
+        ListScorer { model, layout, plans: HashMap::new() }
     }
 
     /// The scores of a part's impressions, list after list.
@@ -36,12 +38,12 @@ impl<'m> ListScorer<'m> {
         let all: Vec<u32> = lists.part(part).map(|list| list as u32).collect();
         let mut scores = Vec::with_capacity(all.len() * lists.length);
         for which in all.chunks(LISTS_PER_RUN) {
-            let batch = self.method.lists_batch(lists, which);
+            let batch = self.model.batch(lists, which);
             let plan = match self.plans.get(&batch.shape) {
                 Some(plan) => *plan,
                 None => {
                     let mut graph = Graph::new(self.layout.clone());
-                    let scores = self.method.impression_scores(&mut graph, batch.shape)?;
+                    let scores = self.model.scores(&mut graph, batch.shape)?;
                     graph.output("scores", scores);
                     executor.compile(graph)?
                 }
@@ -52,17 +54,55 @@ impl<'m> ListScorer<'m> {
         }
         Ok(scores)
     }
+}
 
-    /// The metrics of validation and test.
-    pub fn split_metrics(&mut self, executor: &mut dyn Executor, lists: &Lists) -> Result<SplitMetrics> {
-        let [valid, test] = [Part::Valid, Part::Test].map(|part| self.metrics(executor, lists, part));
-        let test = ByProtocol { history_excluded: test?, ..ByProtocol::default() };
-        Ok(SplitMetrics { valid: valid?, test })
+/// The scores of a run, one for each held-out impression.
+#[derive(Clone, Debug)]
+pub struct ListScores {
+    /// What was scored.
+    pub lists: Arc<Lists>,
+    /// Of the validation lists.
+    pub valid: Vec<f32>,
+    /// Of the test lists.
+    pub test: Vec<f32>,
+}
+
+impl ListScores {
+    /// AUC and GAUC of both parts.
+    pub fn metrics(&self) -> Result<SplitMetrics> {
+        let test = metrics(&self.lists, Part::Test, &self.test)?;
+        let test = [(Protocol::Impressions, test)].into_iter().collect();
+        Ok(SplitMetrics { valid: metrics(&self.lists, Part::Valid, &self.valid)?, test })
     }
 
-    /// The metrics of a part.
-    pub fn metrics(&mut self, executor: &mut dyn Executor, lists: &Lists, part: Part) -> Result<Metrics> {
-        metrics(lists, part, &self.scores(executor, lists, part)?)
+    /// Where the folder of a run has them.
+    pub fn path(run: &Path) -> PathBuf {
+        run.join("scores.safetensors")
+    }
+
+    /// Writes them as safetensors, with the data they are of.
+    pub fn write(&self, path: &Path, data: &DataIdentity) -> Result<()> {
+        let lists = &self.lists;
+        let parts = [("valid", Part::Valid, &self.valid), ("test", Part::Test, &self.test)];
+        let columns: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = parts
+            .into_iter()
+            .flat_map(|(name, part, scores)| {
+                let count = lists.part(part).len();
+                let users: Vec<u32> = lists.part(part).map(|list| lists.user(list)).collect();
+                let bytes = |words: &[f32]| bytemuck::cast_slice::<f32, u8>(words).to_vec();
+                [
+                    (format!("{name}_scores"), Dtype::F32, vec![count, lists.length], bytes(scores)),
+                    (format!("{name}_clicks"), Dtype::F32, vec![count, lists.length], bytes(&clicks(lists, part))),
+                    (format!("{name}_users"), Dtype::U32, vec![count], bytemuck::cast_slice(&users).to_vec()),
+                ]
+            })
+            .collect();
+        let tensors = columns.iter().map(|(name, dtype, shape, bytes)| {
+            (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).expect("as many bytes as the shape says"))
+        });
+        let bytes = safetensors::serialize(tensors, Some(HashMap::from([data.metadata()])))
+            .expect("names are unique and sizes fit");
+        write_atomically(path, &bytes)
     }
 }
 
@@ -74,32 +114,4 @@ pub fn metrics(lists: &Lists, part: Part, scores: &[f32]) -> Result<Metrics> {
 
 fn clicks(lists: &Lists, part: Part) -> Vec<f32> {
     lists.part(part).flat_map(|list| lists.clicks_of(list)).copied().collect()
-}
-
-/// Where the folder of a run has the scores.
-pub fn path(run: &Path) -> PathBuf {
-    run.join("scores.safetensors")
-}
-
-/// Writes the scores of validation and test.
-pub fn write(path: &Path, lists: &Lists, valid: &[f32], test: &[f32]) -> Result<()> {
-    let parts = [("valid", Part::Valid, valid), ("test", Part::Test, test)];
-    let columns: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = parts
-        .into_iter()
-        .flat_map(|(name, part, scores)| {
-            let count = lists.part(part).len();
-            let users: Vec<u32> = lists.part(part).map(|list| lists.user(list)).collect();
-            let bytes = |words: &[f32]| bytemuck::cast_slice::<f32, u8>(words).to_vec();
-            [
-                (format!("{name}_scores"), Dtype::F32, vec![count, lists.length], bytes(scores)),
-                (format!("{name}_clicks"), Dtype::F32, vec![count, lists.length], bytes(&clicks(lists, part))),
-                (format!("{name}_users"), Dtype::U32, vec![count], bytemuck::cast_slice(&users).to_vec()),
-            ]
-        })
-        .collect();
-    let tensors = columns.iter().map(|(name, dtype, shape, bytes)| {
-        (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).expect("as many bytes as the shape says"))
-    });
-    let bytes = safetensors::serialize(tensors, None).expect("names are unique and sizes fit");
-    write_atomically(path, &bytes)
 }

@@ -1,6 +1,7 @@
 //! Training, checkpoints and evaluation of any method on any executor.
 
 pub mod checkpoint;
+pub mod evaluation;
 pub mod identity;
 pub mod list_scores;
 pub mod ranker;
@@ -12,6 +13,7 @@ pub mod trainer;
 pub use crate::methods::Request;
 pub use crate::ops::linear_topk::MAX_K;
 pub use crate::ops::softmax_mixture::MAX_SAMPLES;
+pub use evaluation::{Basis, Evaluation, Evaluator};
 pub use identity::{DataIdentity, Identity};
 pub use ranker::{ItemTable, Ranker, Ranks, USERS_PER_RUN};
 pub use ranks::UserRanks;

@@ -7,7 +7,7 @@ use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Feed, Graph, Tensor};
 use crate::error::{Error, Result};
-use crate::eval::{ByProtocol, UNREACHABLE};
+use crate::eval::{ByProtocol, Protocol, UNREACHABLE};
 use crate::methods::{Batch, Method, Request, Shape};
 use crate::nn::{Scorer, Tokens};
 use std::collections::HashMap;
@@ -27,8 +27,8 @@ pub struct ItemTable {
 /// Of held-out events.
 #[derive(Clone, Debug, Default)]
 pub struct Ranks {
-    /// From 1, one for each event. Where the history is excluded, a target in it is unreachable; there are none under uni99
-    /// unless it was asked for.
+    /// From 1, one for each event; under uni99 where it was asked for. Where the history is excluded, a target in it is
+    /// unreachable.
     pub ranks: ByProtocol<Vec<u32>>,
     /// Share of events for which another item has exactly the target's score.
     pub tie_share: f64,
@@ -83,7 +83,7 @@ impl<'m> Ranker<'m> {
 
     /// Ranks held-out items among all, and among the candidates of the sampled protocol where they are given.
     pub fn rank(&mut self, executor: &mut dyn Executor, held_out: &[HeldOut], uni99: Option<&Uni99>) -> Result<Ranks> {
-        let mut by_protocol = ByProtocol::<Vec<u32>>::default();
+        let (mut excluded, mut kept, mut among_sampled) = (Vec::new(), Vec::new(), Vec::new());
         let mut tied = 0usize;
         for chunk in held_out.chunks(self.method.requests_per_run()) {
             let requests: Vec<Request> =
@@ -105,17 +105,20 @@ impl<'m> Ranker<'m> {
             let (better, better_seen, ties) = (better?, better_seen?, ties?);
             for (user, &target) in targets.iter().enumerate() {
                 let (all, of_history) = (better.as_u32()[user], better_seen.as_u32()[user]);
-                by_protocol.history_kept.push(all + 1);
+                kept.push(all + 1);
                 let reachable = seen.of(user).binary_search(&target).is_err();
-                by_protocol.history_excluded.push(if reachable { all - of_history + 1 } else { UNREACHABLE });
+                excluded.push(if reachable { all - of_history + 1 } else { UNREACHABLE });
                 tied += usize::from(ties.as_u32()[user] > 0);
             }
             if sampled.is_some() {
                 let better = executor.fetch(plan, "better_sampled")?;
-                by_protocol.uni99.extend(better.as_u32().iter().map(|better| better + 1));
+                among_sampled.extend(better.as_u32().iter().map(|better| better + 1));
             }
         }
-        Ok(Ranks { ranks: by_protocol, tie_share: tied as f64 / held_out.len().max(1) as f64 })
+        let all = [(Protocol::HistoryExcluded, excluded), (Protocol::HistoryKept, kept)];
+        let sampled = uni99.map(|_| (Protocol::Uni99, among_sampled));
+        let ranks = all.into_iter().chain(sampled).collect();
+        Ok(Ranks { ranks, tie_share: tied as f64 / held_out.len().max(1) as f64 })
     }
 
     /// The `k` best items of each request with scores, best first; those of the history only with `keep_history`. A list

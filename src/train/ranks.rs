@@ -10,23 +10,20 @@ use super::identity::DataIdentity;
 use super::ranker::Ranks;
 use crate::data::Interactions;
 use crate::error::{Error, Result};
-use crate::eval::{ByProtocol, SplitMetrics};
+use crate::eval::{ByProtocol, Protocol, SplitMetrics};
 use crate::files::write_atomically;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-const METADATA_KEY: &str = "gpurec";
 const KINDS_KEY: &str = "kinds";
-const TENSORS: [&str; 6] = ["valid_users", "valid", "test_users", "test", "test_history_kept", "test_uni99"];
+const TENSORS: [&str; 3] = ["valid_users", "valid", "test_users"];
 const KINDS: [&str; 2] = ["valid_kinds", "test_kinds"];
 
 /// The ranks of a run, one for each held-out event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserRanks {
-    /// Which events.
-    pub data: DataIdentity,
     /// The user of each validation event, as an index.
     pub valid_users: Vec<u32>,
     /// The rank of each validation event, history excluded from the candidates.
@@ -63,11 +60,10 @@ impl UserRanks {
     }
 
     /// Of the events of a data set, in its order.
-    pub fn new(identity: DataIdentity, data: &Interactions, valid: Ranks, test: Ranks) -> UserRanks {
+    pub fn new(data: &Interactions, valid: Ranks, test: Ranks) -> UserRanks {
         UserRanks {
-            data: identity,
             valid_users: data.valid().map(|event| event.user).collect(),
-            valid: valid.ranks.history_excluded,
+            valid: valid.ranks[Protocol::HistoryExcluded].clone(),
             test_users: data.test().map(|event| event.user).collect(),
             test: test.ranks,
             kind_names: data.kind_names.clone(),
@@ -81,18 +77,17 @@ impl UserRanks {
         run.join("ranks.safetensors")
     }
 
-    /// Writes them as safetensors.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let ByProtocol { history_excluded, history_kept, uni99 } = &self.test;
-        let columns = [&self.valid_users, &self.valid, &self.test_users, history_excluded, history_kept, uni99];
+    /// Writes them as safetensors, with the data they are of.
+    pub fn write(&self, path: &Path, data: &DataIdentity) -> Result<()> {
+        let columns = [&self.valid_users, &self.valid, &self.test_users];
+        let test = self.test.iter().map(|(protocol, ranks)| (protocol.key(), ranks));
         let kinds =
             KINDS.into_iter().zip([&self.valid_kinds, &self.test_kinds]).filter(|_| !self.kind_names.is_empty());
-        let tensors = TENSORS.into_iter().zip(columns).chain(kinds).map(|(name, column)| {
+        let tensors = TENSORS.into_iter().zip(columns).chain(test).chain(kinds).map(|(name, column)| {
             let bytes: &[u8] = bytemuck::cast_slice(column);
             (name, TensorView::new(Dtype::U32, vec![column.len()], bytes).expect("four bytes a rank"))
         });
-        let identity = serde_json::to_string(&self.data).expect("numbers and strings serialise");
-        let mut metadata = HashMap::from([(METADATA_KEY.to_string(), identity)]);
+        let mut metadata = HashMap::from([data.metadata()]);
         if !self.kind_names.is_empty() {
             let names = serde_json::to_string(&self.kind_names).expect("strings serialise");
             metadata.insert(KINDS_KEY.into(), names);
@@ -101,18 +96,17 @@ impl UserRanks {
         write_atomically(path, &bytes)
     }
 
-    /// Reads and checks them.
-    pub fn read(path: &Path) -> Result<UserRanks> {
+    /// Reads and checks them, and what they are of.
+    pub fn read(path: &Path) -> Result<(DataIdentity, UserRanks)> {
         let bytes = std::fs::read(path).map_err(|e| Error::io("read the ranks", path, e))?;
         let wrong = |problem: String| Error::Format { path: path.into(), problem };
         let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(format!("no file of ranks: {e}")))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let entry = |key: &str| header.metadata().as_ref().and_then(|all| all.get(key));
-        let unreadable = |e: serde_json::Error| wrong(format!("its metadata cannot be read: {e}"));
-        let kind_names: Vec<String> =
-            entry(KINDS_KEY).map_or(Ok(Vec::new()), |names| serde_json::from_str(names)).map_err(unreadable)?;
-        let metadata = entry(METADATA_KEY).ok_or_else(|| wrong("no file of ranks: its metadata are missing".into()))?;
-        let data: DataIdentity = serde_json::from_str(metadata).map_err(unreadable)?;
+        let data = DataIdentity::of_metadata(header.metadata().as_ref(), path)?;
+        let names = header.metadata().as_ref().and_then(|all| all.get(KINDS_KEY));
+        let kind_names: Vec<String> = names
+            .map_or(Ok(Vec::new()), |names| serde_json::from_str(names))
+            .map_err(|e| wrong(format!("the names of its kinds cannot be read: {e}")))?;
         let column = |name: &str| -> Result<Vec<u32>> {
             let view = file.tensor(name).map_err(|e| wrong(format!("{name}: {e}")))?;
             if view.dtype() != Dtype::U32 {
@@ -121,15 +115,16 @@ impl UserRanks {
             let words = view.data().chunks_exact(4);
             Ok(words.map(|word| u32::from_le_bytes(word.try_into().expect("chunks of four"))).collect())
         };
-        let [valid_users, valid, test_users, history_excluded, history_kept, uni99] = TENSORS.map(column);
+        let [valid_users, valid, test_users] = TENSORS.map(column);
+        let held = |protocol: &Protocol| file.names().into_iter().any(|name| name == protocol.key());
+        let test = Protocol::ALL.into_iter().filter(held).map(|protocol| Ok((protocol, column(protocol.key())?)));
         let [valid_kinds, test_kinds] =
             KINDS.map(|name| if kind_names.is_empty() { Ok(Vec::new()) } else { column(name) });
         let ranks = UserRanks {
-            data,
             valid_users: valid_users?,
             valid: valid?,
             test_users: test_users?,
-            test: ByProtocol { history_excluded: history_excluded?, history_kept: history_kept?, uni99: uni99? },
+            test: test.collect::<Result<_>>()?,
             kind_names,
             valid_kinds: valid_kinds?,
             test_kinds: test_kinds?,
@@ -142,7 +137,7 @@ impl UserRanks {
                 return Err(wrong(format!("{what} has {} ranks for {events} events", held.len())));
             }
         }
-        Ok(ranks)
+        Ok((data, ranks))
     }
 }
 
@@ -156,18 +151,17 @@ mod tests {
     fn ranks_come_back_as_they_were_written() {
         let data = Interactions::from_sequences("toy", &[vec![1, 2, 3, 4], vec![2, 3, 1, 5], vec![4, 2, 5, 3, 1]]);
         let identity = DataIdentity::new("toy", &ReadOptions::default(), &data);
-        let ranks = |excluded: &[u32], kept: &[u32], sampled: &[u32]| {
-            let ranks =
-                ByProtocol { history_excluded: excluded.into(), history_kept: kept.into(), uni99: sampled.into() };
-            Ranks { ranks, tie_share: 0.0 }
+        let ranks = |columns: &[[u32; 3]]| {
+            let columns = columns.iter().map(|column| column.to_vec());
+            Ranks { ranks: Protocol::ALL.into_iter().zip(columns).collect(), tie_share: 0.0 }
         };
-        let valid = ranks(&[1, UNREACHABLE, 3], &[1, 2, 3], &[]);
-        let ranks = UserRanks::new(identity, &data, valid, ranks(&[4, 5, 6], &[7, 8, 9], &[1, 1, 2]));
+        let valid = ranks(&[[1, UNREACHABLE, 3], [1, 2, 3]]);
+        let ranks = UserRanks::new(&data, valid, ranks(&[[4, 5, 6], [7, 8, 9], [1, 1, 2]]));
         assert_eq!((&ranks.valid_users[..], &ranks.test_users[..]), (&[0, 1, 2][..], &[0, 1, 2][..]));
         let folder = tempfile::tempdir().unwrap();
         let path = UserRanks::path(folder.path());
-        ranks.write(&path).unwrap();
-        assert_eq!(UserRanks::read(&path).unwrap(), ranks);
+        ranks.write(&path, &identity).unwrap();
+        assert_eq!(UserRanks::read(&path).unwrap(), (identity.clone(), ranks.clone()));
 
         let kinds = UserRanks {
             kind_names: vec!["view".into(), "sale".into()],
@@ -175,16 +169,16 @@ mod tests {
             test_kinds: vec![1, 0, 1],
             ..ranks.clone()
         };
-        kinds.write(&path).unwrap();
-        assert_eq!(UserRanks::read(&path).unwrap(), kinds);
+        kinds.write(&path, &identity).unwrap();
+        assert_eq!(UserRanks::read(&path).unwrap().1, kinds);
         let by_kind = kinds.by_kind();
-        assert_eq!(by_kind["view"].test.history_excluded, Metrics::from_ranks(&[5]));
-        assert_eq!(by_kind["sale"].test.history_kept, Metrics::from_ranks(&[7, 9]));
-        assert_eq!(by_kind["sale"].test.uni99, Metrics::from_ranks(&[1, 2]));
+        assert_eq!(by_kind["view"].test[Protocol::HistoryExcluded], Metrics::from_ranks(&[5]));
+        assert_eq!(by_kind["sale"].test[Protocol::HistoryKept], Metrics::from_ranks(&[7, 9]));
+        assert_eq!(by_kind["sale"].test[Protocol::Uni99], Metrics::from_ranks(&[1, 2]));
 
         let mut short = ranks;
-        short.test.uni99.pop();
-        short.write(&path).unwrap();
+        short.test.insert(Protocol::Uni99, vec![1, 1]);
+        short.write(&path, &identity).unwrap();
         let problem = UserRanks::read(&path).unwrap_err().to_string();
         assert!(problem.contains("test (uni99) has 2 ranks for 3 events"), "{problem}");
         std::fs::write(&path, b"1 2 3 4").unwrap();

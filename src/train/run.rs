@@ -4,20 +4,17 @@
 //! `result.json`, `report.html`. A run is finished when `result.json` is there. Every file is written whole or not at all.
 
 use super::checkpoint::{self, Checkpoint, Header};
+use super::evaluation::{Basis, Evaluation, Evaluator};
 use super::identity::{DataIdentity, FORMAT, Identity};
-use super::list_scores::{self, ListScorer};
 use super::ranker::Ranker;
-use super::ranks::UserRanks;
 use super::stages::taught;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
-use crate::data::lists::Part;
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
-use crate::eval::{ByProtocol, SplitMetrics};
+use crate::eval::SplitMetrics;
 use crate::files::{discard_temporary, write_atomically};
-use crate::methods::click_through::lists_of;
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -104,8 +101,8 @@ impl Run {
     pub fn new(options: RunOptions, data: Arc<Interactions>) -> Result<Run> {
         let info = methods::find(&options.method)?;
         let method = (info.build)(&options.config, Sizes::of(&data))?;
-        if method.of_lists() {
-            lists_of(&data)?;
+        if method.list_model().is_some() {
+            data.lists()?;
         }
         Ok(Run { options, info, data, method })
     }
@@ -122,7 +119,7 @@ impl Run {
     /// What the method learns from, in numbers.
     pub fn statistics(&self) -> String {
         match &self.data.lists {
-            Some(lists) if self.method.of_lists() => lists.to_string(),
+            Some(lists) if self.method.list_model().is_some() => lists.to_string(),
             _ => self.data.statistics().to_string(),
         }
     }
@@ -177,26 +174,9 @@ impl Run {
         trainer.fit(executor, &mut log)?;
         log.failure.take().map_or(Ok(()), Err)?;
 
-        let (metrics, by_kind) = match &self.data.lists {
-            Some(lists) if method.of_lists() => {
-                let [valid, test] = [Part::Valid, Part::Test].map(|part| trainer.score_lists(executor, part));
-                let (valid, test) = (valid?, test?);
-                list_scores::write(&list_scores::path(&self.options.out), lists, &valid, &test)?;
-                let history_excluded = list_scores::metrics(lists, Part::Test, &test)?;
-                let test = ByProtocol { history_excluded, ..ByProtocol::default() };
-                (SplitMetrics { valid: list_scores::metrics(lists, Part::Valid, &valid)?, test }, BTreeMap::new())
-            }
-            _ => {
-                let valid = trainer.rank_split(executor, false)?;
-                let test = trainer.rank_split(executor, true)?;
-                if let Some(warning) = crate::eval::tie_warning(test.tie_share) {
-                    log.observer.warning(&warning);
-                }
-                let ranks = UserRanks::new(identity.data, &self.data, valid, test);
-                ranks.write(&UserRanks::path(&self.options.out))?;
-                (ranks.metrics(), ranks.by_kind())
-            }
-        };
+        let Evaluation { metrics, by_kind, warning, basis } = trainer.evaluate(executor)?;
+        warning.iter().for_each(|warning| log.observer.warning(warning));
+        basis.write(&self.options.out, &identity.data)?;
         let result = RunResult {
             method: self.options.method.clone(),
             dataset: self.data.name.clone(),
@@ -233,18 +213,12 @@ impl Run {
             return Err(Error::usage(problem, help));
         }
         let path = self.path("result.json");
-        if before.config != self.options.config || !path.exists() || !self.measured() {
+        if before.config != self.options.config || !path.exists() || Basis::file(&self.options.out).is_none() {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
         serde_json::from_str(&text).map(Some).map_err(problem)
-    }
-
-    /// Whether the folder holds the ranks or the scores that the metrics were made of.
-    fn measured(&self) -> bool {
-        let out = &self.options.out;
-        if self.method.of_lists() { list_scores::path(out) } else { UserRanks::path(out) }.exists()
     }
 
     fn identity(&self) -> Identity {
@@ -349,17 +323,19 @@ impl Trained {
         Ok((layout, state))
     }
 
-    /// The same for a method of lists.
-    pub fn list_scorer(&self, executor: &mut dyn Executor) -> Result<ListScorer<'_>> {
-        let (layout, state) = self.parameters()?;
-        executor.load(&layout, &state)?;
-        Ok(ListScorer::new(self.method.as_ref(), layout))
+    /// What ranks items and makes lists. Loads the parameters into the executor.
+    pub fn ranker(&self, executor: &mut dyn Executor) -> Result<Ranker<'_>> {
+        Ok(Ranker::new(self.method.as_ref(), self.load(executor)?))
     }
 
-    /// Loads the parameters into the executor; the scorer's plans are compiled as they are needed.
-    pub fn ranker(&self, executor: &mut dyn Executor) -> Result<Ranker<'_>> {
+    /// What measures it. Loads the parameters into the executor.
+    pub fn evaluator(&self, executor: &mut dyn Executor) -> Result<Evaluator<'_>> {
+        Ok(Evaluator::new(self.method.as_ref(), self.load(executor)?))
+    }
+
+    fn load(&self, executor: &mut dyn Executor) -> Result<ParamLayout> {
         let (layout, state) = self.parameters()?;
         executor.load(&layout, &state)?;
-        Ok(Ranker::new(self.method.as_ref(), layout))
+        Ok(layout)
     }
 }

@@ -1,19 +1,16 @@
 //! The training loop: epochs of prefetched batches, validation, selection of the best epoch, checkpoints.
 
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
-use super::list_scores::ListScorer;
-use super::ranker::{Ranker, Ranks};
+use super::evaluation::{Evaluation, Evaluator};
 use super::stages::start_from;
-use crate::data::lists::Part;
-use crate::data::sample::{Uni99, epoch_order};
-use crate::data::{HeldOut, Interactions, Prefetch};
+use crate::data::sample::epoch_order;
+use crate::data::{Interactions, Prefetch};
 use crate::engine::Executor;
 use crate::engine::exec::PlanId;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
 use crate::error::{Error, Result};
-use crate::eval::{Metrics, Protocol};
-use crate::methods::click_through::lists_of;
+use crate::eval::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::{optimizer_inputs, optimizers};
 use std::collections::HashMap;
@@ -104,8 +101,7 @@ pub struct Trainer<'a> {
     seed: u64,
     layout: ParamLayout,
     plans: HashMap<Shape, PlanId>,
-    ranker: Ranker<'a>,
-    list_scorer: ListScorer<'a>,
+    evaluator: Evaluator<'a>,
     progress: Progress,
     /// Plans of the steps whose metrics were not read yet.
     recorded: Vec<PlanId>,
@@ -140,8 +136,7 @@ impl<'a> Trainer<'a> {
         Ok(Trainer {
             samples: sampler.samples(),
             sampler,
-            ranker: Ranker::new(method, layout.clone()),
-            list_scorer: ListScorer::new(method, layout.clone()),
+            evaluator: Evaluator::new(method, layout.clone()),
             method,
             data,
             seed,
@@ -232,7 +227,7 @@ impl<'a> Trainer<'a> {
         if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
             return Err(Error::NotFinite { what: "a parameter".into(), step: self.progress.step });
         }
-        let (valid, value) = self.validate(executor)?;
+        let (valid, value) = self.evaluator.validate(executor, &self.data, training)?;
         self.progress.epoch = epoch;
         if value > self.progress.best_value {
             (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
@@ -248,32 +243,6 @@ impl<'a> Trainer<'a> {
             tokens_per_second: tokens as f64 / seconds,
         };
         Ok((report, state))
-    }
-
-    /// The metrics of the validation events, and the value that selects the best epoch.
-    fn validate(&mut self, executor: &mut dyn Executor) -> Result<(Metrics, f64)> {
-        let training = self.method.training();
-        if self.method.of_lists() {
-            let valid = self.list_scorer.metrics(executor, &*lists_of(&self.data)?, Part::Valid)?;
-            let value = value(&valid, &training.select_by)?;
-            return Ok((valid, value));
-        }
-        let ranks = self.rank_split(executor, false)?;
-        let kept = training.select_history_kept;
-        let ranks = &ranks.ranks[if kept { Protocol::HistoryKept } else { Protocol::HistoryExcluded }];
-        let (valid, metric) = (Metrics::from_ranks(ranks), &training.select_by);
-        let value = value(&valid, metric)?;
-        if !training.select_by_kind || self.data.kind_names.is_empty() {
-            return Ok((valid, value));
-        }
-        let kinds: Vec<u32> = self.data.valid().filter_map(|event| event.kind).collect();
-        let of_kind = |kind: u32| {
-            let own = ranks.iter().zip(&kinds).filter(|(_, own)| **own == kind).map(|(rank, _)| *rank);
-            Metrics::from_ranks(&own.collect::<Vec<u32>>()).get(metric).expect("known")
-        };
-        let count = self.data.kind_names.len();
-        let mean = (0..count as u32).map(of_kind).sum::<f64>() / count as f64;
-        Ok((valid, mean))
     }
 
     /// The steps of one epoch that are not done yet.
@@ -434,17 +403,9 @@ impl<'a> Trainer<'a> {
         Ok(rows.last().and_then(|row| row.first().copied()))
     }
 
-    /// Scores of the impressions of a part with the parameters that are loaded now, for methods of lists.
-    pub fn score_lists(&mut self, executor: &mut dyn Executor, part: Part) -> Result<Vec<f32>> {
-        self.list_scorer.scores(executor, &*lists_of(&self.data)?, part)
-    }
-
-    /// Ranks of the validation or the test items with the parameters that are loaded now.
-    pub fn rank_split(&mut self, executor: &mut dyn Executor, test: bool) -> Result<Ranks> {
-        let data = self.data.clone();
-        let held_out: Vec<HeldOut> = if test { data.test().collect() } else { data.valid().collect() };
-        let uni99 = test.then(|| Uni99::new(&data));
-        self.ranker.rank(executor, &held_out, uni99.as_ref())
+    /// Validation and test with the parameters that are loaded now.
+    pub fn evaluate(&mut self, executor: &mut dyn Executor) -> Result<Evaluation> {
+        self.evaluator.evaluate(executor, &self.data)
     }
 
     fn write_checkpoint(&self, state: &State) -> Result<()> {
@@ -460,15 +421,6 @@ impl<'a> Trainer<'a> {
         let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
         checkpoint::save(&checkpoint::best(folder), header, &self.layout, &self.best, &self.progress, false)
     }
-}
-
-/// The metric that selects the best epoch.
-fn value(valid: &Metrics, metric: &str) -> Result<f64> {
-    let unknown = || {
-        let known: Vec<String> = valid.entries().into_iter().map(|(name, _)| name).collect();
-        Error::unknown("metric in select_by", metric, &known.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    valid.get(metric).ok_or_else(unknown)
 }
 
 /// Part `index` of the samples of an epoch.

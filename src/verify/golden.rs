@@ -155,5 +155,5 @@ fn ranking_metrics(
         return Err(Failure("ranking_metrics: other ranks".into()));
     }
     let metrics = eval::metrics::Metrics::from_ranks(&ranks);
-    metrics.entries().iter().try_for_each(|(name, value)| near(name, *value))
+    metrics.iter().try_for_each(|(name, value)| near(name, value))
 }

@@ -20,9 +20,6 @@ Examples:
 
 A folder of several seeds (`gpurec run --seeds`, a cell of `gpurec sweep`) is one row: mean ± standard deviation.";
 
-/// `FIGURES`, for people.
-const METRICS: [&str; 6] = ["HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20"];
-
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {

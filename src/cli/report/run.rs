@@ -8,7 +8,7 @@ use crate::cli::results::Results;
 use crate::data::Findings;
 use crate::data::check::Targets;
 use crate::error::Result;
-use crate::eval::{KS, Metrics, SplitMetrics, intervals, shown};
+use crate::eval::{KS, Metrics, intervals, shown};
 use crate::files::write_atomically;
 use crate::methods::config::flattened;
 use crate::train::{EpochReport, Run, RunResult, UserRanks};
@@ -60,7 +60,8 @@ struct Section {
 pub fn write(report: &Report) -> Result<()> {
     let out = &report.run.options.out;
     let epochs = EpochReport::read_all(out)?;
-    let ranks = (!report.results.of_lists()).then(|| UserRanks::read(&UserRanks::path(out))).transpose()?;
+    let ranks = Some(UserRanks::path(out)).filter(|path| path.exists()).map(|path| UserRanks::read(&path));
+    let ranks = ranks.transpose()?.map(|(_, ranks)| ranks);
     let finished = finished_at(out)?;
     let page = report.page(&epochs, ranks.as_ref(), finished);
     write_atomically(&out.join(FILE), page::render("run.html", page).as_bytes())
@@ -80,9 +81,9 @@ impl Report<'_> {
         Page {
             title: format!("{method} on {}", result.dataset),
             subtitle: format!("Seed {}; {trained}; {:.1} s", result.seed, result.seconds),
-            metrics: results.metrics.valid.columns().into_iter().map(|(name, _)| name).collect(),
-            results: ranks.map_or_else(|| rows_of_lists(results), |ranks| rows(results, ranks)),
-            notes: notes(results),
+            metrics: results.metrics.valid.shown().map(|(key, _)| key.to_uppercase()).collect(),
+            results: rows(results, ranks),
+            notes: notes(results, ranks),
             curves: curves(epochs),
             sections,
             commands: format!("{command}\n{}", eval_command(&run.options.out, None)),
@@ -140,25 +141,28 @@ impl Report<'_> {
     }
 }
 
-fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
-    let ours = |label: &str, metrics: &Metrics, users: &[u32], ranks: &[u32]| {
+/// With the spread over users where there are ranks.
+fn rows(results: &Results, ranks: Option<&UserRanks>) -> Vec<Row> {
+    let ours = |label: String, metrics: &Metrics, ranks: Option<(&[u32], &[u32])>| {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
-        let intervals = intervals(users, ranks).map(interval).to_vec();
-        Row { label: label.into(), figures: figures(metrics), intervals: Some(intervals) }
+        let intervals = ranks.map(|(users, ranks)| intervals(users, ranks).map(interval).to_vec());
+        Row { label, figures: figures(metrics), intervals }
     };
-    let mut rows = vec![ours("Validation", &results.metrics.valid, &ranks.valid_users, &ranks.valid)];
+    let valid = ranks.map(|all| (&all.valid_users[..], &all.valid[..]));
+    let mut rows = vec![ours("Validation".into(), &results.metrics.valid, valid)];
     for (protocol, metrics) in results.metrics.test.iter() {
-        rows.push(ours(&format!("Test, {}", protocol.title()), metrics, &ranks.test_users, &ranks.test[protocol]));
+        let test = ranks.and_then(|all| Some((&all.test_users[..], &all.test.get(protocol)?[..])));
+        rows.push(ours(format!("Test, {}", protocol.title()), metrics, test));
     }
-    for (kind, name) in (0..).zip(&ranks.kind_names) {
-        let own = |column: &[u32]| -> Vec<u32> {
-            let pairs = column.iter().zip(&ranks.test_kinds).filter(|(_, own)| **own == kind);
+    for (name, of_kind) in &results.by_kind {
+        let own = |all: &UserRanks, column: &[u32]| -> Vec<u32> {
+            let pairs = column.iter().zip(&all.test_kinds).filter(|(_, own)| all.kind_names[**own as usize] == *name);
             pairs.map(|(value, _)| *value).collect()
         };
-        let users = own(&ranks.test_users);
-        for (protocol, metrics) in results.by_kind[name].test.iter() {
-            let label = format!("Test, {name}, {}", protocol.title());
-            rows.push(ours(&label, metrics, &users, &own(&ranks.test[protocol])));
+        for (protocol, metrics) in of_kind.test.iter() {
+            let test = ranks.and_then(|all| Some((own(all, &all.test_users), own(all, all.test.get(protocol)?))));
+            let test = test.as_ref().map(|(users, ranks)| (&users[..], &ranks[..]));
+            rows.push(ours(format!("Test, {name}, {}", protocol.title()), metrics, test));
         }
     }
     rows.extend(results.published.iter().map(|row| Row {
@@ -171,17 +175,11 @@ fn rows(results: &Results, ranks: &UserRanks) -> Vec<Row> {
 
 /// As the table shows them.
 fn figures(metrics: &Metrics) -> Vec<String> {
-    metrics.columns().into_iter().map(|(_, figure)| shown(figure)).collect()
+    metrics.shown().map(|(_, figure)| shown(figure)).collect()
 }
 
-fn rows_of_lists(results: &Results) -> Vec<Row> {
-    let SplitMetrics { valid, test } = &results.metrics;
-    let rows = [("Validation", valid), ("Test", &test.history_excluded)];
-    rows.map(|(label, metrics)| Row { label: label.into(), figures: figures(metrics), intervals: None }).into()
-}
-
-fn notes(results: &Results) -> Vec<String> {
-    if results.of_lists() {
+fn notes(results: &Results, ranks: Option<&UserRanks>) -> Vec<String> {
+    if ranks.is_none() {
         return vec![results.protocol()];
     }
     let uncertainty = "Below each figure is its 95 % bootstrap interval over users: how the figure would vary with other users \

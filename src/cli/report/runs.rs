@@ -1,6 +1,6 @@
 //! A run, or several seeds of one, as its folder tells it.
 
-use crate::cli::compare::read_ranks;
+use crate::cli::compare::no_ranks;
 use crate::cli::results::published_rows;
 use crate::cli::seeds::{SeedResults, folders};
 use crate::data::SplitRule;
@@ -9,7 +9,7 @@ use crate::eval::Published;
 use crate::files::read_toml;
 use crate::methods::config::differences;
 use crate::methods::{MethodInfo, find};
-use crate::train::{DataIdentity, RunResult};
+use crate::train::{Basis, DataIdentity, RunResult};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use toml::Table;
@@ -67,7 +67,8 @@ impl OneRun {
         let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
         let result = serde_json::from_str(&text).map_err(problem)?;
         let Config { method } = read_toml(&folder.join("config.toml"))?;
-        Ok(OneRun { config: method, data: read_ranks(&folder)?.data, result, folder })
+        let data = Basis::data(&folder)?.ok_or_else(|| no_ranks(&folder))?;
+        Ok(OneRun { config: method, data, result, folder })
     }
 
     /// A mean over seeds is one of runs that differ in nothing else; they may have been allowed more epochs.

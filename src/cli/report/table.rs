@@ -1,17 +1,17 @@
 //! The table of `gpurec report`: a group for each data set, in the order in which the runs name them.
 
+use super::page;
 use super::runs::Entry;
-use super::{METRICS, page};
 use crate::cli::console::grouped as thousands;
 use crate::cli::results::PublishedRows;
 use crate::cli::seeds::with_deviation;
-use crate::eval::{FIGURES, Protocol, Summary};
+use crate::eval::{Protocol, Summary};
 use serde::Serialize;
 
 const CAPTION: &str = "Test; mean over seeds, ± standard deviation where there are several. Seconds are those of one seed, in the \
                        mean.";
 
-/// Runs on the same events under the same split.
+/// Runs on the same events under the same split, judged by the same metrics.
 pub struct Group {
     entries: Vec<Entry>,
     /// Of their methods.
@@ -21,8 +21,11 @@ pub struct Group {
 pub fn grouped(entries: Vec<Entry>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for entry in entries {
-        let of_same_data = |group: &&mut Group| group.entries[0].data.difference(&entry.data).is_none();
-        let place = match groups.iter_mut().find(of_same_data) {
+        let of_its_kind = |group: &&mut Group| {
+            let first = &group.entries[0];
+            first.data.difference(&entry.data).is_none() && first.results.keys() == entry.results.keys()
+        };
+        let place = match groups.iter_mut().find(of_its_kind) {
             Some(group) => group,
             None => groups.push_mut(Group { entries: Vec::new(), published: PublishedRows::default() }),
         };
@@ -32,15 +35,14 @@ pub fn grouped(entries: Vec<Entry>) -> Vec<Group> {
     groups
 }
 
+/// What goes before the metrics.
+const NAMES: [&str; 6] = ["run", "method", "seeds", "epochs", "seconds", "protocol"];
+
 /// Cells as the formats share them.
 #[derive(Serialize)]
 struct Row {
     published: bool,
     cells: Vec<String>,
-}
-
-fn header() -> Vec<&'static str> {
-    ["run", "method", "seeds", "epochs", "seconds", "protocol"].into_iter().chain(METRICS).collect()
 }
 
 impl Group {
@@ -55,12 +57,18 @@ impl Group {
         &self.entries[0].results.runs[0].dataset
     }
 
+    fn header(&self) -> Vec<String> {
+        let names = NAMES.into_iter().map(String::from);
+        names.chain(self.entries[0].results.keys().iter().map(|key| key.to_uppercase())).collect()
+    }
+
     fn rows(&self) -> Vec<Row> {
         let under = |protocol: Protocol| {
-            let ours = self.entries.iter().map(move |entry| {
-                let figures = entry.results.test(protocol).map(|summary| with_deviation(&summary));
+            let ours = self.entries.iter().filter_map(move |entry| {
+                let figures = entry.results.test(protocol)?;
                 let names = entry.names().into_iter().chain([protocol.title().into()]);
-                Row { published: false, cells: names.chain(figures).collect() }
+                let cells = names.chain(figures.iter().map(with_deviation)).collect();
+                Some(Row { published: false, cells })
             });
             let published = self.published.rows(protocol).map(move |(label, title, figures)| {
                 let none = String::new;
@@ -95,9 +103,9 @@ pub fn markdown(groups: &[Group]) -> String {
         let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
         format!("| {} |\n", cells.join(" | "))
     };
-    let rule = format!("|---|---|---|---:|---:|---|{}\n", "---:|".repeat(METRICS.len()));
     let group = |group: &Group| {
-        let header = line(header().into_iter().map(String::from).collect());
+        let header = line(group.header());
+        let rule = format!("|---|---|---|---:|---:|---|{}\n", "---:|".repeat(group.header().len() - NAMES.len()));
         let rows: String = group.rows().into_iter().map(|row| line(row.cells)).collect();
         let notes: String = group.notes().into_iter().map(|note| format!("\n{note}\n")).collect();
         format!("## {}\n\n{header}{rule}{rows}{notes}\n", escaped(&group.title()))
@@ -122,6 +130,7 @@ pub fn html(groups: &[Group]) -> String {
     #[derive(Serialize)]
     struct Shown {
         title: String,
+        header: Vec<String>,
         rows: Vec<Row>,
         notes: Vec<String>,
     }
@@ -129,38 +138,50 @@ pub fn html(groups: &[Group]) -> String {
     struct Page {
         title: &'static str,
         caption: &'static str,
-        header: Vec<&'static str>,
         groups: Vec<Shown>,
     }
-    let shown = |group: &Group| Shown { title: group.title(), rows: group.rows(), notes: group.notes() };
+    let shown = |group: &Group| Shown {
+        title: group.title(),
+        header: group.header(),
+        rows: group.rows(),
+        notes: group.notes(),
+    };
     let groups = groups.iter().map(shown).collect();
-    page::render("runs.html", Page { title: "Runs of gpurec", caption: CAPTION, header: header(), groups })
+    page::render("runs.html", Page { title: "Runs of gpurec", caption: CAPTION, groups })
 }
 
 /// One table, with the data set in its first columns; mean and standard deviation in full precision.
 pub fn csv(groups: &[Group]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut write = |record: Vec<String>| writer.write_record(record).expect("memory takes rows of one length");
-    let figures = FIGURES.iter().flat_map(|key| [key.to_string(), format!("{key}_sd")]);
-    let names = ["dataset", "users", "items", "split", "run", "method", "seeds", "epochs", "seconds", "protocol"];
-    write(names.map(String::from).into_iter().chain(figures).collect());
+    let mut keys: Vec<String> = Vec::new();
+    for key in groups.iter().flat_map(|group| group.entries[0].results.keys()) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let figures = keys.iter().flat_map(|key| [key.clone(), format!("{key}_sd")]);
+    let names = ["dataset", "users", "items", "split"].into_iter().chain(NAMES).map(String::from);
+    write(names.chain(figures).collect());
     for group in groups {
         let data = &group.entries[0].data;
         let data = [group.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
-        let mut row = |names: [String; 5], protocol: Protocol, figures: [Summary; 6]| {
-            let figures =
-                figures.into_iter().flat_map(|summary| [Some(summary.mean).filter(|mean| !mean.is_nan()), summary.sd]);
+        let own = group.entries[0].results.keys();
+        let mut row = |names: [String; 5], protocol: Protocol, figures: &[Summary]| {
+            let place = |key| own.iter().position(|known| known == key);
+            let of_key = |key| place(key).map_or([None; 2], |place| [Some(figures[place].mean), figures[place].sd]);
+            let figures = keys.iter().flat_map(of_key).map(|figure| figure.filter(|figure| !figure.is_nan()));
             let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
             write(data.iter().cloned().chain(names).chain([protocol.to_string()]).chain(figures).collect());
         };
         for (entry, protocol) in group.entries.iter().flat_map(|entry| Protocol::ALL.map(|protocol| (entry, protocol)))
         {
-            row(entry.names(), protocol, entry.results.test(protocol));
+            entry.results.test(protocol).iter().for_each(|figures| row(entry.names(), protocol, figures));
         }
         for (title, published) in group.published.iter() {
             let none = String::new;
             let names = [format!("published: {}", published.source), title.to_string(), none(), none(), none()];
-            row(names, published.protocol, published.figures.map(|figure| Summary::of(vec![figure])));
+            row(names, published.protocol, &published.figures.map(|figure| Summary::of(vec![figure])));
         }
     }
     let bytes = writer.into_inner().expect("memory takes all bytes");

@@ -5,7 +5,7 @@ use crate::cli::console::table;
 use crate::cli::results::PublishedRows;
 use crate::cli::seeds::{SeedResults, with_deviation};
 use crate::error::{Error, Result};
-use crate::eval::{FIGURES, Protocol};
+use crate::eval::Protocol;
 use crate::files::write_atomically;
 use std::path::Path;
 use toml::Value;
@@ -14,7 +14,7 @@ pub type Row<'a> = (&'a Cell, SeedResults);
 
 /// For the terminal.
 pub fn text(rows: &[Row], published: &PublishedRows) -> String {
-    let header = header();
+    let header = header(rows);
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     format!("{}\n{}", table(&header, lines(rows, published), 2), caption(published))
 }
@@ -26,21 +26,27 @@ pub fn write(folder: &Path, rows: &[Row], published: &PublishedRows) -> Result<(
     write_atomically(&path, &csv(rows).map_err(|e| Error::io("write", &path, e))?)
 }
 
-fn header() -> Vec<String> {
-    ["cell", "protocol"].map(String::from).into_iter().chain(FIGURES.map(str::to_uppercase)).collect()
+fn metrics(rows: &[Row]) -> Vec<String> {
+    rows.first().map(|(_, results)| results.keys()).unwrap_or_default()
+}
+
+fn header(rows: &[Row]) -> Vec<String> {
+    let names = ["cell", "protocol"].map(String::from).into_iter();
+    names.chain(metrics(rows).iter().map(|key| key.to_uppercase())).collect()
 }
 
 /// Under each protocol our cells, then what was published.
 fn lines<'a>(rows: &'a [Row], published: &'a PublishedRows) -> impl Iterator<Item = Vec<String>> {
     Protocol::ALL.into_iter().flat_map(move |protocol| {
-        let line = move |name: String, figures: [String; 6]| {
+        let line = move |name: String, figures: Vec<String>| {
             [name, protocol.title().into()].into_iter().chain(figures).collect()
         };
-        let ours = rows
-            .iter()
-            .map(move |(cell, results)| line(cell.name.clone(), results.test(protocol).each_ref().map(with_deviation)));
-        let theirs =
-            published.rows(protocol).map(move |(label, title, figures)| line(format!("{title}, {label}"), figures));
+        let ours = rows.iter().filter_map(move |(cell, results)| {
+            Some(line(cell.name.clone(), results.test(protocol)?.iter().map(with_deviation).collect()))
+        });
+        let theirs = published
+            .rows(protocol)
+            .map(move |(label, title, figures)| line(format!("{title}, {label}"), figures.into()));
         ours.chain(theirs)
     })
 }
@@ -52,8 +58,8 @@ fn caption(published: &PublishedRows) -> String {
 
 fn markdown(rows: &[Row], published: &PublishedRows) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let rule = format!("|---|---|{}\n", "---:|".repeat(FIGURES.len()));
-    let table: String = [line(header()), rule].into_iter().chain(lines(rows, published).map(line)).collect();
+    let rule = format!("|---|---|{}\n", "---:|".repeat(metrics(rows).len()));
+    let table: String = [line(header(rows)), rule].into_iter().chain(lines(rows, published).map(line)).collect();
     format!("{table}\n{}\n", caption(published).replace('\n', "  \n"))
 }
 
@@ -63,7 +69,7 @@ fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
     keys.sort();
     keys.dedup();
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let figures = FIGURES.iter().flat_map(|key| [key.to_string(), format!("{key}_sd")]);
+    let figures = metrics(rows).into_iter().flat_map(|key| [key.clone(), format!("{key}_sd")]);
     let names = ["cell", "method", "seeds", "protocol"].map(String::from).into_iter();
     writer.write_record(names.chain(keys.iter().map(|key| key.to_string())).chain(figures))?;
     for (cell, results) in rows {
@@ -75,8 +81,10 @@ fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
                 value => value.to_string(),
             })
         };
-        for protocol in Protocol::ALL {
-            let figures = results.test(protocol).into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
+        for (protocol, figures) in
+            Protocol::ALL.into_iter().filter_map(|protocol| Some((protocol, results.test(protocol)?)))
+        {
+            let figures = figures.into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
             let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
             let seeds = results.runs.len().to_string();
             let names = [cell.name.clone(), cell.method.clone(), seeds, protocol.to_string()].into_iter();

@@ -2,9 +2,9 @@
 
 use super::schema::Schema;
 use crate::data::formats::Format;
+use crate::data::read::delimited::{Row, Rows};
 use crate::data::read::text::{Place, unpacked};
 use crate::error::{Error, Result};
-use csv::ByteRecord;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
@@ -48,13 +48,7 @@ impl Table {
         let delimiter = u8::try_from(delimiter).map_err(|_| {
             Error::usage(format!("`{delimiter}` cannot separate columns"), "give an ASCII character as `delimiter`")
         })?;
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .quoting(delimiter == b',')
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(unpacked(Box::new(file), path)?);
-        let mut record = ByteRecord::new();
+        let mut rows = Rows::new(unpacked(Box::new(file), path)?, path, delimiter);
         let mut table = Table {
             path: path.into(),
             wanted: wanted.to_vec(),
@@ -62,23 +56,9 @@ impl Table {
             lines: Vec::new(),
             texts: Vec::new(),
         };
-        let (mut numbers, mut places) = (HashMap::<Box<str>, u32>::new(), None);
-        loop {
-            let line = reader.position().line() as usize;
-            let place = Place { path, line };
-            let more = reader.read_byte_record(&mut record).map_err(|error| match error.into_kind() {
-                csv::ErrorKind::Io(error) => place.unreadable(error),
-                other => place.error(1, format!("{other:?}"), "see whether the delimiter and the quotes are right"),
-            })?;
-            if !more {
-                break;
-            }
-            let line = record.position().map_or(line, |position| position.line() as usize);
-            let row = Row { record: &record, place: Place { path, line } };
-            let Some(places) = &places else {
-                places = Some(row.header(wanted)?);
-                continue;
-            };
+        let places = rows.next()?.map_or(Ok(Vec::new()), |header| places(&header, wanted))?;
+        let mut numbers = HashMap::<Box<str>, u32>::new();
+        while let Some(row) = rows.next()? {
             for ((place, wanted), column) in places.iter().zip(wanted).zip(&mut table.columns) {
                 let mut put = |text: &str| {
                     let next = table.texts.len() as u32;
@@ -97,7 +77,7 @@ impl Table {
                 }
                 column.offsets.push(column.ids.len() as u32);
             }
-            table.lines.push(line as u32);
+            table.lines.push(row.line() as u32);
         }
         if table.lines.is_empty() {
             let help = "the first line names the columns, and each line after it is a list or an impression";
@@ -132,30 +112,14 @@ impl Table {
     }
 }
 
-struct Row<'a> {
-    record: &'a ByteRecord,
-    place: Place<'a>,
-}
-
-impl<'a> Row<'a> {
-    fn header(&self, wanted: &[Wanted]) -> Result<Vec<usize>> {
-        let names: Vec<&str> = (0..self.record.len()).map(|field| self.text(field)).collect::<Result<_>>()?;
-        let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('\u{feff}').trim()).collect();
-        let place = |wanted: &Wanted| {
-            names.iter().position(|name| *name == wanted.column).ok_or_else(|| {
-                let error = Error::unknown("column", &wanted.column, &names);
-                self.place.error(1, error.to_string(), &error.help().unwrap_or_default())
-            })
-        };
-        wanted.iter().map(place).collect()
-    }
-
-    fn text(&self, field: usize) -> Result<&'a str> {
-        let column = 1 + self.record.iter().take(field).map(|field| field.len() + 1).sum::<usize>();
-        let Some(bytes) = self.record.get(field) else {
-            let problem = format!("this line has {} fields, column {} is wanted", self.record.len(), field + 1);
-            return Err(self.place.error(column, problem, "every line must have the columns of the first"));
-        };
-        std::str::from_utf8(bytes).map_err(|error| self.place.not_utf8(column + error.valid_up_to()))
-    }
+/// Which fields of a row are wanted.
+fn places(header: &Row, wanted: &[Wanted]) -> Result<Vec<usize>> {
+    let names: Vec<&str> = header.names()?.into_iter().map(str::trim).collect();
+    let place = |wanted: &Wanted| {
+        names.iter().position(|name| *name == wanted.column).ok_or_else(|| {
+            let error = Error::unknown("column", &wanted.column, &names);
+            header.error(0, error.to_string(), &error.help().unwrap_or_default())
+        })
+    };
+    wanted.iter().map(place).collect()
 }

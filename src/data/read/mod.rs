@@ -1,6 +1,7 @@
 //! From a file to sequences: what is common to all formats of `formats/`.
 
 pub(crate) mod columns;
+pub(crate) mod delimited;
 pub(crate) mod text;
 
 use std::fs::File;

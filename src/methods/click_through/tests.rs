@@ -33,7 +33,7 @@ impl Model {
         let mut executor = DeviceChoice::Cpu.open(1).unwrap();
         executor.load(&layout, &state).unwrap();
         let lists = data.lists.unwrap();
-        let mut scorer = ListScorer::new(method.as_ref(), layout.clone());
+        let mut scorer = ListScorer::new(method.list_model().unwrap(), layout.clone());
         let scores = scorer.scores(executor.as_mut(), &lists, Part::Test).unwrap();
         Model { layout, state, lists, scores }
     }

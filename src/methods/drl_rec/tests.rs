@@ -1,5 +1,7 @@
 use super::*;
 use crate::data::lists::example;
+use crate::data::pack::INERT;
+use crate::engine::Tensor;
 use crate::engine::exec::DeviceChoice;
 use crate::methods::config;
 use crate::train::Trainer;
