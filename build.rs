@@ -4,40 +4,38 @@
 
 use std::{env, fs, path::Path};
 
+/// The names in a folder that end so, without the ending; hidden ones are left out.
 fn stems(folder: &Path, ending: &str) -> Vec<String> {
     println!("cargo:rerun-if-changed={}", folder.display());
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("cannot read {}: {e}", folder.display()));
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(ending).map(String::from))
-        .filter(|name| name != "mod" && !name.starts_with('.'))
+        .filter(|name| !name.starts_with('.'))
         .collect();
     names.sort();
     names
+}
+
+/// The files beside `mod.rs`.
+fn siblings(folder: &Path) -> Vec<String> {
+    stems(folder, ".rs").into_iter().filter(|name| name != "mod").collect()
+}
+
+fn source(folder: &Path, stem: &str) -> String {
+    let file = folder.join(stem).with_extension("rs");
+    println!("cargo:rerun-if-changed={}", file.display());
+    fs::read_to_string(&file).expect("the file was just listed")
 }
 
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let out = env::var("OUT_DIR").expect("cargo sets it");
     let (ops_folder, shader_folder) = (Path::new(&root).join("src/ops"), Path::new(&root).join("shaders"));
-    let ops = stems(&ops_folder, ".rs");
+    let ops = siblings(&ops_folder);
     let mut text = modules(&ops_folder, &ops);
-    let mut sources = String::new();
-    for op in &ops {
-        let file = ops_folder.join(op).with_extension("rs");
-        println!("cargo:rerun-if-changed={}", file.display());
-        sources.push_str(&fs::read_to_string(&file).expect("the file was just listed"));
-        let folder = ops_folder.join(op);
-        for part in if folder.is_dir() { stems(&folder, ".rs") } else { Vec::new() } {
-            let part = folder.join(part).with_extension("rs");
-            println!("cargo:rerun-if-changed={}", part.display());
-            sources.push_str(&fs::read_to_string(&part).expect("the file was just listed"));
-        }
-    }
+    let mut sources: String = ops.iter().map(|op| source(&ops_folder, op)).collect();
     for folder in stems(&ops_folder, "").iter().map(|name| ops_folder.join(name)).filter(|path| path.is_dir()) {
-        for entry in fs::read_dir(&folder).expect("the folder was just listed").flatten() {
-            println!("cargo:rerun-if-changed={}", entry.path().display());
-            sources.push_str(&fs::read_to_string(entry.path()).expect("the file was just listed"));
-        }
+        sources.extend(stems(&folder, ".rs").iter().map(|part| source(&folder, part)));
     }
     text.push_str("\n/// Every op, in the order of their names.\npub const OP_FILES: &[OpFile] = &[\n");
     for op in &ops {
@@ -69,7 +67,7 @@ fn methods(folder: &Path) -> String {
 
 /// Every file of formats.
 fn formats(folder: &Path) -> String {
-    let names = stems(folder, ".rs");
+    let names = siblings(folder);
     let list: String = names.iter().map(|name| format!("{name}::FORMATS, ")).collect();
     let modules = modules(folder, &names);
     format!("{modules}\n/// The formats of each file.\nconst FORMATS: &[&[FormatInfo]] = &[{list}];\n")

@@ -10,7 +10,7 @@ use gpurec::engine::{Feed, Graph, Tensor};
 use gpurec::eval::Protocol;
 use gpurec::methods::batch::feed_tokens;
 use gpurec::methods::{self, Method, Sizes};
-use gpurec::nn::{FeedForwardNoise, Tokens, Transformer};
+use gpurec::nn::{PassNoise, Tokens, Transformer};
 use gpurec::train::Trainer;
 use gpurec::verify::{Checked, Failure, Outcome, Target};
 use libtest_mimic::Trial;
@@ -30,13 +30,13 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Hidden states `[N, D]` of packed sequences under training noise.
-fn hidden(sequences: &[(u32, &[u32])], inert: usize, noise: FeedForwardNoise) -> Result<Vec<f32>, Failure> {
+fn hidden(sequences: &[(u32, &[u32])], inert: usize, noise: PassNoise) -> Result<Vec<f32>, Failure> {
     let encoder = Transformer { dim: 8, inner_dim: 16, max_len: 8, ..Transformer::default() };
     let mut packed = Packed::new();
     sequences.iter().for_each(|(id, items)| packed.push(*id, items, encoder.max_len));
     packed.pad_to(packed.n_rows() + inert, INERT);
     let mut graph = Graph::new(ParamLayout::default());
-    let tokens = Tokens::for_training(&mut graph, packed.n_sequences(), packed.n_rows(), false);
+    let tokens = Tokens::for_training(&mut graph, packed.n_sequences(), packed.n_rows());
     let table = encoder.item_table(&mut graph, ITEMS);
     let states = encoder.encode(&mut graph, &tokens, table, None, Some(noise))?;
     graph.output("hidden", states);
@@ -57,15 +57,15 @@ fn expect(holds: bool, problem: &str) -> Checked {
 }
 
 fn causality() -> Checked {
-    let before = hidden(&[(0, &[1, 2, 3, 4, 5])], 0, FeedForwardNoise::Dropout)?;
-    let after = hidden(&[(0, &[1, 2, 3, 9, 5])], 0, FeedForwardNoise::Dropout)?;
+    let before = hidden(&[(0, &[1, 2, 3, 4, 5])], 0, PassNoise::Dropout { pass: 0 })?;
+    let after = hidden(&[(0, &[1, 2, 3, 9, 5])], 0, PassNoise::Dropout { pass: 0 })?;
     expect(before[..3 * 8] == after[..3 * 8], "an earlier position saw a later item")?;
     expect(before[3 * 8..] != after[3 * 8..], "the perturbed position did not change")
 }
 
 fn packing() -> Checked {
     let (a, b): (&[u32], &[u32]) = (&[1, 2, 3], &[7, 8, 9, 10, 11, 12, 13, 14]);
-    for noise in [FeedForwardNoise::Dropout, FeedForwardNoise::Learned { antithetic: true }] {
+    for noise in [PassNoise::Dropout { pass: 0 }, PassNoise::Learned { antithetic: true }] {
         let together = hidden(&[(5, a), (6, &[]), (9, b)], 4, noise)?;
         let swapped = hidden(&[(9, b), (5, a)], 0, noise)?;
         let near = |x: &[f32], y: &[f32]| x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-5);

@@ -1,4 +1,5 @@
-// c = (max e - e + least) / (max e + least) of squared errors (confidence.rs): one workgroup, strided maxima, a tree, then all elements.
+// c = (max e - e + least) / (max e + least) of squared errors, by one workgroup.
+//include reduce
 struct Params { len: u32, least: f32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -6,7 +7,7 @@ struct Params { len: u32, least: f32 }
 @group(0) @binding(2) var<storage, read> goal: array<f32>;         // (len)
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;      // (len)
 
-var<workgroup> largest: array<f32, 256>;
+const REDUCE_LANES = 256u;
 
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) lane: u32) {
@@ -15,15 +16,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         let d = value[i] - goal[i];
         own = max(own, d * d);
     }
-    largest[lane] = own;
-    workgroupBarrier();
-    for (var half = 128u; half > 0u; half /= 2u) {
-        if (lane < half) {
-            largest[lane] = max(largest[lane], largest[lane + half]);
-        }
-        workgroupBarrier();
-    }
-    let most = largest[0];
+    let most = workgroup_max(lane, own);
     for (var i = lane; i < p.len; i += 256u) {
         let d = value[i] - goal[i];
         c[i] = (most - d * d + p.least) / (most + p.least);

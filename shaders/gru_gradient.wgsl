@@ -20,11 +20,15 @@ var<workgroup> dm: array<f32, HIDDEN>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    // Workgroups behind the last sequence have no rows, and leave its first state alone.
+    let inside = flat_group(group) < p.sequences;
     let s = min(flat_group(group), p.sequences - 1u);
-    let first = cu_seqlens[s];
     let end = cu_seqlens[s + 1u];
-    for (var j = lane; j < HIDDEN; j += 64u) {
-        dh[j] = dh0[s * HIDDEN + j];
+    let first = select(end, cu_seqlens[s], inside);
+    if (inside) {
+        for (var j = lane; j < HIDDEN; j += 64u) {
+            dh[j] = dh0[s * HIDDEN + j];
+        }
     }
     workgroupBarrier();
     for (var back = 0u; back < end - first; back += 1u) {
@@ -72,11 +76,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         workgroupBarrier();
     }
-    for (var j = lane; j < HIDDEN; j += 64u) {
-        dh0[s * HIDDEN + j] = dh[j];
+    if (inside) {
+        for (var j = lane; j < HIDDEN; j += 64u) {
+            dh0[s * HIDDEN + j] = dh[j];
+        }
     }
     // Inert rows are nobody's: the last workgroup clears them.
-    if (s == p.sequences - 1u) {
+    if (inside && s == p.sequences - 1u) {
         for (var i = end * 3u * HIDDEN + lane; i < p.rows * 3u * HIDDEN; i += 64u) {
             dx[i] = 0.0;
         }

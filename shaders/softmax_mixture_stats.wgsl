@@ -11,6 +11,7 @@ const REDUCE_LANES = 64u;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let inside = flat_group(group) < p.rows;
     let row = min(flat_group(group), p.rows - 1u);
     var largest = -1e30;
     for (var i = lane; i < p.len; i += 64u) {
@@ -24,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum += exp(z[row * p.len + i] - all);
     }
     let whole = workgroup_sum(lane, sum);
-    if (lane == 0u) {
+    if (lane == 0u && inside) {
         let more = select(stats[2u * row + 1u] * exp(before - all), 0.0, p.is_first == 1u);
         stats[2u * row] = all;
         stats[2u * row + 1u] = whole + more;

@@ -61,14 +61,29 @@ impl Write for WholeFile<'_> {
     }
 }
 
+/// What a TOML file is, for messages about it.
+#[derive(Clone, Copy, Debug)]
+pub struct TomlKind {
+    /// Completes "cannot ... PATH".
+    pub doing: &'static str,
+    /// How to write such a file.
+    pub help: &'static str,
+}
+
+/// A configuration of a method.
+pub const CONFIGURATION: TomlKind = TomlKind {
+    doing: "read the configuration",
+    help: "a configuration is TOML: lines of `key = value`, see config.toml of any run",
+};
+
 /// A TOML file as a table or a typed value; mistakes are shown with their place.
-pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the configuration", path, e))?;
-    toml_of(&text, path)
+pub fn read_toml<T: DeserializeOwned>(path: &Path, kind: TomlKind) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(kind.doing, path, e))?;
+    toml_of(&text, path, kind)
 }
 
 /// The same of a text that is at hand; `path` is what errors call it.
-pub fn toml_of<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+pub fn toml_of<T: DeserializeOwned>(text: &str, path: &Path, kind: TomlKind) -> Result<T> {
     toml::from_str(text).map_err(|e: toml::de::Error| {
         let before = &text[..e.span().map_or(0, |span| span.start.min(text.len()))];
         let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1;
@@ -77,7 +92,7 @@ pub fn toml_of<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
             line: before.matches('\n').count() + 1,
             column,
             problem: e.message().to_string(),
-            help: "a configuration is TOML: lines of `key = value`, see config.toml of any run".into(),
+            help: kind.help.into(),
         }
     })
 }

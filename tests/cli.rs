@@ -3,7 +3,9 @@
 mod common;
 
 use assert_cmd::Command;
+use clap::CommandFactory;
 use common::Workplace;
+use gpurec::cli::Cli;
 use gpurec::data;
 use gpurec::engine::exec::gpu::device::adapters;
 use std::fs;
@@ -64,27 +66,33 @@ fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// The words of a command, and those of all commands below it.
+fn commands(command: &clap::Command, words: Vec<String>) -> Vec<Vec<String>> {
+    let of = |below: &clap::Command| commands(below, [words.clone(), vec![below.get_name().into()]].concat());
+    let below: Vec<Vec<String>> = command.get_subcommands().flat_map(of).collect();
+    [vec![words.clone()], below].concat()
+}
+
 #[test]
 fn help_of_every_command_has_examples() {
     let place = Workplace::empty();
-    for command in [
-        vec![],
-        vec!["run"],
-        vec!["eval"],
-        vec!["compare"],
-        vec!["sweep"],
-        vec!["report"],
-        vec!["recommend"],
-        vec!["export"],
-        vec!["verify"],
-        vec!["methods"],
-        vec!["data"],
-        vec!["bench"],
-    ] {
-        let help = place.succeeds(&[command.as_slice(), &["--help"]].concat());
-        assert!(help.contains("Examples:\n  gpurec "), "{command:?}: {help}");
+    let all = commands(&Cli::command(), Vec::new());
+    assert!(all.len() > 15, "{all:?}");
+    for words in all {
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = place.succeeds(&words);
+        assert!(help.contains("Examples:\n  gpurec "), "{words:?}: {help}");
     }
     assert!(place.succeeds(&["--version"]).starts_with("gpurec "));
+}
+
+#[test]
+fn options_of_reading_tables_stand_apart_from_all_others() {
+    let help = Workplace::empty().succeeds(&["run", "--help"]);
+    let place = |part: &str| help.find(part).unwrap_or_else(|| panic!("`{part}` is not in:\n{help}"));
+    let heading = place("Reading tables:");
+    assert!(["--out <DIR>", "--device <DEVICE>", "--quiet"].iter().all(|option| place(option) < heading), "{help}");
+    assert!(["--user-col <COLUMN>", "--split <RULE>"].iter().all(|option| place(option) > heading), "{help}");
 }
 
 #[test]
@@ -95,6 +103,9 @@ fn lists_name_what_there_is() {
     assert!(place.succeeds(&["methods", "sasrec"]).contains("learning_rate"));
     assert!(place.succeeds(&["data", "list"]).contains("kuairec"));
     assert!(place.succeeds(&["data", "show", "kuairec"]).contains("9,209 users, 2,233 items, 55,346 interactions"));
+    place.file("semi colon.csv", "user;item\nann;1\nann;2\nann;3\n");
+    let shown = place.succeeds(&["data", "show", "semi colon.csv", "--separator", ";"]);
+    assert!(shown.contains("`gpurec data check 'semi colon.csv' --separator ';'` says"), "{shown}");
 }
 
 #[test]
@@ -191,10 +202,44 @@ fn popularity_runs_from_end_to_end() {
     let again = place.succeeds(&["eval", "--checkpoint", &folder, "--device", "cpu"]);
     let row = |text: &str| text.lines().find(|line| line.contains("history excluded")).map(String::from);
     assert_eq!(row(&again), row(&text), "an evaluation repeats the figures of the run");
+    let small = place.small_data();
+    let part = place.gpurec(&["eval", "--checkpoint", &folder, "--device", "cpu", "--dataset", &small]);
+    let [said, told] = [part.stdout, part.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(said.contains("small: 300 users, 2,233 items"), "a part of the items is ranked among all: {said}");
+    assert!(told.contains("warning: the model was trained on other events"), "{told}");
+}
+
+#[test]
+fn an_evaluation_finds_items_by_their_names_and_splits_as_it_is_told() {
+    let place = Workplace::empty();
+    let rows = |users: &mut dyn Iterator<Item = usize>| {
+        let rows = |user: usize| (0..7).map(move |i| format!("u{user},x{}\n", (5 * user + i * (1 + user % 3)) % 40));
+        format!("user,item\n{}", users.flat_map(rows).collect::<String>())
+    };
+    place.file("there.csv", rows(&mut (0..60)));
+    place.file("back.csv", rows(&mut (0..60).rev()));
+    place.file("more.csv", rows(&mut (0..60)) + "u0,tea\nu1,tea\nu1,cup\n");
+    let text = place.succeeds(&["run", "--method", "pop", "--dataset", "there.csv", "--out", "out", "--device", "cpu"]);
+    let row = |text: &str| text.lines().find(|line| line.contains("history excluded")).map(String::from);
+    let eval = ["eval", "--checkpoint", "out", "--device", "cpu"];
+    let back = place.succeeds(&[&eval[..], &["--dataset", "back.csv"]].concat());
+    assert_eq!(row(&back), row(&text), "the order of the items is no matter");
     place.is_refused(
-        &["eval", "--checkpoint", &folder, "--device", "cpu", "--dataset", &place.small_data()],
-        &["2233", "help: "],
+        &[&eval[..], &["--dataset", "more.csv"]].concat(),
+        &["more has 42 items", "trained with 40; it does not know 2 of them, such as `tea`", "there.csv"],
     );
+
+    let told = |more: &[&str]| {
+        let output = place.gpurec(&[&eval[..], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+    };
+    let [said, complaint] = told(&[]);
+    assert!(row(&said) == row(&text) && complaint.is_empty(), "{complaint}");
+    let [said, complaint] = told(&["--split", "ratio:0.4,0.3,0.3"]);
+    assert!(said.contains("The first 40 % of each user's events train"), "{said}");
+    assert!(complaint.contains("trained on other events than the training part of there"), "{complaint}");
+    place.is_refused(&[&eval[..], &["--item-col", "sku"]].concat(), &["`sku`", "cannot be read", "help: "]);
 }
 
 #[test]
@@ -297,6 +342,11 @@ fn bench_measures_one_shape_and_compares_with_an_earlier_file() {
     place.is_refused(&["bench", "layer-norm", "--heads", "2"], &["no size --heads", "help: its sizes: --rows --dim"]);
     place.is_refused(&["bench", "all", "--rows", "2"], &["no one shape", "help: "]);
     place.is_refused(&["bench", "adam", "--baseline", "missing.json"], &["missing.json", "baseline"]);
+    place.is_refused(&["bench", "adam", "--set", "dim=8"], &["--set says nothing of `adam`", "`gpurec bench step`"]);
+    place.is_refused(&["bench", "all", "--method", "pop"], &["--method says nothing of `all`", "`gpurec bench step`"]);
+    place.is_refused(&["bench", "step", "--method", "sasrek", "--device", "cpu"], &["did you mean `sasrec`?"]);
+    place.is_refused(&["bench", "denoise", "--set", "dimm=8", "--device", "cpu"], &["did you mean `dim`?"]);
+    place.is_refused(&["bench", "step", "--dataset", "kuairek", "--device", "cpu"], &["did you mean `kuairec`?"]);
 }
 
 #[test]
@@ -354,7 +404,14 @@ fn verify_proves_an_op_and_says_so() {
     let place = Workplace::empty();
     let text = place.succeeds(&["verify", "--device", "cpu", "--op", "scale"]);
     assert!(text.contains("scale") && text.contains("pass") && text.contains("worst share"), "{text}");
-    place.is_refused(&["verify", "--device", "cpu", "--op", "scale", "--golden", "nowhere"], &["nowhere"]);
+    let golden = ["verify", "--device", "cpu", "--op", "scale", "--golden"];
+    place.is_refused(&[&golden[..], &["nowhere"]].concat(), &["nowhere"]);
+    fs::create_dir(place.path("answers")).unwrap();
+    fs::write(place.path("answers/auc.0.safetensors"), "").unwrap();
+    place.is_refused(
+        &[&golden[..], &["answers"]].concat(),
+        &["no golden file of `scale` in answers", "help: it has: auc"],
+    );
 }
 
 #[test]

@@ -193,6 +193,16 @@ fn what_the_model_does_not_know_is_refused_or_left_out_and_told() {
     place.is_refused(&format!("{recommend} --input some.csv --output y.csv --history {item}"), &["--history"]);
     place.is_refused("export --checkpoint out --device cpu --out y --queries some.csv", &["`cup`", "user `bob`"]);
     place.is_refused("export --checkpoint out --device cpu --out out", &["out exists already"]);
+    let (_, told) = place.succeeds("export --checkpoint out --device cpu --out y --queries some.csv --skip-unknown");
+    assert!(told.contains("no query for 1 users"), "{told}");
+}
+
+#[test]
+fn an_export_that_is_refused_writes_nothing() {
+    let place = Workplace::new();
+    let size = "--set dim=8 --set inner_dim=8 --set max_len=8 --set blocks=1 --set steps=4";
+    place.train("diffrec", &format!("--epochs 1 --set batch_size=64 --set samples=2 {size}"));
+    place.is_refused("export --checkpoint out --device cpu --out y", &["several samples of a query", "help: "]);
 }
 
 /// The exported tables, read without gpurec; scores in f64.

@@ -78,6 +78,27 @@ fn a_fetched_set_is_verified_as_far_as_can_be_and_the_next_command_is_named() {
 }
 
 #[test]
+fn a_fetched_set_is_prepared_beside_its_files_or_into_a_new_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, name) = (home.path().join("data"), "amazon_musical_instruments");
+    fs::create_dir_all(data.join(name)).unwrap();
+    let rows: String = (0..12).map(|row| format!("u{},i{},5.0,{row}\n", row % 2, row / 2)).collect();
+    fs::write(data.join(name).join("ratings_Musical_Instruments.csv"), rows).unwrap();
+    let prepare = |more: &[&'static str]| [&["data", "prepare", name][..], more].concat();
+    let parts = ["says how its files are read, not --user-col", "leave --user-col away"];
+    is_refused(&home, Some(&data), &prepare(&["--user-col", "3"]), &parts);
+    fs::create_dir(home.path().join("full")).unwrap();
+    fs::write(home.path().join("full/notes.txt"), "").unwrap();
+    is_refused(&home, Some(&data), &prepare(&["--out", "full"]), &["full exists already"]);
+    assert_eq!(fs::read_dir(home.path().join("full")).unwrap().count(), 1);
+    let said = succeeds(&home, Some(&data), &prepare(&["--out", "a new one"]));
+    let next = "next: gpurec data check 'a new one', gpurec run --dataset 'a new one'\n";
+    assert!(said.ends_with(next), "{said}");
+    let said = succeeds(&home, Some(&data), &prepare(&[]));
+    assert!(said.ends_with(&format!("next: gpurec data check {name}, gpurec run --dataset {name}\n")), "{said}");
+}
+
+#[test]
 fn a_file_that_is_not_the_published_one_never_takes_the_name() {
     let home = tempfile::tempdir().unwrap();
     let url = server("1 2 3 4\n");

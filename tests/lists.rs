@@ -56,6 +56,9 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
     let auc = result["test_impressions"]["auc"].as_f64().unwrap();
     assert!(auc > 0.9, "the colour decides: {auc}");
     assert!(place.path("deep/scores.safetensors").exists() && place.text("deep/report.html").contains("<th>GAUC</th>"));
+    let page = place.text("deep/report.html");
+    assert!(page.contains("The first 189 lists train") && page.contains("300 lists of 4"), "{page}");
+    assert!(!page.contains("HR cannot exceed") && !page.contains("class=\"published\""), "{page}");
     let eval = place.succeeds(&[&["eval", "--checkpoint", "deep"][..], &LOG[4..]].concat());
     assert!(eval.contains(&format!("{auc:.4}")), "{eval}");
 
@@ -71,6 +74,29 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
         &["recommend", "--checkpoint", "deep", "--history", "1", "--device", "cpu"],
         &["what is shown in a list"],
     );
+}
+
+#[test]
+fn methods_with_different_metrics_share_the_table_of_a_sweep() {
+    let place = place();
+    let cells =
+        "[[variant]]\nname = 'pop'\nmethod = 'pop'\n[[variant]]\nname = 'fm'\nset = { epochs = 1, batch_size = 16 }\n";
+    place.file("sweep.toml", format!("method = 'fm'\ndataset = 'shown.tsv'\n{cells}"));
+    let sweep = ["sweep", "--config", "sweep.toml", "--schema", "shown.toml", "--device", "cpu", "--out", "sweep"];
+    let text = place.succeeds(&sweep);
+    assert!(["HR@10", "GAUC", "impressions", "history kept"].iter().all(|part| text.contains(part)), "{text}");
+    let mut table = csv::Reader::from_path(place.path("sweep/table.csv")).unwrap();
+    let header = table.headers().unwrap().clone();
+    let records: Vec<csv::StringRecord> = table.records().map(Result::unwrap).collect();
+    let cell = |record: &csv::StringRecord, name: &str| {
+        record[header.iter().position(|column| column == name).unwrap()].to_string()
+    };
+    let of = |name: &str| records.iter().filter(|record| cell(record, "cell") == name).collect::<Vec<_>>();
+    assert_eq!((of("pop").len(), of("fm").len()), (3, 1), "{records:?}");
+    assert!(cell(of("pop")[0], "auc").is_empty() && cell(of("fm")[0], "ndcg@10").is_empty());
+    let auc = place.json("sweep/fm/seed1/result.json")["test_impressions"]["auc"].as_f64();
+    assert_eq!(cell(of("fm")[0], "auc").parse().ok(), auc);
+    assert!(place.text("sweep/table.md").contains("| fm | impressions | - |"));
 }
 
 #[test]

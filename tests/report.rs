@@ -199,10 +199,36 @@ fn folders_without_a_finished_run_are_refused() {
     place.run("pop", "walks.txt", "one/seed3", &["--split", "ratio:0.6,0.2,0.2"]);
     place.is_refused(&["report", "one"], &["are not seeds of one run", "the split"]);
     fs::remove_file(place.path("one/seed1/result.json")).unwrap();
-    place.is_refused(&["report", "one", "--out", "new.md"], &["seed1 holds a run that is not finished", "--resume"]);
+    let unfinished = "seed1 holds a run that is not finished";
+    place.is_refused(&["report", "one/seed1", "--out", "new.md"], &[unfinished, "--resume"]);
     assert!(!place.path("new.md").exists());
     fs::write(place.path("one/seed1/result.json"), "{}").unwrap();
     place.is_refused(&["report", "one/seed1"], &["result.json: not the result of a run"]);
+}
+
+#[test]
+fn a_folder_of_cells_is_a_row_for_each_and_what_is_not_finished_is_left_out() {
+    let place = Workplace::empty();
+    place.walks("walks.txt", 30);
+    place.run("pop", "walks.txt", "sweep/b", &[]);
+    place.run("pop", "walks.txt", "sweep/a", &["--seeds", "2"]);
+    fs::remove_file(place.path("sweep/a/seed1/result.json")).unwrap();
+    fs::create_dir_all(place.path("sweep/c/seed1")).unwrap();
+    fs::write(place.path("sweep/c/seed1/config.toml"), "").unwrap();
+    fs::write(place.path("sweep/table.md"), "").unwrap();
+    let output = place.gpurec(&["report", "sweep", "walks.txt"]);
+    let [said, told] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    let rows: Vec<&str> =
+        said.lines().filter(|line| line.ends_with('|') && line.contains("history excluded")).collect();
+    assert_eq!(rows.len(), 2, "{said}");
+    assert!(rows[0].starts_with("| sweep/a | Popularity | 2 |") && rows[1].starts_with("| sweep/b |"), "{said}");
+    for part in
+        ["sweep/a/seed1 holds a run that is not finished", "sweep/c/seed1 holds a run", "walks.txt is no folder"]
+    {
+        assert!(told.contains(&format!("left out: {part}")), "`{part}` is not in:\n{told}");
+    }
+    place.is_refused(&["report", "sweep", "nowhere"], &["nowhere does not exist"]);
+    place.is_refused(&["report", "sweep/c"], &["sweep/c/seed1 holds a run that is not finished"]);
 }
 
 /// What a browser says of a page on its console.

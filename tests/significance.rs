@@ -124,6 +124,10 @@ fn runs_are_compared_in_words_and_in_numbers() {
         assert_eq!(json["protocol"], protocol);
     }
 
+    for protocol in ["foo", "impressions"] {
+        let parts = [&format!("protocol of ranks `{protocol}`"), "history-excluded, history-kept, uni99\n"];
+        place.is_refused(&["compare", "a", "b", "--protocol", protocol], &parts);
+    }
     let same = place.succeeds(&["compare", "a", "a"]);
     assert!(same.contains("The data do not tell A and B apart") && same.contains("36 equally well"), "{same}");
 }
@@ -143,6 +147,12 @@ fn runs_on_other_data_are_not_compared() {
     );
     place.is_refused(&["compare", "a", "longer"], &["the training events"]);
     place.is_refused(&["compare", "a", "nowhere"], &["nowhere does not exist"]);
+    place.run(&["--out", "mixed/seed1", "--quiet"]);
+    place.run(&["--out", "mixed/seed2", "--quiet", "--seed", "2", "--set", "learning_rate=0.01"]);
+    place.is_refused(
+        &["compare", "a", "mixed"],
+        &["mixed/seed1 and mixed/seed2 are not seeds of one run: they differ in learning_rate"],
+    );
     fs::remove_file(place.path("longer/ranks.safetensors")).unwrap();
     place.is_refused(&["compare", "a", "longer"], &["gpurec eval --checkpoint longer --ranks longer"]);
 }
@@ -176,6 +186,8 @@ fn seeds_are_trained_in_turn_summarised_and_continued() {
     assert!(again.contains("seed 4 (1 of 3): finished before") && again.contains("best of 1 epochs"), "{again}");
     assert_eq!(fs::metadata(place.path("many/seed4/result.json")).unwrap().modified().unwrap(), untouched);
     assert!(place.json("many/seeds.json") == summary, "figures read back are the figures written");
+    let quiet = place.run(&["--seeds", "3", "--seed", "4", "--out", "many", "--resume", "--quiet"]);
+    assert!(quiet.contains("NDCG@10") && !quiet.contains("everything is in"), "{quiet}");
     place.is_refused(
         &[&refused[..], &["--resume", "--seed", "4"]].concat(),
         &["seed4 holds another run", "dim, 8 and 64"],
@@ -209,12 +221,18 @@ fn a_sweep_trains_every_cell_into_one_table() {
         assert_eq!(Some(mean), summary[split]["ndcg@10"]["mean"].as_f64());
     }
     assert_eq!(place.text("runs/sweep/table.md").lines().filter(|line| line.contains("ce,dim=")).count(), 3 * 4);
+    // Two variants, `ce` and `bce`, over the two values of `dim`; two seeds of four cells.
+    let figure = place.text("runs/sweep/figure.svg");
+    assert!(["\nce\n", "\nbce\n", "\ndim\n", "\n4\n", "\n8\n"].iter().all(|part| figure.contains(part)), "{figure}");
+    assert_eq!(place.text("runs/sweep/epochs.svg").matches("stroke-width=\"2\"").count(), 8);
     let config = place.text("runs/sweep/bce,dim=4/seed2/config.toml");
     assert!(config.contains("loss = \"bce\"") && config.contains("dim = 4") && config.contains("seed = 2"), "{config}");
 
     // Again: nothing to do. With another configuration or other data: refused, and what differs is said.
     let again = place.succeeds(&sweep);
     assert_eq!(again.matches("finished before").count(), 8, "{again}");
+    let resumed = place.succeeds(&[&sweep[..], &["--resume", "--quiet"]].concat());
+    assert!(again.ends_with(&resumed) && resumed.contains("NDCG@10"), "{resumed}");
     let parts = ["cell ce,dim=4", "seed1 holds another run", "max_len, 8 and 9"];
     place.is_refused(&[&sweep[..], &["--set", "max_len=9"]].concat(), &parts);
     place.file("walks.txt", walks(USERS, 8));
@@ -253,7 +271,8 @@ fn mistakes_in_a_sweep_are_found_before_anything_is_trained() {
     refused(&base.replace("seeds = 2", "seeds = 0"), &["seeds = 0"]);
     refused(&base.replace("walks.txt", "none.txt"), &["none.txt"]);
     refused("method = 'sasrec'\ndataset = 'walks.txt'\n", &["nothing to sweep over"]);
-    refused(SWEEP, &["cell pop,dim=4", "unknown configuration key `batch_size`"]);
+    refused("method = = 'sasrec'\n", &["bad.toml:1:", "help: a sweep is TOML"]);
+    refused(SWEEP, &["cell pop,dim=4", "unknown configuration key `epochs`"]);
 }
 
 #[test]

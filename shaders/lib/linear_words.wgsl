@@ -1,5 +1,5 @@
 // Where a linear layer of any width saves its pre-activation; a quad may reach behind the last column.
-@group(0) @binding(5) var<storage, read_write> pre: array<f32>;    // (m, n) when ACTIVATION
+@group(0) @binding(5) var<storage, read_write> pre: array<f32>;    // (m, n)
 
 fn put_pre(i: u32, column: u32, value: vec4<f32>) {
     pre[i] = value.x;

@@ -7,7 +7,7 @@ use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType};
 use crate::error::{Error, Result};
 use crate::ops::adam::{Adam, AdamConfig, hyper};
-use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::attention::Attention;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
 use crate::ops::fill::Fill;
@@ -222,7 +222,7 @@ fn ids_input(graph: &mut Graph, feed: &mut Feed, name: &str, ids: &[u32]) -> Val
 }
 
 /// As SASRec trains.
-const DROPOUT: AttentionDropout = AttentionDropout { probability: 0.2, site: Site(7) };
+const DROPOUT: Dropout = Dropout { probability: 0.2, site: Site(7) };
 
 /// The random state and the (sequence, position) of rows in sequences of one length.
 fn random_inputs(graph: &mut Graph, feed: &mut Feed, rows: usize, steps: usize) -> [ValueId; 2] {
@@ -233,7 +233,7 @@ fn random_inputs(graph: &mut Graph, feed: &mut Feed, rows: usize, steps: usize) 
 }
 
 /// Causal, sequences of one length; `dim` columns per head.
-fn attention(shape: &Shape, dropout: Option<AttentionDropout>, backward: bool) -> Result<Work> {
+fn attention(shape: &Shape, dropout: Option<Dropout>, backward: bool) -> Result<Work> {
     let [batch, heads, steps, dim] = shape.all([Batch, Heads, Steps, Dim]);
     let (mut graph, mut feed) = (Graph::new(ParamLayout::default()), Feed::default());
     let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| normal(&mut graph, name, [batch * steps, heads * dim], 1.0));
@@ -259,7 +259,7 @@ fn attention_unfused(shape: &Shape, backward: bool) -> Result<Work> {
     let scores = graph.add1(Matmul::NT, &[scaled, k])?;
     let p = graph.add1(Softmax::Plain, &[scores])?;
     let rows = graph.add1(Reshape { shape: vec![sequences * steps, steps] }, &[p])?;
-    let AttentionDropout { probability, site } = DROPOUT;
+    let Dropout { probability, site } = DROPOUT;
     let dropped = graph.add1(Dropout { probability, site }, &[rows, rng, keys])?;
     let dropped = graph.add1(Reshape { shape: vec![sequences, steps, steps] }, &[dropped])?;
     let y = graph.add1(Matmul::NN, &[dropped, v])?;

@@ -1,8 +1,9 @@
 //! `gpurec compare`: two runs, user by user. Differences with their uncertainty, in a table and in words.
 
 use super::console::{grouped, say, table};
-use super::eval::eval_command;
-use super::seeds::{folders, with_deviation};
+use super::runs::{FinishedRun, no_ranks, of_seeds, refuse_different};
+use super::seeds::with_deviation;
+use super::source::told;
 use crate::error::{Error, Result};
 use crate::eval::{self, MetricComparison, Protocol};
 use crate::train::{DataIdentity, UserRanks};
@@ -33,12 +34,21 @@ pub struct CompareArgs {
     b: PathBuf,
 
     /// What the targets are ranked among: history-excluded, history-kept or uni99
-    #[arg(long, value_name = "PROTOCOL", default_value_t)]
+    #[arg(long, value_name = "PROTOCOL", default_value_t, value_parser = protocol_of_ranks)]
     protocol: Protocol,
 
     /// Print the comparison as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// For clap.
+fn protocol_of_ranks(text: &str) -> Result<Protocol, String> {
+    const OF_RANKS: [Protocol; 3] = [Protocol::HistoryExcluded, Protocol::HistoryKept, Protocol::Uni99];
+    let names = OF_RANKS.map(|protocol| protocol.to_string());
+    let place = names.iter().position(|name| name == text);
+    let unknown = || told(&Error::unknown("protocol of ranks", text, &names.each_ref().map(String::as_str)));
+    place.map(|place| OF_RANKS[place]).ok_or_else(unknown)
 }
 
 pub fn compare(args: &CompareArgs) -> Result<()> {
@@ -74,18 +84,15 @@ struct Side {
 }
 
 impl Side {
-    /// From the folder of a run, or of folders `seedN`.
+    /// From the folder of a run, or of folders `seedN`, which must be seeds of one run.
     fn read(folder: &Path) -> Result<Side> {
-        let runs = match folders(folder) {
-            several if !several.is_empty() => several.into_iter().map(|(_, folder)| folder).collect(),
-            _ => vec![folder.to_owned()],
-        };
-        let (all_data, seeds): (Vec<DataIdentity>, Vec<UserRanks>) =
-            runs.iter().map(|run| read_ranks(run)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        for (run, data) in runs.iter().zip(&all_data) {
-            refuse_difference((&runs[0], &all_data[0]), (run, data))?;
+        let runs = of_seeds(folder);
+        if runs.len() > 1 {
+            refuse_different(&runs.iter().cloned().map(FinishedRun::read).collect::<Result<Vec<_>>>()?)?;
         }
-        Ok(Side { folder: folder.into(), data: all_data[0].clone(), seeds })
+        let (mut data, seeds): (Vec<DataIdentity>, Vec<UserRanks>) =
+            runs.iter().map(|run| read_ranks(run)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok(Side { folder: folder.into(), data: data.swap_remove(0), seeds })
     }
 
     fn refuse_other_data(&self, other: &Side) -> Result<()> {
@@ -95,9 +102,8 @@ impl Side {
     fn ranks(&self, protocol: Protocol) -> Result<Vec<&[u32]>> {
         let missing = || {
             let problem = format!("{} has no ranks under {protocol}", self.folder.display());
-            let help =
-                "`gpurec eval --checkpoint RUN --ranks RUN/ranks.safetensors` makes those of a run of before again";
-            Error::usage(problem, help)
+            let command = "gpurec eval --checkpoint RUN --ranks RUN/ranks.safetensors";
+            Error::usage(problem, format!("`{command}` makes the ranks of an older run again"))
         };
         let of_seeds = self.seeds.iter().map(|seed| seed.test.get(protocol).map(Vec::as_slice));
         of_seeds.map(|ranks| ranks.ok_or_else(missing)).collect()
@@ -113,27 +119,6 @@ impl Side {
 fn read_ranks(run: &Path) -> Result<(DataIdentity, UserRanks)> {
     let path = UserRanks::path(run);
     if path.exists() { UserRanks::read(&path) } else { Err(no_ranks(run)) }
-}
-
-/// Why a folder has no ranks, and the way to make them.
-pub fn no_ranks(run: &Path) -> Error {
-    let path = UserRanks::path(run);
-    let has = |file: &str| run.join(file).exists();
-    if has("scores.safetensors") {
-        let problem = format!("{} holds scores of lists, and no ranks of items", run.display());
-        return Error::usage(
-            problem,
-            "`gpurec report` puts AUC and GAUC side by side; only ranks can be compared so far",
-        );
-    }
-    let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
-        (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
-        (true, false) => ("is not the folder of a finished run: it holds no ranks", "finish it with --resume".into()),
-        (true, true) => {
-            ("holds a model, but no ranks of users", format!("`{}` makes them", eval_command(run, Some(&path))))
-        }
-    };
-    Error::usage(format!("{} {problem}", run.display()), help)
 }
 
 fn refuse_difference((a, ours): (&Path, &DataIdentity), (b, theirs): (&Path, &DataIdentity)) -> Result<()> {

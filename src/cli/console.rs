@@ -93,6 +93,11 @@ pub fn grouped(n: usize) -> String {
     HumanCount(n as u64).to_string()
 }
 
+/// `2 of 11 (18.18 %)`.
+pub fn share(count: usize, whole: usize) -> String {
+    format!("{} of {} ({:.2} %)", grouped(count), grouped(whole), 100.0 * count as f64 / whole.max(1) as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,11 @@ use crate::engine::exec::gpu::device::{Wanted, adapters, choose};
 use crate::error::Result;
 use indicatif::HumanBytes;
 
+pub const EXAMPLES: &str = "\
+Examples:
+  gpurec devices
+  gpurec verify --device llvmpipe     an adapter by a part of its name, as in all commands with --device";
+
 const HEADER: [&str; 10] = [
     "adapter",
     "backend",

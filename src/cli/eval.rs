@@ -1,7 +1,7 @@
 //! `gpurec eval`: ranks the held-out items of a data set with a trained model.
 
 use super::DeviceArgs;
-use super::console::{say, shell_command};
+use super::console::{note, say, shell_command};
 use super::results::{Results, published_rows};
 use super::source::SourceArgs;
 use crate::data::{Interactions, resolve};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   gpurec eval --checkpoint runs/lma4rec-kuairec-seed1
+  gpurec eval --checkpoint runs/mine --split ratio:0.8,0.1,0.1
   gpurec eval --checkpoint runs/mine --dataset newer_sequences.txt --device cpu
   gpurec eval --checkpoint runs/mine --ranks runs/mine/ranks.safetensors";
 
@@ -22,7 +23,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
 
-    /// Name or path of a data set with the items that the model was trained on; the run's own when not given
+    /// Name or path of a data set whose items the model knows; the run's own when not given, read as it was but for the
+    /// options below
     #[arg(long, value_name = "NAME|PATH")]
     dataset: Option<String>,
 
@@ -50,24 +52,36 @@ pub fn eval_command(run: &Path, ranks: Option<&Path>) -> String {
 
 pub fn eval(args: &EvalArgs) -> Result<()> {
     let trained = Trained::open_with(&args.checkpoint, &args.settings)?;
-    let data = match &args.dataset {
-        Some(dataset) => resolve(dataset, &args.source.options()?)?,
-        None => resolve(&trained.identity.data.dataset, &trained.identity.data.source).map_err(|error| {
-            let problem = format!("the data set of this run cannot be read: {error}");
-            Error::usage(problem, "give its name or path with --dataset")
-        })?,
+    if args.ranks.is_some() && trained.method.list_model().is_some() {
+        let problem = format!("{} scores impressions of lists, and ranks no items", trained.identity.method);
+        return Err(Error::usage(problem, "leave --ranks away; the run's folder has scores.safetensors"));
+    }
+    let theirs = &trained.identity.data;
+    let (dataset, source) = match &args.dataset {
+        Some(dataset) => (dataset, args.source.options()?),
+        None => (&theirs.dataset, args.source.options_over(&theirs.source)?),
     };
-    same_items(&trained, &data)?;
-    let identity = DataIdentity::new(&trained.identity.data.dataset, &trained.identity.data.source, &data);
+    let data = resolve(dataset, &source).map_err(|error| match &args.dataset {
+        Some(_) => error,
+        None => {
+            let problem = format!("the data set of this run cannot be read: {error}");
+            Error::usage(problem, error.help().unwrap_or_default() + "; --dataset gives its name or path")
+        }
+    })?;
+    let data = by_items_of(&trained, data)?;
+    let identity = DataIdentity::new(dataset, &source, &data);
     same_users(&trained, &identity)?;
     let mut executor = args.device.open()?;
     let lists = data.lists.as_ref().filter(|_| trained.method.list_model().is_some());
     let statistics = lists.map_or_else(|| data.statistics().to_string(), |lists| lists.to_string());
     say(format!("method  {}\ndata    {}: {statistics}", trained.identity.method, data.name))?;
     say(format!("device  {}\n", executor.describe()))?;
-    if args.ranks.is_some() && trained.method.list_model().is_some() {
-        let problem = format!("{} scores impressions of lists, and ranks no items", trained.identity.method);
-        return Err(Error::usage(problem, "leave --ranks away; the run's folder has scores.safetensors"));
+    if identity.training_events != theirs.training_events || lists.is_some() && identity.lists != theirs.lists {
+        note(format!(
+            "warning: the model was trained on other events than the training part of {}, so that test items may have \
+             been among them",
+            data.name
+        ));
     }
     let evaluation = trained.evaluator(executor.as_mut())?.evaluate(executor.as_mut(), &data)?;
     if let (Some(file), Basis::Ranks(ranks)) = (&args.ranks, &evaluation.basis) {
@@ -90,28 +104,24 @@ fn same_users(trained: &Trained, data: &DataIdentity) -> Result<()> {
     Err(Error::usage(problem, "evaluate it on that data set, unchanged, or train a method that reads histories"))
 }
 
-/// The item table of a model has a row for each item it was trained on, in the order of their ids.
-fn same_items(trained: &Trained, data: &Interactions) -> Result<()> {
-    if trained.items == data.items {
-        return Ok(());
-    }
-    let missing = |from: &[String], of: &[String]| {
-        let held: std::collections::HashSet<&String> = from.iter().collect();
-        of.iter().find(|item| !held.contains(item)).map_or("none".into(), |item| format!("`{item}`"))
-    };
-    let problem = format!(
-        "{} has {} items, the model was trained with {}; first item unknown to the model: {}, to the data set: {}",
-        data.name,
-        data.n_items(),
-        trained.items.len(),
-        missing(&trained.items, &data.items),
-        missing(&data.items, &trained.items),
+/// The data by the model's indices of items: its item table has a row for each item it was trained on, in their order.
+fn by_items_of(trained: &Trained, data: Interactions) -> Result<Interactions> {
+    let help = format!(
+        "evaluate on data with items that the model knows, such as {}, or train a model on this data",
+        trained.identity.data.dataset
     );
-    Err(Error::usage(
-        problem,
-        format!(
-            "evaluate on data with the same items, such as {}, or train a model on this data",
-            trained.identity.data.dataset
-        ),
-    ))
+    if data.lists.is_some() && data.items != trained.items {
+        let problem =
+            format!("the items of {}, a log of lists, are not those that the model was trained with", data.name);
+        return Err(Error::usage(problem, help));
+    }
+    let (name, n_items, known) = (data.name.clone(), data.n_items(), trained.items.len());
+    data.over_items(&trained.items).map_err(|unknown| {
+        let problem = format!(
+            "{name} has {n_items} items, the model was trained with {known}; it does not know {} of them, such as `{}`",
+            unknown.len(),
+            unknown[0]
+        );
+        Error::usage(problem, help)
+    })
 }

@@ -76,22 +76,28 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     let mut ranker = trained.ranker(executor.as_mut())?;
     let queries = histories.as_ref().map(|all| ranker.queries(executor.as_mut(), &all.requests())).transpose()?;
 
+    // Whatever can be refused is refused before anything is written.
     let ItemTable { table, bias } = ranker.item_table(executor.as_mut(), trained.items.len())?;
+    let (examples, example_queries) = examples(&trained, &mut ranker, executor.as_mut())?;
+    let (layout, state) = trained.parameters()?;
+    let items = lines(&trained.items, "items.txt")?;
+    let users = histories.as_ref().map(|all| lines(&all.users, "users.txt")).transpose()?;
+
     let tensors = [("table", &table)].into_iter().chain(bias.iter().map(|bias| ("bias", bias)));
     write_tensors(&out.join("item_table.safetensors"), tensors.map(named))?;
-    write_lines(&out.join("items.txt"), &trained.items)?;
-    write_examples(out, &trained, &mut ranker, executor.as_mut())?;
-    let (layout, state) = trained.parameters()?;
+    write_atomically(&out.join("items.txt"), items.as_bytes())?;
+    write_tensors(&out.join("examples.safetensors"), [named(("query", &example_queries))])?;
+    write_atomically(&out.join("examples.json"), examples.as_bytes())?;
     write_tensors(&out.join("model.safetensors"), parameters(&layout, &state))?;
     let Identity { method, config, seed, data, .. } = &trained.identity;
     let config = config_text(method, &data.dataset, &data.source, *seed, config);
     write_atomically(&out.join("config.toml"), config.as_bytes())?;
     write_atomically(&out.join("topk_example.py"), TOPK_EXAMPLE.as_bytes())?;
-    if let (Some(histories), Some(queries)) = (&histories, &queries) {
+    if let (Some(queries), Some(users)) = (&queries, &users) {
         write_tensors(&out.join("queries.safetensors"), [named(("query", queries))])?;
-        write_lines(&out.join("users.txt"), &histories.users)?;
-        histories.report_skipped();
+        write_atomically(&out.join("users.txt"), users.as_bytes())?;
     }
+    histories.iter().for_each(|all| all.report_skipped("query"));
     // Last, so that a folder with it is complete.
     write_atomically(&out.join("README.md"), readme(&trained, &table, bias.is_some()).as_bytes())?;
     let users =
@@ -100,8 +106,8 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     say(format!("{items} items of {dim} dimensions{users} written to {0}; see {0}/README.md", out.display()))
 }
 
-/// Histories drawn from the catalogue, and what the model makes of them.
-fn write_examples(out: &Path, trained: &Trained, ranker: &mut Ranker, executor: &mut dyn Executor) -> Result<()> {
+/// Histories drawn from the catalogue and what the model makes of them: `examples.json`, and the queries.
+fn examples(trained: &Trained, ranker: &mut Ranker, executor: &mut dyn Executor) -> Result<(String, Tensor)> {
     let n_items = trained.items.len() as u32;
     let draw = |(number, length): (u32, usize)| -> Vec<u32> {
         let mut stream = RngState { seed: trained.identity.seed, step: 0 }.stream(EXAMPLE_HISTORY, number);
@@ -113,7 +119,7 @@ fn write_examples(out: &Path, trained: &Trained, ranker: &mut Ranker, executor: 
     let requests: Vec<Request> =
         (0..).zip(&histories).map(|(number, history)| Request { history, user: user(number) }).collect();
     let lists = ranker.top_k(executor, &requests, TOP.min(n_items as usize), false)?;
-    let query = ranker.queries(executor, &requests)?;
+    let queries = ranker.queries(executor, &requests)?;
     let names =
         |items: &mut dyn Iterator<Item = u32>| items.map(|item| trained.items[item as usize].as_str()).collect();
     let examples = histories.iter().zip(&lists).map(|(history, list)| Example {
@@ -122,8 +128,7 @@ fn write_examples(out: &Path, trained: &Trained, ranker: &mut Ranker, executor: 
         scores: list.iter().map(|(_, score)| *score).collect(),
     });
     let text = serde_json::to_string_pretty(&examples.collect::<Vec<_>>()).expect("numbers and strings serialise");
-    write_tensors(&out.join("examples.safetensors"), [named(("query", &query))])?;
-    write_atomically(&out.join("examples.json"), (text + "\n").as_bytes())
+    Ok((text + "\n", queries))
 }
 
 type NamedTensor<'a> = (String, TensorView<'a>);
@@ -150,12 +155,12 @@ fn write_tensors<'a>(path: &Path, tensors: impl IntoIterator<Item = NamedTensor<
 }
 
 /// A name a line: refused where a name has several itself.
-fn write_lines(path: &Path, names: &[String]) -> Result<()> {
+fn lines(names: &[String], file: &str) -> Result<String> {
     if let Some(name) = names.iter().find(|name| name.contains(['\n', '\r'])) {
-        let problem = format!("the name {name:?} has a line end in it, and {} has a name a line", path.display());
+        let problem = format!("the name {name:?} has a line end in it, and {file} has a name a line");
         return Err(Error::usage(problem, "rename it in the data"));
     }
-    write_atomically(path, names.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes())
+    Ok(names.iter().map(|name| format!("{name}\n")).collect())
 }
 
 fn readme(trained: &Trained, table: &Tensor, has_bias: bool) -> String {

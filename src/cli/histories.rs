@@ -73,8 +73,8 @@ impl Histories {
         self.items.iter().map(|history| Request::new(history)).collect()
     }
 
-    /// Says on stderr what was left out, and who therefore gets nothing.
-    pub fn report_skipped(&self) {
+    /// Says on stderr what was left out, and who therefore gets no `what`: list or query.
+    pub fn report_skipped(&self, what: &str) {
         let Skipped { events, items, users } = &self.skipped;
         if *events > 0 {
             note(format!(
@@ -87,7 +87,7 @@ impl Histories {
             let more = if users.len() > SHOWN { ", ..." } else { "" };
             let shown = users[..users.len().min(SHOWN)].join(", ");
             note(format!(
-                "no list for {} users, of whose items the model knows none: {shown}{more}",
+                "no {what} for {} users, of whose items the model knows none: {shown}{more}",
                 grouped(users.len())
             ));
         }

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Results go to stdout; progress, warnings and errors to stderr.
 
 pub mod bench;
+mod chart;
 mod compare;
 pub mod console;
 mod data;
@@ -17,7 +18,9 @@ mod recommend;
 mod report;
 mod results;
 mod run;
+mod runs;
 mod seeds;
+mod sheet;
 mod source;
 mod sweep;
 mod training;
@@ -67,6 +70,7 @@ enum Command {
     /// Prove the kernels right on a device: every case of every op against f64
     Verify(verify::VerifyArgs),
     /// List the adapters of this machine and the executor that `auto` chooses
+    #[command(after_help = devices::EXAMPLES)]
     Devices,
     /// List the methods, or show the presets and keys of one
     Methods(methods::MethodsArgs),

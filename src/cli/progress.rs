@@ -2,6 +2,7 @@
 
 use super::console::{bar, note, say};
 use super::interrupt;
+use crate::error::Result;
 use crate::train::{EpochReport, Observer};
 use indicatif::{HumanDuration, ProgressBar};
 use std::time::{Duration, Instant};
@@ -81,10 +82,11 @@ impl Observer for Progress {
         }
     }
 
-    fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) {
+    fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) -> Result<()> {
         if !self.quiet {
             self.print(&epoch_line(report, best_epoch, &self.select_by), |line| drop(say(line)));
         }
+        Ok(())
     }
 
     fn warning(&mut self, message: &str) {

@@ -184,7 +184,7 @@ fn recommend_all(args: &RecommendArgs, input: &Path, output: &Path) -> Result<()
     bar.finish_and_clear();
     rows.finish().map_err(failed)?;
     file.finish()?;
-    histories.report_skipped();
+    histories.report_skipped("list");
     let users = grouped(requests.len());
     say(format!("{} recommendations for {users} users; written to {}", grouped(count), output.display()))
 }

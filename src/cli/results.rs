@@ -1,8 +1,9 @@
 //! The table that ends a run or an evaluation: our figures under each protocol, and the paper's beside them.
 
+use super::sheet::Figures;
 use crate::data::sample::Uni99;
 use crate::data::{Interactions, SplitRule, paper_name};
-use crate::eval::{Metrics, Protocol, Published, SplitMetrics, comparison_table, published, shown};
+use crate::eval::{FIGURES, Metrics, Protocol, Published, SplitMetrics, Summary, comparison_table, published};
 use crate::train::{Evaluation, Run, RunResult};
 use std::collections::BTreeMap;
 use toml::Table;
@@ -91,6 +92,12 @@ pub fn published_note(row: &Published) -> String {
     format!("{}.{doubt}", row.source)
 }
 
+/// A published row as one of our tables has it.
+pub fn published_figures(row: &Published) -> Figures {
+    let figures = FIGURES.into_iter().zip(row.figures);
+    figures.map(|(key, figure)| (key.to_string(), Summary::of(vec![figure]))).collect()
+}
+
 /// Published rows of several methods, each once, numbered from 1.
 #[derive(Default)]
 pub struct PublishedRows(Vec<(&'static str, Published)>);
@@ -109,11 +116,11 @@ impl PublishedRows {
     }
 
     /// Those under a protocol: `published (1)`, the method's title, the figures.
-    pub fn rows(&self, protocol: Protocol) -> impl Iterator<Item = (String, &'static str, [String; 6])> {
-        let cells = |(number, (title, row)): (usize, &(&'static str, Published))| {
-            (format!("published ({})", number + 1), *title, row.figures.map(shown))
+    pub fn rows(&self, protocol: Protocol) -> impl Iterator<Item = (String, &'static str, Figures)> {
+        let named = |(number, (title, row)): (usize, &(&'static str, Published))| {
+            (format!("published ({})", number + 1), *title, published_figures(row))
         };
-        self.0.iter().enumerate().filter(move |(_, (_, row))| row.protocol == protocol).map(cells)
+        self.0.iter().enumerate().filter(move |(_, (_, row))| row.protocol == protocol).map(named)
     }
 
     /// `(1) source`.

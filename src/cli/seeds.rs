@@ -3,6 +3,7 @@
 use super::console::{say, table};
 use super::results::{protocol, published_rows};
 use super::run::RunArgs;
+use super::sheet::Figures;
 use super::training;
 use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
@@ -19,7 +20,9 @@ pub fn run(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -
     let results = runs.train("")?;
     let Run { options, data, .. } = runs.first();
     let published = published_rows(&args.method, &options.config, &data.name, data.rule());
-    say(format!("{}everything is in {}", if args.quiet { "" } else { "\n" }, folder.display()))?;
+    if !args.quiet {
+        say(format!("\neverything is in {}", folder.display()))?;
+    }
     say(results.text(data.rule(), &published))
 }
 
@@ -104,12 +107,14 @@ impl SeedResults {
         self.runs[0].metrics.valid.shown().map(|(key, _)| key.to_string()).collect()
     }
 
-    /// Test metrics in this order, if the protocol applies.
-    pub fn test(&self, protocol: Protocol) -> Option<Vec<Summary>> {
-        self.runs
-            .iter()
-            .all(|run| run.metrics.test.get(protocol).is_some())
-            .then(|| self.keys().iter().map(|key| self.summary(|metrics| &metrics.test[protocol], key)).collect())
+    /// Their values in the test, if the protocol applies.
+    pub fn test(&self, protocol: Protocol) -> Option<Figures> {
+        let summary = |key: String| {
+            let summary = self.summary(|metrics| &metrics.test[protocol], &key);
+            (key, summary)
+        };
+        let applies = self.runs.iter().all(|run| run.metrics.test.get(protocol).is_some());
+        applies.then(|| self.keys().into_iter().map(summary).collect())
     }
 
     /// `seeds.json`.
@@ -158,14 +163,15 @@ impl SeedResults {
 
 /// `0.0624 ± 0.0004 [0.0619, 0.0629]`, without what one seed does not tell.
 fn cell(summary: &Summary) -> String {
-    let interval = summary.interval.map(|[low, high]| format!(" [{low:.4}, {high:.4}]"));
+    let interval = summary.interval.filter(|[low, _]| !low.is_nan());
+    let interval = interval.map(|[low, high]| format!(" [{low:.4}, {high:.4}]"));
     format!("{}{}", with_deviation(summary), interval.unwrap_or_default())
 }
 
-/// `0.0624 ± 0.0004`.
+/// `0.0624 ± 0.0004`; a dash where there is none.
 pub fn with_deviation(summary: &Summary) -> String {
-    let sd = summary.sd.map(|sd| format!(" ± {sd:.4}"));
-    format!("{:.4}{}", summary.mean, sd.unwrap_or_default())
+    let sd = summary.sd.filter(|sd| !sd.is_nan()).map(|sd| format!(" ± {sd:.4}"));
+    shown(summary.mean) + &sd.unwrap_or_default()
 }
 
 /// What a run gave that ranked its held-out items so.

@@ -40,10 +40,14 @@ pub struct DatasetInfo {
     pub bytes: u64,
 }
 
-/// Reads the data set that a name or a path stands for.
+/// Reads the data set that a name or a path stands for. Options that mean nothing for it are refused.
 pub fn resolve(name_or_path: &str, options: &ReadOptions) -> Result<Interactions> {
     match locate(name_or_path)? {
-        Source::Bundled => read_bytes(BUNDLED, BUNDLED_BYTES, Path::new(BUNDLED_FILE), options),
+        Source::Bundled => {
+            let what = format!("{BUNDLED}, a part of gpurec that holds sequences without columns");
+            options.expect_only(|option| option == "--format", &what, "name a file of your own")?;
+            read_bytes(BUNDLED, BUNDLED_BYTES, Path::new(BUNDLED_FILE), options)
+        }
         Source::File(path) if path.is_dir() => prepared::read(&path, options),
         Source::File(path) => read(&path, options),
     }
@@ -163,6 +167,18 @@ mod tests {
         let expected = "9,209 users, 2,233 items, 55,346 interactions; 6.01 per user (min 3, max 211)";
         assert_eq!(data.statistics().to_string(), expected);
         assert_eq!(locate_in("kuairec_sequences", None).unwrap(), Source::Bundled);
+    }
+
+    #[test]
+    fn the_bundled_set_has_neither_columns_nor_a_schema() {
+        let columns = |user: &str| crate::data::Columns { user: Some(user.into()), ..Default::default() };
+        let refused = |options: ReadOptions| resolve("kuairec", &options).unwrap_err().to_string();
+        let schema = refused(ReadOptions { schema: Some("lists.toml".into()), ..Default::default() });
+        assert!(schema.starts_with("--schema means nothing for kuairec, a part of gpurec"), "{schema}");
+        assert!(refused(ReadOptions { columns: columns("1"), ..Default::default() }).starts_with("--user-col"));
+        assert!(refused(ReadOptions { separator: Some(' '), ..Default::default() }).starts_with("--separator"));
+        let (format, split) = ("sequences".parse().ok(), "ratio:0.8,0.1,0.1".parse().ok());
+        assert!(resolve("kuairec", &ReadOptions { format, split, ..Default::default() }).is_ok());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::log::{Event, EventLog};
 use super::split::{self, Ends, MIN_LEAVE_ONE_OUT, SplitRule};
 use crate::error::{Error, Result};
 use indicatif::HumanCount;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Who met what, in which order. Users keep the order of the file.
@@ -116,6 +117,23 @@ impl Interactions {
         let rule = SplitRule::Ratio(lists.split);
         let data = Interactions::from_log(&lists.name, log).with_split(rule)?;
         Ok(Interactions { lists: Some(Arc::new(lists)), ..data })
+    }
+
+    /// The same events by the items of a catalogue that has all of these: indices are places in `items`. Without lists, unless
+    /// the items are the same in the same order. `Err`: the names that the catalogue lacks.
+    pub fn over_items(self, items: &[String]) -> Result<Self, Vec<String>> {
+        if self.items == items {
+            return Ok(self);
+        }
+        let place_of: HashMap<&str, u32> = items.iter().map(String::as_str).zip(0..).collect();
+        let places: Vec<Option<u32>> = self.items.iter().map(|item| place_of.get(item.as_str()).copied()).collect();
+        let unknown = self.items.iter().zip(&places).filter(|(_, place)| place.is_none());
+        let unknown: Vec<String> = unknown.map(|(item, _)| item.clone()).collect();
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let events = self.events.iter().filter_map(|item| places[*item as usize]).collect();
+        Ok(Interactions { events, items: items.to_vec(), lists: None, ..self })
     }
 
     /// With a time for each event, in the order of the sequences.
@@ -336,6 +354,21 @@ mod tests {
         let data = Interactions::from_log("shop", log);
         assert_eq!((&data.kind_names[..], data.kinds(0)), (&["view".to_string(), "cart".into()][..], &[1, 0][..]));
         assert!(three_users().kinds(0).is_empty());
+    }
+
+    #[test]
+    fn events_keep_their_items_by_another_catalogue() {
+        let data = Interactions::from_sequences("toy", &[vec![3, 1, 2], vec![2, 3, 3]]);
+        let catalogue = ["2", "9", "1", "3"].map(String::from);
+        let over = data.clone().over_items(&catalogue).unwrap();
+        assert_eq!((over.items.as_slice(), over.n_items()), (&catalogue[..], 4));
+        let names = |data: &Interactions| -> Vec<String> {
+            data.sequences().flatten().map(|item| data.items[*item as usize].clone()).collect()
+        };
+        assert_eq!((names(&over), over.test().count()), (names(&data), data.test().count()));
+        assert_eq!(over.sequence(0), [3, 2, 0]);
+        assert_eq!(data.clone().over_items(&data.items).unwrap(), data);
+        assert_eq!(data.over_items(&catalogue[..2]).unwrap_err(), ["1", "3"]);
     }
 
     #[test]

@@ -104,7 +104,8 @@ impl EventLog {
     }
 }
 
-fn index_of(names: &mut Names, name: &str) -> u32 {
+/// The place of a name, which is appended where it is new.
+pub(crate) fn index_of(names: &mut Names, name: &str) -> u32 {
     match names.get_index_of(name) {
         Some(index) => index as u32,
         None => names.insert_full(name.into()).0 as u32,
@@ -117,7 +118,7 @@ fn retain_rows<T>(column: &mut Vec<T>, keep: &[bool]) {
 }
 
 /// A time as a number (of any unit), a date or a date with time (ISO 8601; UTC where no zone is given), the latter two in
-/// seconds since 1970.
+/// seconds since 1970, exact to the microsecond.
 pub fn parse_time(text: &str) -> Option<f64> {
     let text = text.trim();
     if let Ok(number) = text.parse::<f64>() {
@@ -126,7 +127,7 @@ pub fn parse_time(text: &str) -> Option<f64> {
     let zoned = || text.parse::<jiff::Timestamp>().ok();
     let civil = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
     let stamp = zoned().or_else(|| Some(civil()?.timestamp()))?;
-    Some(stamp.as_millisecond() as f64 / 1000.0)
+    Some(stamp.as_microsecond() as f64 / 1e6)
 }
 
 #[cfg(test)]
@@ -158,6 +159,8 @@ mod tests {
         assert_eq!((time("978300760"), time(" 1.5 "), time("-3")), (Some(978_300_760.0), Some(1.5), Some(-3.0)));
         assert_eq!(time("1970-01-02"), Some(86_400.0));
         assert_eq!(time("2014-04-07T10:51:09.277Z"), Some(1_396_867_869.277));
+        assert_eq!(time("2014-04-07T10:51:09.277001Z"), Some(1_396_867_869.277_001));
+        assert!(time("2014-04-07T10:51:09.277001Z") < time("2014-04-07T10:51:09.277002Z"));
         assert_eq!(time("2014-04-07 10:51:09"), Some(1_396_867_869.0));
         assert_eq!((time("NaN"), time("inf"), time("yesterday"), time("")), (None, None, None, None));
     }

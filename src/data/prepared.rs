@@ -22,7 +22,7 @@ use super::prepare::Step;
 use super::read::{ReadOptions, read_log};
 use super::split::SplitRule;
 use crate::error::{Error, Result};
-use crate::files::{write_atomically, write_with};
+use crate::files::{TomlKind, read_toml, write_atomically, write_with};
 
 const DESCRIPTION: &str = "dataset.toml";
 const SEQUENCES: &str = "sequences.txt.gz";
@@ -93,18 +93,22 @@ pub fn write(folder: &Path, data: &Interactions, description: &Description) -> R
     )
 }
 
-/// Reads the folder, with the original names.
+const KIND: TomlKind = TomlKind {
+    doing: "read the description",
+    help: "`gpurec data prepare` writes this file; if it is damaged, prepare the data set again",
+};
+
+/// Reads the folder, with the original names. Of the options only the split means something.
 pub fn read(folder: &Path, options: &ReadOptions) -> Result<Interactions> {
-    let path = folder.join(DESCRIPTION);
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-    let damaged = |path: &Path, problem: String| Error::Format { path: path.to_owned(), problem };
-    let description: Description = toml::from_str(&text).map_err(|e| damaged(&path, e.message().into()))?;
+    let what = format!("{}, a prepared data set: all of them are written alike", folder.display());
+    options.expect_only(|_| false, &what, "name the file that it was made from")?;
+    let description: Description = read_toml(&folder.join(DESCRIPTION), KIND)?;
     let log = read_log(&folder.join(SEQUENCES), &ReadOptions::default())?;
     let mut data = Interactions::from_log(&description.name, log);
     let Statistics { users, items, interactions, .. } = data.statistics();
     if (users, items, interactions) != (description.users, description.items, description.interactions) {
         let problem = format!("it holds {}, {DESCRIPTION} says otherwise", data.statistics());
-        return Err(damaged(&folder.join(SEQUENCES), problem));
+        return Err(Error::Format { path: folder.join(SEQUENCES), problem });
     }
     data.users = names(&folder.join("users.tsv"), users)?;
     data.items = names(&folder.join("items.tsv"), items)?;
@@ -168,6 +172,17 @@ mod tests {
         write(folder.path(), &data, &description).unwrap();
         let back = read(folder.path(), &ReadOptions::default()).unwrap();
         assert_eq!(back, data);
+        let split: SplitRule = "ratio:0.6,0.2,0.2".parse().unwrap();
+        let options = ReadOptions { split: Some(split.clone()), ..ReadOptions::default() };
+        assert_eq!(read(folder.path(), &options).unwrap().rule(), &split);
+        for options in [
+            ReadOptions { schema: Some("lists.toml".into()), ..options.clone() },
+            ReadOptions { format: Some("csv".parse().unwrap()), ..options.clone() },
+            ReadOptions { separator: Some(','), ..options },
+        ] {
+            let error = read(folder.path(), &options).unwrap_err().to_string();
+            assert!(error.contains(" means nothing for ") && error.contains("a prepared data set"), "{error}");
+        }
         std::fs::write(folder.path().join("items.tsv"), "id\tname\n1\tkettle\n").unwrap();
         assert!(read(folder.path(), &ReadOptions::default()).unwrap_err().to_string().contains("3 names"));
     }

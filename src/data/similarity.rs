@@ -5,10 +5,10 @@
 //! sim   = C_ij / sqrt(N_i N_j),   N_i = users that have i,   i != j
 //! ```
 //!
-//! over the set of items in each user's training input `s[..n-3]`. Equal similarities: the pair that was met first, users
-//! in file order and a user's items in time order, wins. One item's row C_i is accumulated at a time in a dense vector
-//! of V numbers, so that nothing of the size of all pairs is stored, and rows are independent: the result does not
-//! depend on the number of threads.
+//! over the set of items that each user's training part predicts from: `train_input`, the part without its last event,
+//! under any split. Equal similarities: the pair that was met first, users in file order and a user's items in time order,
+//! wins. One item's row C_i is accumulated at a time in a dense vector of V numbers, so that nothing of the size of all
+//! pairs is stored, and rows are independent: the result does not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -41,7 +41,7 @@ pub struct Summary {
 }
 
 impl Similarity {
-    /// From the training inputs of a leave-one-out split.
+    /// From the training inputs of the data's split.
     pub fn item_cf(data: &Interactions) -> Self {
         let sets = training_sets(data);
         let users_of = users_of_items(&sets, data.n_items());

@@ -159,6 +159,12 @@ pub struct State {
 }
 
 impl State {
+    /// The parameters alone.
+    pub fn without_moments(&self) -> State {
+        let own = |set: &SetState| SetState { params: set.params.clone(), ..SetState::default() };
+        State { sets: self.sets.iter().map(own).collect() }
+    }
+
     /// The values of one parameter.
     pub fn parameter<'a>(&'a self, layout: &ParamLayout, set: &str, name: &str) -> Option<&'a [f32]> {
         let (index, range) = layout.find(set, name)?;

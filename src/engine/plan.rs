@@ -181,7 +181,9 @@ impl<'g> Planner<'g> {
             for &(input, output) in node.op.in_place() {
                 let (input, output) = (node.inputs[input], node.outputs[output]);
                 let source = &self.graph.values[input.0].source;
-                let mutable = matches!(source, Source::Node { .. } | Source::Flat { .. });
+                // What has a home of its own is read from there once the graph has run.
+                let kept = self.graph.gradient_homes.contains_key(&input);
+                let mutable = matches!(source, Source::Node { .. } | Source::Flat { .. }) && !kept;
                 let (from, to) = (self.class(input), self.class(output));
                 let homes_agree = self.classes[from].home.is_none() || self.classes[to].home.is_none();
                 let sole_reader = node.inputs.iter().filter(|v| **v == input).count() == 1;
@@ -320,5 +322,26 @@ fn describe(graph: &Graph, place: &Place) -> String {
         Buffer::Inputs => "inputs".into(),
         Buffer::Slot(slot) => format!("slot {slot}"),
         Buffer::Flat { set, flat } => format!("{}.{flat:?}", graph.layout.sets[set].name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tensor::TensorType;
+    use crate::ops::scale::Scale;
+
+    /// Adam reads gradients where they are at home, after everything that the graph makes of them.
+    #[test]
+    fn nothing_is_drawn_over_a_gradient_at_home() {
+        let mut graph = Graph::default();
+        let x = graph.input("x", TensorType::f32(&[4]));
+        let gradient = graph.add1(Scale { factor: 2.0 }, &[x]).unwrap();
+        graph.gradient_homes.insert(gradient, (0, 0..4));
+        let more = graph.add1(Scale { factor: 3.0 }, &[gradient]).unwrap();
+        graph.output("more", more);
+        let plan = Plan::new(&graph, &[vec![], vec![]], true);
+        assert!(matches!(plan.place(gradient).buffer, Buffer::Flat { flat: Flat::Grads, .. }));
+        assert!(matches!(plan.place(more).buffer, Buffer::Slot(_)));
     }
 }

@@ -138,6 +138,54 @@ impl Stream {
     }
 }
 
+/// Philox blocks that are computed side by side.
+const LANES: usize = 16;
+
+/// The words for features `4 * first_block ..` at a row's place: `LANES` blocks of `RngState::block`, one per lane. All rounds
+/// of a lane stand in one body, so that the counters stay in registers.
+#[inline(always)]
+fn random_words(state: RngState, site: Site, row_key: &[u32], first_block: u32) -> [u32; 4 * LANES] {
+    const FACTORS: [u64; 2] = [MULTIPLIER[0] as u64, MULTIPLIER[1] as u64];
+    const LOW: u64 = 0xffff_ffff;
+    const { assert!(cfg!(target_endian = "little"), "pairs of words are read as one") };
+    let mut pairs = [[0; 2]; LANES];
+    for (pair, block) in pairs.iter_mut().zip(u64::from(first_block)..) {
+        let mut key = [state.seed as u32, (state.seed >> 32) as u32 ^ site.0.wrapping_mul(WEYL[0])];
+        // 64-bit lanes: the upper halves of `c` are rubbish that the products ignore, so that nothing is widened or narrowed.
+        let mut c = [block, row_key[1].into(), row_key[0].into(), state.step.into()];
+        for _ in 0..10 {
+            let (left, right) = (FACTORS[0] * (c[0] & LOW), FACTORS[1] * (c[2] & LOW));
+            c = [(right >> 32) ^ c[1] ^ u64::from(key[0]), right, (left >> 32) ^ c[3] ^ u64::from(key[1]), left];
+            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        }
+        *pair = [(c[0] & LOW) | c[1] << 32, (c[2] & LOW) | c[3] << 32];
+    }
+    bytemuck::cast(pairs)
+}
+
+/// Draws the words of one row and hands them out in pieces: `consume(first feature, words)`.
+/// To be called from a function that is compiled for several instruction sets.
+#[inline(always)]
+pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, consume: impl FnMut(usize, &[u32])) {
+    draw_from(0, state, site, row_key, width, consume);
+}
+
+/// `draw_row` for the features from `4 * block` on; `consume` counts from there.
+#[inline(always)]
+pub fn draw_from(
+    block: u32,
+    state: RngState,
+    site: Site,
+    row_key: &[u32],
+    width: usize,
+    mut consume: impl FnMut(usize, &[u32]),
+) {
+    for first in (0..width).step_by(4 * LANES) {
+        let words = random_words(state, site, row_key, block + (first / 4) as u32);
+        consume(first, &words[..(width - first).min(4 * LANES)]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +197,13 @@ mod tests {
             philox4x32_10([0xffff_ffff; 4], [0xffff_ffff; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
+    }
+
+    #[test]
+    fn lanes_draw_the_words_of_the_generator() {
+        let state = RngState { seed: 0xdead_beef_0123_4567, step: 9 };
+        let words = random_words(state, Site(5), &[70, 3], 16);
+        assert!((0..64).all(|i| words[i as usize] == state.word(Site(5), 70, 3, 64 + i)));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use bytemuck::cast_slice;
 
 /// The id that stands for nothing: no item, no target, no sequence. -1 in the I32 tensors of golden files.
 pub const NONE: u32 = u32::MAX;
+/// The score of what cannot be chosen, and is not to be seen; infinities are not portable.
+pub const LOWEST: f32 = -1e30;
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

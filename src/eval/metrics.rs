@@ -1,13 +1,14 @@
-//! Hit rate, NDCG and MRR of one held-out target per user, over all U users.
+//! Hit rate, NDCG and MRR over N held-out events, one or more for each user; AUC over impressions.
 //!
 //! ```text
-//! HR@k    = 1/U sum_u [rank_u <= k]
-//! NDCG@k  = 1/U sum_u [rank_u <= k] / log2(rank_u + 1)
-//! MRR     = 1/U sum_u 1 / rank_u
+//! HR@k    = 1/N sum_n [rank_n <= k]
+//! NDCG@k  = 1/N sum_n [rank_n <= k] / log2(rank_n + 1)
+//! MRR     = 1/N sum_n 1 / rank_n
 //! ```
 //!
 //! Ranks count from 1. An unreachable target (`UNREACHABLE`: it was excluded from the candidates) is a miss in all three.
-//! Ranks are whole numbers and the sums run in user order, so the metrics do not depend on batch size or thread count.
+//! Ranks are whole numbers and the sums run in the order of the events, so the metrics do not depend on batch size or thread
+//! count. AUC is in `rank.rs`.
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,7 +24,7 @@ pub const KS: [usize; 3] = [5, 10, 20];
 /// Keys of the figures that papers print, in the order of `gains` and `Metrics::figures`.
 pub const FIGURES: [&str; 6] = ["hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"];
 
-/// What one user adds to each of the figures before the mean is taken.
+/// What one event adds to each of the figures before the mean is taken.
 pub fn gains(rank: u32) -> [f64; 6] {
     let [a, b, c] = KS.map(|k| f64::from(u8::from(rank as usize <= k)));
     let discount = (f64::from(rank) + 1.0).log2();
@@ -53,7 +54,7 @@ impl SplitMetrics {
     }
 }
 
-/// Named figures in the order of tables and files. Of ranks, means over users: `hr@5, hr@10, hr@20, ndcg@5, ndcg@10, ndcg@20,
+/// Named figures in the order of tables and files. Of ranks, means over events: `hr@5, hr@10, hr@20, ndcg@5, ndcg@10, ndcg@20,
 /// mrr`, where `hr@k` is the share of events with rank at most k, `ndcg@k` the mean of `1 / log2(rank + 1)` over these, and
 /// `mrr` that of `1 / rank` over all. Of scores of impressions: `auc`, the chance that a clicked impression scores above one
 /// that was not clicked, over all lists together, and `gauc`, the mean of that within each list that has both.

@@ -14,6 +14,6 @@ pub use interval::intervals;
 pub use metrics::{FIGURES, KS, Metrics, SplitMetrics, gains};
 pub use protocol::{ByProtocol, Protocol};
 pub use published::{Published, published};
-pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_share, tie_warning};
+pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_warning};
 pub use significance::{Bootstrap, Summary, Wilcoxon, paired_bootstrap, wilcoxon};
 pub use table::{comparison_table, shown};

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// The rank of a target that is not among the candidates.
 pub const UNREACHABLE: u32 = u32::MAX;
 
-/// Above this share of users whose target ties with another item, a rank says as much of item numbering as of the model.
+/// Above this share of events whose target ties with another item, a rank says as much of item numbering as of the model.
 const TIE_LIMIT: f64 = 0.01;
 
 /// Where a target stands among the candidates.
@@ -59,16 +59,11 @@ pub fn refuse_not_finite<S: Copy + Into<f64>>(scores: &[S], what: &str, step: u6
     }
 }
 
-/// The share of users whose target ties with at least one other candidate.
-pub fn tie_share(ranks: &[Rank]) -> f64 {
-    ranks.iter().filter(|rank| rank.ties > 0).count() as f64 / ranks.len().max(1) as f64
-}
-
 /// What to tell the user when ties are common enough to matter.
 pub fn tie_warning(share: f64) -> Option<String> {
     (share > TIE_LIMIT).then(|| {
         format!(
-            "for {:.1} % of users another item has the score of the target; equal scores rank the lower item id first, so \
+            "for {:.1} % of the events another item has the score of the target; equal scores rank the lower item id first, so \
              these metrics depend on how the items are numbered",
             100.0 * share
         )

@@ -11,8 +11,7 @@ use super::config::{table_of, typed};
 use crate::engine::{Graph, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::Impressions;
-use crate::nn::fields::dense;
-use crate::nn::state::glorot;
+use crate::nn::layers::{Dense, glorot};
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::attention::Attention;
@@ -80,7 +79,7 @@ impl ClickModel for AutoInt {
             vectors = graph.add1(Activation::Relu, &[sum])?;
         }
         let flat = x.flat(graph, vectors)?;
-        let interactions = dense(graph, "output", flat, 1, Linear::default())?;
+        let interactions = Dense::new(1).of(graph, "output", flat)?;
         let first = x.first_order(graph, rows)?;
         graph.add1(Add, &[interactions, first])
     }

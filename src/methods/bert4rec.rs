@@ -19,10 +19,10 @@ use crate::engine::params::Init;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
-use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer};
+use crate::nn::layers::{Dense, layer_norm};
+use crate::nn::{PassNoise, Scorer, Tokens, Transformer};
 use crate::ops::activation::Activation;
 use crate::ops::layer_norm::LayerNorm;
-use crate::ops::linear::Linear;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
@@ -102,7 +102,7 @@ impl Bert4Rec {
     /// Hidden states `[N, dim]` of rows that all see each other.
     pub fn encode(&self, graph: &mut Graph, tokens: &Tokens) -> Result<ValueId> {
         let (encoder, table) = (&self.config.encoder, self.item_table(graph));
-        let noise = tokens.training.map(|_| FeedForwardNoise::Dropout);
+        let noise = tokens.training.map(|_| PassNoise::Dropout { pass: 0 });
         encoder.encode_rows(graph, tokens, tokens.rows(false), table, None, noise)
     }
 
@@ -113,14 +113,9 @@ impl Bert4Rec {
     /// The scorer of the rows' query vectors.
     pub fn scorer_of_rows(&self, graph: &mut Graph, hidden: ValueId) -> Result<Scorer> {
         let (encoder, dim) = (&self.config.encoder, self.config.encoder.dim);
-        let weight = graph.param("head.weight", &[dim, dim], Init::Normal(encoder.init_std as f32));
-        let bias = graph.param("head.bias", &[dim], Init::Constant(0.0));
-        let gelu = Linear { activation: Some(Activation::Gelu), ..Linear::default() };
-        let x = graph.add1(gelu, &[hidden, weight, bias])?;
-        let weight = graph.param("head_norm.weight", &[dim], Init::Constant(1.0));
-        let bias = graph.param("head_norm.bias", &[dim], Init::Constant(0.0));
-        let norm = LayerNorm { eps: encoder.layer_norm_eps, residual: false, dropout: None };
-        let query = graph.add1(norm, &[x, weight, bias])?;
+        let head = Dense::new(dim).weight(Init::Normal(encoder.init_std as f32)).then(Activation::Gelu);
+        let x = head.of(graph, "head", hidden)?;
+        let query = layer_norm(graph, "head_norm", LayerNorm::plain(encoder.layer_norm_eps), x, &[])?;
         let bias = graph.param("item_bias", &[self.n_items + self.special], Init::Constant(0.0));
         let table = self.item_table(graph);
         Ok(Scorer { query, table, bias: Some(bias), items: self.n_items, samples: 1 })
@@ -153,7 +148,7 @@ impl Method for Bert4Rec {
     }
 
     fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
-        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows);
         let hidden = self.encode(graph, &tokens)?;
         let scorer = self.scorer_of_rows(graph, hidden)?;
         Ok(Objective { loss: self.cloze_loss(graph, &scorer)?, scorer, item_table: scorer.table })

@@ -20,7 +20,7 @@ use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
-use crate::nn::{Ids, Scorer, Tokens, adam_step};
+use crate::nn::{Ids, Scorer, Tokens};
 use crate::ops::add::Add;
 use crate::ops::bpr::Bpr;
 use crate::ops::embedding::Embedding;
@@ -138,10 +138,7 @@ impl Method for BprMf {
                 loss = graph.add1(Add, &[penalty, loss])?;
             }
         }
-        graph.metric("loss", loss);
-        graph.metric("loss_bpr", ranking);
-        let gradients = graph.backward(loss, "model")?;
-        adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
+        super::minimise(&mut graph, &[("loss", loss), ("loss_bpr", ranking)], &self.config.training)?;
         Ok(graph)
     }
 

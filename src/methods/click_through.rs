@@ -94,8 +94,7 @@ impl<M: ClickModel> ClickThrough<M> {
         if self.model.reads_pairs() {
             impressions.pairs = Some(Pairs::declare(graph, count, self.sizes.fields.len(), training));
         }
-        let rows = self.sizes.fields.last().map_or(1, |field| (field.first + field.rows) as usize);
-        let logits = self.model.logits(graph, &impressions, rows)?;
+        let logits = self.model.logits(graph, &impressions, self.sizes.table_rows())?;
         graph.add1(Reshape { shape: vec![count] }, &[logits])
     }
 }

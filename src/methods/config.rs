@@ -4,7 +4,7 @@
 
 use super::MethodInfo;
 use crate::error::{Error, Result};
-use crate::files::read_toml;
+use crate::files::{CONFIGURATION, read_toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,7 @@ pub fn with_settings(config: &Table, assignments: &[String]) -> Result<Table> {
 
 /// A file of keys, or the `config.toml` of a run, whose table `method` has them.
 fn read_file(path: &Path) -> Result<Table> {
-    let mut table: Table = read_toml(path)?;
+    let mut table: Table = read_toml(path, CONFIGURATION)?;
     match table.remove("method") {
         Some(Value::Table(method)) if table.contains_key("run") => Ok(method),
         Some(other) => Ok(Table::from_iter(table.into_iter().chain([("method".to_string(), other)]))),

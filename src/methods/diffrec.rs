@@ -22,7 +22,7 @@ use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::denoiser::History;
 use crate::nn::tokens::Random;
-use crate::nn::{Denoiser, FeedForwardNoise, Ids, Scorer, SlotMask, Tokens, Transformer, adam_step};
+use crate::nn::{Denoiser, Ids, PassNoise, Scorer, SlotMask, Tokens, Transformer};
 use crate::ops::add::Add;
 use crate::ops::detach::Detach;
 use crate::ops::embedding::Embedding;
@@ -223,7 +223,7 @@ impl DiffRec {
     }
 
     fn denoiser<'a>(&'a self, inputs: &Inputs) -> Denoiser<'a> {
-        let noise = inputs.tokens.training.map(|_| FeedForwardNoise::Dropout);
+        let noise = inputs.tokens.training.map(|_| PassNoise::Dropout { pass: 0 });
         Denoiser { encoder: &self.config.encoder, tokens: inputs.tokens, slot_random: inputs.slot_random, noise }
     }
 
@@ -408,7 +408,7 @@ impl Method for DiffRec {
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
         let (config, batch) = (&self.config, shape.sequences);
         let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, batch, shape.rows, false);
+        let tokens = Tokens::for_training(&mut graph, batch, shape.rows);
         let inputs = Inputs::declare(self, &mut graph, tokens, batch);
         let table = self.item_table(&mut graph);
         let target = Ids::declare(&mut graph, "target", &[batch], true);
@@ -467,11 +467,9 @@ impl Method for DiffRec {
             recommendation.get_or_insert(mean);
             loss = graph.add1(Add, &[mean, loss])?;
         }
-        graph.metric("loss", loss);
-        graph.metric("loss_rec", recommendation.expect("one vector at least"));
-        graph.metric("loss_mse", error);
-        let gradients = graph.backward(loss, "model")?;
-        adam_step(&mut graph, "model", &gradients, config.training.clip())?;
+        let recommendation = recommendation.expect("one vector at least");
+        let metrics = [("loss", loss), ("loss_rec", recommendation), ("loss_mse", error)];
+        super::minimise(&mut graph, &metrics, &config.training)?;
         if config.importance {
             graph.add1(ImportanceRecord { sampler }, &[losses, step, errors])?;
         }

@@ -212,7 +212,7 @@ impl DrlRec {
         ListNetwork {
             dim,
             item_fields: fields.filter(|(_, field)| field.of == Group::Item).map(|(place, _)| place).collect(),
-            rows: self.sizes.fields.last().map_or(1, |field| (field.first + field.rows) as usize),
+            rows: self.sizes.table_rows(),
             dropout: self.config.dropout,
             init_std: self.config.init_std,
             attention: self.config.attention,
@@ -358,8 +358,7 @@ impl DrlRec {
         for values in &both {
             let of_lists = graph.add1(Reshape { shape: vec![lists, config.candidates] }, &[values.value])?;
             scores.push(of_lists);
-            let given = graph.add1(Detach, &[of_lists])?;
-            best.push(graph.add(TopK { k: config.kept }, &[given])?[1]);
+            best.push(graph.add(TopK { k: config.kept }, &[of_lists])?[1]);
         }
         let masks = graph.add(TopUnion { candidates: config.candidates }, &best)?;
         let of_list = graph.input("list_share", TensorType::f32(&[lists]));

@@ -13,16 +13,15 @@ use super::config::{table_of, typed};
 use super::next_item::{Histories, Loss, NextItem};
 use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
+use crate::engine::Graph;
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
-use crate::engine::{Graph, ValueId};
 use crate::error::{Error, Result};
-use crate::nn::state::glorot;
-use crate::nn::{Ids, Scorer, Tokens};
+use crate::nn::layers::{self, glorot};
+use crate::nn::{Dense, Scorer, Tokens};
 use crate::ops::dropout::Dropout;
 use crate::ops::fill::Fill;
 use crate::ops::gru::{Gru, Reset};
-use crate::ops::linear::Linear;
 use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -113,33 +112,22 @@ impl Gru4Rec {
     fn scorer_of_rows(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
         let Gru4RecConfig { dim, hidden, dropout, init_std, .. } = self.config;
         let table = graph.param("item_table", &[self.n_items, dim], Init::Normal(init_std as f32));
-        let items = Ids { ids: tokens.items, segments: tokens.training.map(|t| t.item_segments) };
-        let mut x = items.gather(graph, table)?;
-        if let Some(training) = tokens.training.filter(|_| dropout > 0.0) {
-            let op = Dropout { probability: dropout, site: DROPOUT };
-            x = graph.add1(op, &[x, training.rng, training.row_keys])?;
-        }
+        let x = tokens.item_ids().gather(graph, table)?;
+        let mut x = layers::dropout(graph, x, Dropout { probability: dropout, site: DROPOUT }, tokens.random())?;
         let sequences = graph.shape(tokens.cu_seqlens)[0] - 1;
         let start = graph.add1(Fill { value: 0.0, shape: vec![sequences, hidden] }, &[])?;
         for layer in 0..self.config.layers {
             let name = |part: &str| format!("gru{layer}.{part}");
-            let of_input = linear(graph, &name("input"), x, 3 * hidden)?;
+            let of_input = Dense::new(3 * hidden).of(graph, &name("input"), x)?;
             let weight = graph.param(&name("state.weight"), &[3 * hidden, hidden], glorot(hidden, 3 * hidden));
             let bias = graph.param(&name("state.bias"), &[3 * hidden], Init::Constant(0.0));
             let gru = Gru { reset: Reset::After };
             x = graph.add1(gru, &[of_input, start, tokens.cu_seqlens, weight, bias])?;
         }
-        let query = linear(graph, "output", x, dim)?;
+        let query = Dense::new(dim).of(graph, "output", x)?;
         let bias = self.config.bias.then(|| graph.param("item_bias", &[self.n_items], Init::Constant(0.0)));
         Ok(Scorer { query, table, bias, items: self.n_items, samples: 1 })
     }
-}
-
-fn linear(graph: &mut Graph, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
-    let inputs = graph.ty(x).width();
-    let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], glorot(inputs, outputs));
-    let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-    graph.add1(Linear::default(), &[x, weight, bias])
 }
 
 impl Method for Gru4Rec {
@@ -152,7 +140,7 @@ impl Method for Gru4Rec {
     }
 
     fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
-        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows);
         let scorer = self.scorer_of_rows(graph, &tokens)?;
         self.config.next_item.objective(graph, scorer)
     }

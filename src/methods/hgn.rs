@@ -21,13 +21,13 @@ use crate::engine::params::Init;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
+use crate::nn::Dense;
 use crate::nn::{Ids, Scorer, Tokens};
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::bpr::Bpr;
 use crate::ops::detach::Detach;
 use crate::ops::fill::Fill;
-use crate::ops::linear::Linear;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::multiply::Multiply;
 use crate::ops::reshape::Reshape;
@@ -153,9 +153,7 @@ impl Hgn {
     fn linear(&self, graph: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
         let dim = self.config.dim;
         let bound = Init::Uniform((dim as f32).powf(-0.5));
-        let weight = graph.param(&format!("{name}.weight"), &[dim, dim], bound);
-        let bias = graph.param(&format!("{name}.bias"), &[dim], bound);
-        graph.add1(Linear::default(), &[x, weight, bias])
+        Dense::new(dim).weight(bound).bias(bound).of(graph, name, x)
     }
 
     /// A table of the instance gates, Xavier-uniform.
@@ -179,11 +177,10 @@ impl Hgn {
         let item_table = self.item_table(graph);
         let output = self.table(graph, "output.weight", self.sizes.items);
         let bias = graph.param("output.bias", &[self.sizes.items], Init::Constant(0.0));
-        let items = Ids { ids: tokens.items, segments: tokens.training.map(|t| t.item_segments) };
-        let positions = Ids { ids: tokens.positions, segments: tokens.training.map(|t| t.position_segments) };
+        let positions = tokens.position_ids();
 
         let user = users.gather(graph, user_table)?;
-        let e = items.gather(graph, item_table)?;
+        let e = tokens.item_ids().gather(graph, item_table)?;
         let of_item = self.linear(graph, "feature_gate.item", e)?;
         let of_user = self.linear(graph, "feature_gate.user", user)?;
         let of_user = window_of_row.gather(graph, of_user)?;
@@ -193,11 +190,7 @@ impl Hgn {
 
         let item_gate = self.gate(graph, "instance_gate.item", 1)?;
         let user_gate = self.gate(graph, "instance_gate.user", self.config.window)?;
-        let first = Ids { ids: graph.input("first_row", TensorType::u32(&[rows])), segments: None };
-        let first = match tokens.training {
-            Some(_) => Ids { segments: Some(segments_input(graph, "first_row", rows)), ..first },
-            None => first,
-        };
+        let first = Ids::declare(graph, "first_row", &[rows], tokens.training.is_some());
         let of_item = graph.add1(RowDot, &first.behind(&[gated, item_gate]))?;
         let user_rows = window_of_row.gather(graph, user)?;
         let of_user = graph.add1(RowDot, &positions.behind(&[user_rows, user_gate]))?;
@@ -240,11 +233,6 @@ impl Hgn {
     }
 }
 
-fn segments_input(graph: &mut Graph, name: &str, ids: usize) -> ValueId {
-    let groups = TensorType::u32(&[crate::ops::segments::segments_len(ids)]);
-    graph.input(&format!("{name}_segments"), groups)
-}
-
 impl Method for Hgn {
     fn training(&self) -> &Training {
         &self.config.training
@@ -260,7 +248,7 @@ impl Method for Hgn {
 
     fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
         let (windows, targets) = (shape.sequences, self.config.targets);
-        let tokens = Tokens::for_training(graph, windows, shape.rows, false);
+        let tokens = Tokens::for_training(graph, windows, shape.rows);
         let inputs = Inputs::declare(graph, tokens);
         let scorer = self.scorer_of(graph, &inputs)?;
         let weight = graph.input("loss_weight", TensorType::f32(&[windows * targets]));

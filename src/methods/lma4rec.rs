@@ -28,17 +28,14 @@ use crate::engine::graph::Flat;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Graph, TensorType, ValueId};
 use crate::error::Result;
-use crate::nn::transformer::feed_forward_site;
-use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer, adam_step};
+use crate::nn::{Ids, PassNoise, Scorer, Tokens, Transformer, adam_step};
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::arm_gradient::ArmGradient;
 use crate::ops::clamp::Clamp;
-use crate::ops::embedding::Embedding;
 use crate::ops::info_nce::{Similarity as Measure, info_nce};
 use crate::ops::reshape::Reshape;
 use crate::ops::scale::Scale;
-use crate::ops::segments::segments_len;
 use crate::ops::sequence_sum::SequenceSum;
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
@@ -168,8 +165,8 @@ impl Lma4Rec {
         }
     }
 
-    fn noise(&self, antithetic: bool) -> FeedForwardNoise {
-        if self.config.lma { FeedForwardNoise::Learned { antithetic } } else { FeedForwardNoise::Dropout }
+    fn noise(&self, antithetic: bool) -> PassNoise {
+        if self.config.lma { PassNoise::Learned { antithetic } } else { PassNoise::Dropout { pass: 0 } }
     }
 
     fn forward(
@@ -186,9 +183,8 @@ impl Lma4Rec {
         let scorer = Scorer { query: hidden, table, bias: None, items: self.n_items, samples: 1 };
         let (rows, loss_inputs) = self.config.next_item.row_losses(graph, &scorer, loss)?;
         let mut contrastive = None;
-        if let Some([ids, segments]) = inputs.view_rows {
-            let gather = Embedding { padding_idx: None };
-            let mut views = graph.add1(gather, &[hidden, ids, segments])?;
+        if let Some(rows) = inputs.view_rows {
+            let mut views = rows.gather(graph, hidden)?;
             if config.representation == Representation::Flatten {
                 let width = encoder.max_len * encoder.dim;
                 views = graph.add1(Reshape { shape: vec![2 * inputs.users, width] }, &[views])?;
@@ -205,14 +201,12 @@ impl Lma4Rec {
         if let (Some((_, rows)), Some(pair)) = (pass.contrastive, inputs.pairs) {
             let views = 2 * inputs.users;
             let rows = graph.add1(Reshape { shape: vec![views, 1] }, &[rows])?;
-            let gather = Embedding { padding_idx: None };
-            let first = graph.add1(gather, &[rows, pair[0]])?;
-            let second = graph.add1(gather, &[rows, pair[1]])?;
-            let both = graph.add1(Add, &[first, second])?;
+            let [first, second] = pair.map(|view| view.gather(graph, rows));
+            let both = graph.add1(Add, &[first?, second?])?;
             let both = graph.add1(Scale { factor: self.config.ssl_weight / views as f64 }, &[both])?;
             share = graph.add1(Add, &[share, both])?;
         }
-        let rows = graph.add1(Embedding { padding_idx: None }, &[share, inputs.row_sequence])?;
+        let rows = inputs.row_sequence.gather(graph, share)?;
         let len = graph.shape(rows)[0];
         graph.add1(Reshape { shape: vec![len] }, &[rows])
     }
@@ -224,7 +218,8 @@ impl Lma4Rec {
         let mut gradients = Gradients::new();
         for block in 0..self.config.encoder.blocks {
             let logit = self.config.encoder.keep_logit(graph, block);
-            let op = ArmGradient { site: feed_forward_site(block), features: self.config.encoder.dim };
+            let op =
+                ArmGradient { site: self.noise(false).feed_forward_site(block), features: self.config.encoder.dim };
             let gradient = graph.add1(op, &[f_a, f_b, random.rng, random.row_keys, logit])?;
             gradients.insert(logit, gradient);
         }
@@ -236,27 +231,27 @@ impl Lma4Rec {
 struct Inputs {
     users: usize,
     tokens: Tokens,
-    /// Rows that represent the views, with their segments.
-    view_rows: Option<[ValueId; 2]>,
+    /// Rows that represent the views.
+    view_rows: Option<Ids>,
     /// `[3B]` each: the two rows of the contrastive loss that a sequence belongs to; none for the originals.
-    pairs: Option<[ValueId; 2]>,
+    pairs: Option<[Ids; 2]>,
     /// `[N]`: the sequence of each row.
-    row_sequence: ValueId,
+    row_sequence: Ids,
 }
 
 impl Inputs {
     fn declare(method: &Lma4Rec, graph: &mut Graph, shape: Shape) -> Inputs {
         let users = shape.sequences / method.copies();
         let ssl = method.config.ssl;
-        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, ssl);
-        let mut input = |name: &str, len: usize| graph.input(name, TensorType::u32(&[len]));
-        let count = method.view_rows(users);
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows);
+        let row_flags = ssl.then(|| graph.input("row_flags", TensorType::u32(&[shape.rows])));
+        let mut ids = |name: &str, len: usize, read_back| Ids::declare(graph, name, &[len], read_back);
         Inputs {
             users,
-            tokens,
-            view_rows: ssl.then(|| [input("view_rows", count), input("view_rows_segments", segments_len(count))]),
-            pairs: ssl.then(|| [input("pair_first", shape.sequences), input("pair_second", shape.sequences)]),
-            row_sequence: input("row_sequence", shape.rows),
+            tokens: Tokens { row_flags, ..tokens },
+            view_rows: ssl.then(|| ids("view_rows", method.view_rows(users), true)),
+            pairs: ssl.then(|| ["pair_first", "pair_second"].map(|name| ids(name, shape.sequences, false))),
+            row_sequence: ids("row_sequence", shape.rows, false),
         }
     }
 }
@@ -286,6 +281,7 @@ impl Method for Lma4Rec {
             graph.metric("loss_ssl", contrastive);
         }
         let gradients = graph.backward(loss, "model")?;
+        let mut arm = None;
         if self.config.lma {
             for block in 0..self.config.encoder.blocks {
                 let logit = self.config.encoder.keep_logit(&mut graph, block);
@@ -293,14 +289,15 @@ impl Method for Lma4Rec {
                 graph.metric(&format!("keep_block{block}"), keep);
             }
             let (b, _) = graph.in_scope("b", |graph| self.forward(graph, &inputs, Some(&loss_inputs), true))?;
-            let arm = graph.in_scope("arm", |graph| self.arm(graph, &inputs, &a, &b, loss_inputs.weight))?;
-            adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
+            arm = Some(graph.in_scope("arm", |graph| self.arm(graph, &inputs, &a, &b, loss_inputs.weight))?);
+        }
+        // Both passes have read the parameters as they were.
+        adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
+        if let Some(arm) = arm {
             adam_step(&mut graph, "logits", &arm, None)?;
             let logits = graph.layout.set_index("logits");
             let flat = graph.flat(logits, Flat::Params);
             graph.add1(KEEP_LOGIT, &[flat])?;
-        } else {
-            adam_step(&mut graph, "model", &gradients, self.config.training.clip())?;
         }
         Ok(graph)
     }
@@ -313,7 +310,6 @@ impl Method for Lma4Rec {
         };
         Ok(Arc::new(Views {
             config: self.config.clone(),
-            next_item: self.config.next_item,
             padding_item: self.padding_item(),
             owned: Arc::new(UserItems::new(&data)),
             similar: augments.then(|| Neighbours::new(similarity(&data))),

@@ -17,13 +17,12 @@ use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
+use crate::nn::layers::{Dense, dropout};
 use crate::nn::{Scorer, Tokens};
 use crate::ops::activation::Activation;
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Dropout;
-use crate::ops::embedding::Embedding;
 use crate::ops::fill::Fill;
-use crate::ops::linear::Linear;
 use crate::settings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -108,21 +107,15 @@ impl MeanPool {
     /// `q_t` of every row, `[N, dim]`.
     fn queries(&self, graph: &mut Graph, tokens: &Tokens, table: ValueId) -> Result<ValueId> {
         let dim = self.config.dim;
-        let gathered: Vec<ValueId> =
-            [table, tokens.items].into_iter().chain(tokens.training.map(|t| t.item_segments)).collect();
-        let items = graph.add1(Embedding { padding_idx: None }, &gathered)?;
+        let items = tokens.item_ids().gather(graph, table)?;
         let nothing = graph.add1(Fill { value: 0.0, shape: graph.shape(items).to_vec() }, &[])?;
         let mean = Attention { heads: 1, scale: 1.0, causal: true, dropout: None, key_flags: false };
-        let mut x = graph.add1(mean, &[nothing, nothing, items, tokens.cu_seqlens])?;
-        if let Some(training) = tokens.training.filter(|_| self.config.dropout > 0.0) {
-            let dropout = Dropout { probability: self.config.dropout, site: DROPOUT };
-            x = graph.add1(dropout, &[x, training.rng, training.row_keys])?;
-        }
+        let x = graph.add1(mean, &[nothing, nothing, items, tokens.cu_seqlens])?;
+        let mut x = dropout(graph, x, Dropout { probability: self.config.dropout, site: DROPOUT }, tokens.random())?;
         for layer in 1..=self.config.layers {
-            let weight = graph.param(&format!("layer{layer}.weight"), &[dim, dim], self.normal());
-            let bias = graph.param(&format!("layer{layer}.bias"), &[dim], Init::Constant(0.0));
-            let activation = (layer < self.config.layers).then_some(Activation::Relu);
-            x = graph.add1(Linear { activation, ..Linear::default() }, &[x, weight, bias])?;
+            let dense = Dense::new(dim).weight(self.normal());
+            let dense = if layer < self.config.layers { dense.then(Activation::Relu) } else { dense };
+            x = dense.of(graph, &format!("layer{layer}"), x)?;
         }
         Ok(x)
     }
@@ -138,7 +131,7 @@ impl Method for MeanPool {
     }
 
     fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
-        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows);
         let table = self.item_table(graph);
         let query = self.queries(graph, &tokens, table)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };

@@ -34,7 +34,7 @@ use std::sync::Arc;
 pub struct Training {
     /// Upper bound; 0 trains nothing.
     pub epochs: usize,
-    /// Users per step.
+    /// Samples per step, as the method's `Sampler` counts them: users, prefixes, windows, events or lists.
     pub batch_size: usize,
     /// Adam's.
     pub learning_rate: f64,
@@ -96,7 +96,7 @@ impl Training {
 
     /// Refuses settings that cannot train.
     pub fn validate(&self) -> Result<()> {
-        settings::at_least_one(&[("batch_size", self.batch_size)])?;
+        settings::at_least_one(&[("batch_size", self.batch_size), ("patience", self.patience)])?;
         settings::positive(&[("learning_rate", self.learning_rate)])?;
         settings::rates(&[("beta1", self.beta1), ("beta2", self.beta2)])?;
         settings::not_negative(&[("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)])
@@ -342,6 +342,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Rows of the joint table of all fields.
+    pub fn table_rows(&self) -> usize {
+        self.fields.last().map_or(1, |field| (field.first + field.rows) as usize)
+    }
+
     /// Of a data set.
     pub fn of(data: &Interactions) -> Self {
         let (length, fields) =

@@ -24,8 +24,8 @@ pub const INFO: MethodInfo = MethodInfo {
     defaults: || table_of(&PopConfig::default()),
     cases: &[],
     build: |config, Sizes { items, .. }| {
-        let training = Training { epochs: 0, ..Training::default() };
-        Ok(Box::new(Pop { _config: typed(config)?, n_items: items, training }))
+        typed::<PopConfig>(config)?;
+        Ok(Box::new(Pop { n_items: items, training: Training { epochs: 0, ..Training::default() } }))
     },
 };
 
@@ -36,7 +36,6 @@ struct PopConfig {
 }
 
 struct Pop {
-    _config: PopConfig,
     n_items: usize,
     training: Training,
 }

@@ -10,7 +10,7 @@ use super::{Method, MethodInfo, Objective, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::engine::Graph;
 use crate::error::Result;
-use crate::nn::{FeedForwardNoise, Scorer, Tokens, Transformer};
+use crate::nn::{PassNoise, Scorer, Tokens, Transformer};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -65,10 +65,10 @@ impl Method for SasRec {
     }
 
     fn objective(&self, graph: &mut Graph, shape: Shape) -> Result<Objective> {
-        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows, false);
+        let tokens = Tokens::for_training(graph, shape.sequences, shape.rows);
         let encoder = &self.config.encoder;
         let table = encoder.item_table(graph, self.n_items);
-        let noise = Some(FeedForwardNoise::Dropout);
+        let noise = Some(PassNoise::Dropout { pass: 0 });
         let query = encoder.encode(graph, &tokens, table, None, noise)?;
         let scorer = Scorer { query, table, bias: None, items: self.n_items, samples: 1 };
         self.config.next_item.objective(graph, scorer)

@@ -22,7 +22,7 @@ use crate::data::{Events, Interactions, Packed, row_bucket};
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::{Feed, Graph, TensorType, ValueId};
 use crate::error::{Error, Result};
-use crate::nn::state::glorot;
+use crate::nn::layers::glorot;
 use crate::nn::{Ids, Optimizer, Scorer, StateEncoder, StatePass, Tokens, adam_step};
 use crate::ops::adam::AdamConfig;
 use crate::ops::add::Add;
@@ -30,8 +30,6 @@ use crate::ops::fill::Fill;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::linear_topk::LinearMax;
 use crate::ops::off_policy_weight::OffPolicyWeight;
-use crate::ops::reshape::Reshape;
-use crate::ops::row_dot::RowDot;
 use crate::ops::scale::Scale;
 use crate::ops::snqn_td::SnqnTd;
 use crate::ops::weighted_sum::WeightedSum;
@@ -246,13 +244,9 @@ impl Snqn {
 
     /// `Q(s, a)` of some items, shaped like their ids.
     fn values(&self, graph: &mut Graph, network: &str, states: ValueId, items: Ids) -> Result<ValueId> {
-        let [weight, bias] = self.head(graph, network, VALUES);
-        let products = graph.add1(RowDot, &items.behind(&[states, weight]))?;
-        let bias = graph.add1(Reshape { shape: vec![self.n_items, 1] }, &[bias])?;
-        let bias = items.gather(graph, bias)?;
-        let shape = graph.shape(products).to_vec();
-        let bias = graph.add1(Reshape { shape }, &[bias])?;
-        graph.add1(Add, &[bias, products])
+        let [table, bias] = self.head(graph, network, VALUES);
+        let scorer = Scorer { query: states, table, bias: Some(bias), items: self.n_items, samples: 1 };
+        scorer.score(graph, items)
     }
 
     /// What network `other` thinks of the item that `main` likes best: `Q'(s, argmax_a Q(s, a))`, `[B]`.

@@ -63,7 +63,7 @@ pub struct SsiConfig {
     pub student_settings: Vec<String>,
     /// The teachers.
     pub tasks: Vec<Task>,
-    /// The teachers' keys as `key=value`, over the preset of `ssi_teacher`.
+    /// The teachers' keys as `key=value`, over the preset of `ssi-teacher`.
     pub teacher_settings: Vec<String>,
     /// Whether the teachers start from one that was trained on filling in alone, so that their items' vectors are alike.
     pub warm_start: bool,
@@ -217,7 +217,7 @@ fn query_name(teacher: &Teacher) -> String {
 
 /// The teachers' trainings.
 fn stages(config: &SsiConfig) -> Result<Vec<Stage>> {
-    let teacher = find("ssi_teacher")?;
+    let teacher = find("ssi-teacher")?;
     let mut stages = Vec::new();
     if config.warm_start {
         let cloze = find("bert4rec")?;

@@ -22,12 +22,12 @@ use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::{RngState, Site, Stream};
 use crate::engine::{Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
+use crate::nn::Dense;
 use crate::nn::{Ids, Scorer, Tokens};
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
 use crate::ops::bce_with_logits::BceWithLogits;
 use crate::ops::info_nce::info_nce_one_way;
-use crate::ops::linear::Linear;
 use crate::ops::reshape::Reshape;
 use crate::ops::scale::Scale;
 use crate::ops::weighted_sum::WeightedSum;
@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 /// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
-    name: "ssi_teacher",
+    name: "ssi-teacher",
     title: "SSI teacher",
     paper: "Yuan et al., Improving Sequential Recommendation Consistency with Self-Supervised Imitation, IJCAI 2021",
     preset: include_str!("ssi_teacher.toml"),
@@ -111,14 +111,8 @@ impl SsiTeacher {
             return Ok(info_nce_one_way(graph, ints, cut, scale)?[0]);
         }
         let normal = Init::Normal(self.config.body.encoder.init_std as f32);
-        let layer = |graph: &mut Graph, name: &str, x: ValueId, outputs: usize, op: Linear| {
-            let weight = graph.param(&format!("{name}.weight"), &[outputs, dim], normal);
-            let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-            graph.add1(op, &[x, weight, bias])
-        };
-        let gelu = Linear { activation: Some(Activation::Gelu), ..Linear::default() };
-        let x = layer(graph, "task_hidden", ints, dim, gelu)?;
-        let logit = layer(graph, "task_output", x, 1, Linear::default())?;
+        let x = Dense::new(dim).weight(normal).then(Activation::Gelu).of(graph, "task_hidden", ints)?;
+        let logit = Dense::new(1).weight(normal).of(graph, "task_output", x)?;
         let logit = graph.add1(Reshape { shape: vec![users] }, &[logit])?;
         graph.output("task_logit", logit);
         let label = graph.input("task_label", TensorType::f32(&[users]));
@@ -139,7 +133,7 @@ impl Method for SsiTeacher {
 
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
         let mut graph = Graph::new(layout);
-        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows, false);
+        let tokens = Tokens::for_training(&mut graph, shape.sequences, shape.rows);
         let hidden = self.body.encode(&mut graph, &tokens)?;
         let scorer = self.body.scorer_of_rows(&mut graph, hidden)?;
         let cloze = self.body.cloze_loss(&mut graph, &scorer)?;

@@ -4,7 +4,7 @@
 //! Nothing else of the last block is wanted, so only the slots go through it; its keys are all rows.
 
 use super::tokens::{Ids, Random, Tokens};
-use super::{FeedForwardNoise, Transformer};
+use super::{PassNoise, Transformer};
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
 use crate::ops::cross_attention::CrossAttention;
@@ -30,7 +30,7 @@ pub struct Denoiser<'a> {
     /// What the slots' random numbers are counted by.
     pub slot_random: Random,
     /// None for evaluation.
-    pub noise: Option<FeedForwardNoise>,
+    pub noise: Option<PassNoise>,
 }
 
 /// Keys and values of the histories, by block.

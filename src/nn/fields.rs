@@ -1,5 +1,6 @@
 //! Impressions in fields of categories: N impressions of F fields, each a bag of rows of one joint table.
 
+use super::layers::{Dense, dropout};
 use super::tokens::{Ids, Random};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
@@ -13,8 +14,6 @@ use crate::ops::multiply::Multiply;
 use crate::ops::reshape::Reshape;
 use crate::ops::scale::Scale;
 use crate::ops::sequence_pool::SequencePool;
-
-use super::state::glorot;
 
 /// Graph inputs of a batch of impressions.
 #[derive(Clone, Copy, Debug)]
@@ -147,28 +146,12 @@ impl Impressions {
         (probability, first_site): (f64, Site),
     ) -> Result<ValueId> {
         for (layer, &width) in (0..).zip(widths) {
-            let relu = Linear { activation: Some(Activation::Relu), ..Linear::default() };
-            x = dense(graph, &format!("{name}{layer}"), x, width, relu)?;
-            x = drop(graph, x, probability, Site(first_site.0 + layer), self.random)?;
+            x = Dense::new(width).then(Activation::Relu).of(graph, &format!("{name}{layer}"), x)?;
+            let op = Dropout { probability, site: Site(first_site.0 + layer) };
+            x = dropout(graph, x, op, self.random)?;
         }
-        dense(graph, &format!("{name}_output"), x, 1, Linear::default())
+        Dense::new(1).of(graph, &format!("{name}_output"), x)
     }
-}
-
-/// Dropout on `[N, D]`, where it is wanted and random numbers are drawn.
-pub fn drop(graph: &mut Graph, x: ValueId, probability: f64, site: Site, random: Random) -> Result<ValueId> {
-    match random {
-        Some([rng, keys]) if probability > 0.0 => graph.add1(Dropout { probability, site }, &[x, rng, keys]),
-        _ => Ok(x),
-    }
-}
-
-/// A layer with Glorot's uniform initialisation.
-pub fn dense(graph: &mut Graph, name: &str, x: ValueId, outputs: usize, op: Linear) -> Result<ValueId> {
-    let inputs = graph.ty(x).width();
-    let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], glorot(inputs, outputs));
-    let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-    graph.add1(op, &[x, weight, bias])
 }
 
 /// The sum over the columns of `[N, D]`: `[N, 1]`.

@@ -14,16 +14,17 @@
 //! In the paper's form any item can be valued in a state at the price of the layers alone; the inline form also sees what is
 //! known of the position itself.
 
-use super::fields::{Impressions, dense, drop};
-use super::state::glorot;
+use super::fields::Impressions;
+use super::layers::{self, Dense, glorot};
 use super::tokens::{Ids, Random};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
 use crate::ops::activation::Activation;
-use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::attention::Attention;
 use crate::ops::concat::{Columns, Concat};
+use crate::ops::dropout::Dropout;
 use crate::ops::fill::Fill;
 use crate::ops::gru::{Gru, Reset};
 use crate::ops::layer_norm::LayerNorm;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 pub const HINT: usize = 32;
 const HEADS: usize = 2;
 const NORM_EPS: f64 = 1e-8;
+const ATTENTION_NORM: &str = "attention_norm";
 /// Places of a pass where dropout draws.
 const SITES: u32 = 16;
 const FIRST_SITE: u32 = 0x7000;
@@ -127,36 +129,48 @@ impl ListNetwork {
 
     /// Declares the parameters of the current set in their order.
     fn declare(&self, graph: &mut Graph, fields: usize) {
-        let (dim, state) = (self.dim, self.state(fields));
-        for name in ["query", "key", "value"] {
-            graph.param(&format!("attention.{name}"), &[dim, dim], glorot(dim, dim));
+        self.projections(graph);
+        layers::norm_parameters(graph, ATTENTION_NORM, self.dim);
+        let state = self.state(fields);
+        for (name, dense) in self.of_input(state) {
+            dense.declare(graph, name, state);
         }
-        graph.param("attention_norm.weight", &[dim], Init::Constant(1.0));
-        graph.param("attention_norm.bias", &[dim], Init::Constant(0.0));
-        let (gates, candidate) = (glorot(2 * state, 2 * state), glorot(2 * state, state));
-        graph.param("gru.gates_of_input.weight", &[2 * state, state], gates);
-        graph.param("gru.gates_of_input.bias", &[2 * state], Init::Constant(1.0));
-        graph.param("gru.candidate_of_input.weight", &[state, state], candidate);
-        graph.param("gru.candidate_of_input.bias", &[state], Init::Constant(0.0));
-        graph.param("gru.gates_of_state", &[state, 2 * state], gates);
-        graph.param("gru.candidate_of_state", &[state, state], candidate);
+        self.of_state(graph, state);
         let mut inputs = match self.form {
-            QForm::Paper => state + self.item_fields.len() * dim,
+            QForm::Paper => state + self.item_fields.len() * self.dim,
             QForm::Inline => state,
         };
         for (layer, outputs) in self.layers(fields).into_iter().enumerate() {
-            graph.param(&format!("layer{layer}.weight"), &[outputs, inputs], glorot(inputs, outputs));
-            graph.param(&format!("layer{layer}.bias"), &[outputs], Init::Constant(0.0));
+            Dense::new(outputs).declare(graph, &format!("layer{layer}"), inputs);
             inputs = outputs;
         }
-        graph.param("output.weight", &[1, HINT], glorot(HINT, 1));
-        graph.param("output.bias", &[1], Init::Constant(0.0));
+        Dense::new(1).declare(graph, "output", HINT);
+    }
+
+    /// What makes queries, keys and values, `[d, d]` each.
+    fn projections(&self, graph: &mut Graph) -> [ValueId; 3] {
+        let dim = self.dim;
+        ["query", "key", "value"].map(|name| graph.param(&format!("attention.{name}"), &[dim, dim], glorot(dim, dim)))
+    }
+
+    /// The GRU's layers over what comes in: gates, which begin open, and candidate. They begin as parts of one matrix each over
+    /// input and state.
+    fn of_input(&self, state: usize) -> [(&'static str, Dense); 2] {
+        let gates = Dense::new(2 * state).weight(glorot(2 * state, 2 * state)).bias(Init::Constant(1.0));
+        let candidate = Dense::new(state).weight(glorot(2 * state, state));
+        [("gru.gates_of_input", gates), ("gru.candidate_of_input", candidate)]
+    }
+
+    /// The other parts of these matrices.
+    fn of_state(&self, graph: &mut Graph, state: usize) -> [ValueId; 2] {
+        let gates = graph.param("gru.gates_of_state", &[state, 2 * state], glorot(2 * state, 2 * state));
+        [gates, graph.param("gru.candidate_of_state", &[state, state], glorot(2 * state, state))]
     }
 
     /// What an impression's fields are together, `[N, F d]`, from their vectors `[N F, d]`.
     fn together(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId, pass: u32) -> Result<ValueId> {
         self.declare(graph, x.fields);
-        let dropped = drop(graph, vectors, self.dropout, Self::site(pass, 0), x.field_random)?;
+        let dropped = self.dropped(graph, vectors, Self::site(pass, 0), x.field_random)?;
         let mixed = if self.attention { self.attend(graph, x, dropped, pass)? } else { dropped };
         x.flat(graph, mixed)
     }
@@ -171,7 +185,7 @@ impl ListNetwork {
         } else {
             self.mean(graph, walk, flat)?
         };
-        drop(graph, states, self.dropout, Self::site(pass, 2), x.random)
+        self.dropped(graph, states, Self::site(pass, 2), x.random)
     }
 
     /// The values of the shown items, from the vectors of their fields `[N F, d]`.
@@ -225,36 +239,37 @@ impl ListNetwork {
                     let from = if self.item_fields.contains(&field) { item } else { there };
                     parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[from])?);
                 }
-                let mixed = if parts.len() == 1 { parts[0] } else { graph.add1(Concat, &parts)? };
+                let mixed = graph.add1(Concat, &parts)?;
                 let own = candidates.impressions;
                 let mixed = graph.add1(Reshape { shape: vec![own.count * own.fields, self.dim] }, &[mixed])?;
                 let flat = self.together(graph, &own, mixed, pass + 1)?;
                 let states = self.walk(graph, x.fields, candidates.each, flat, before)?;
-                drop(graph, states, self.dropout, Self::site(pass + 1, 2), own.random)?
+                self.dropped(graph, states, Self::site(pass + 1, 2), own.random)?
             }
         };
         self.values(graph, x.fields, z, candidates.impressions.random, pass + 1)
     }
 
+    fn dropped(&self, graph: &mut Graph, x: ValueId, site: Site, random: Random) -> Result<ValueId> {
+        layers::dropout(graph, x, Dropout { probability: self.dropout, site }, random)
+    }
+
     fn attend(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId, pass: u32) -> Result<ValueId> {
         let dim = self.dim;
         let mut parts = Vec::new();
-        for name in ["query", "key", "value"] {
-            let weight = graph.param(&format!("attention.{name}"), &[dim, dim], glorot(dim, dim));
+        for weight in self.projections(graph) {
             parts.push(graph.add1(Linear::default(), &[vectors, weight])?);
         }
         let random = x.field_random.filter(|_| self.dropout > 0.0);
-        let dropout = random.map(|_| AttentionDropout { probability: self.dropout, site: Self::site(pass, 1) });
-        let scale = 1.0 / ((dim / HEADS).max(1) as f64).sqrt();
+        let dropout = random.map(|_| Dropout { probability: self.dropout, site: Self::site(pass, 1) });
         let heads = if dim.is_multiple_of(HEADS) { HEADS } else { 1 };
+        let scale = 1.0 / ((dim / heads) as f64).sqrt();
         let op = Attention { heads, scale, causal: false, dropout, key_flags: false };
         parts.push(x.of_impression);
         parts.extend(random.into_iter().flatten());
         let attended = graph.add1(op, &parts)?;
-        let weight = graph.param("attention_norm.weight", &[dim], Init::Constant(1.0));
-        let bias = graph.param("attention_norm.bias", &[dim], Init::Constant(0.0));
         let norm = LayerNorm { eps: NORM_EPS, residual: true, dropout: None };
-        graph.add1(norm, &[attended, weight, bias, vectors])
+        layers::layer_norm(graph, ATTENTION_NORM, norm, attended, &[vectors])
     }
 
     fn walk(
@@ -267,12 +282,11 @@ impl ListNetwork {
     ) -> Result<ValueId> {
         let state = self.state(fields);
         let mut parts = Vec::new();
-        for (name, outputs) in [("gates", 2 * state), ("candidate", state)] {
-            parts.push(dense(graph, &format!("gru.{name}_of_input"), flat, outputs, Linear::default())?);
+        for (name, dense) in self.of_input(state) {
+            parts.push(dense.of(graph, name, flat)?);
         }
         let of_input = graph.add1(Concat, &parts)?;
-        let gates = graph.param("gru.gates_of_state", &[state, 2 * state], Init::Constant(0.0));
-        let candidate = graph.param("gru.candidate_of_state", &[state, state], Init::Constant(0.0));
+        let [gates, candidate] = self.of_state(graph, state);
         graph.add1(Gru { reset: Reset::Before }, &[of_input, start, borders, gates, candidate])
     }
 
@@ -289,18 +303,17 @@ impl ListNetwork {
         for field in &self.item_fields {
             parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[flat])?);
         }
-        if parts.len() == 1 { Ok(parts[0]) } else { graph.add1(Concat, &parts) }
+        graph.add1(Concat, &parts)
     }
 
     /// The layers; `random` is what their dropout is counted by.
     fn values(&self, graph: &mut Graph, fields: usize, z: ValueId, random: Random, pass: u32) -> Result<Values> {
         let (mut u, mut hint) = (z, z);
         for (layer, outputs) in (0u32..).zip(self.layers(fields)) {
-            let tanh = Linear { activation: Some(Activation::Tanh), ..Linear::default() };
-            hint = dense(graph, &format!("layer{layer}"), u, outputs, tanh)?;
-            u = drop(graph, hint, self.dropout, Self::site(pass, 3 + layer), random)?;
+            hint = Dense::new(outputs).then(Activation::Tanh).of(graph, &format!("layer{layer}"), u)?;
+            u = self.dropped(graph, hint, Self::site(pass, 3 + layer), random)?;
         }
-        Ok(Values { hint, value: dense(graph, "output", u, 1, Linear::default())? })
+        Ok(Values { hint, value: Dense::new(1).of(graph, "output", u)? })
     }
 }
 

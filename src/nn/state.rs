@@ -9,21 +9,21 @@
 //! | `sasrec` | one block, one head; both residuals add the normalised input |
 //! | `transformer` | two blocks of `nn/transformer.rs` |
 
+use super::layers::{Dense, dropout, glorot, layer_norm};
 use super::tokens::{Ids, Tokens};
-use super::{FeedForwardNoise, Transformer};
+use super::{PassNoise, Transformer};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
 use crate::ops::activation::Activation;
 use crate::ops::add::Add;
-use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::attention::Attention;
 use crate::ops::concat::Concat;
 use crate::ops::dropout::Dropout;
 use crate::ops::fill::Fill;
 use crate::ops::gru::{Gru, Reset};
 use crate::ops::layer_norm::LayerNorm;
-use crate::ops::linear::Linear;
 use crate::ops::reshape::Reshape;
 use crate::ops::sequence_max::SequenceMax;
 use crate::ops::unfold::Unfold;
@@ -71,16 +71,11 @@ const HEIGHTS: [usize; 3] = [2, 3, 4];
 const FILTERS: usize = 16;
 /// Dilations of NextItNet's blocks; the second convolution of a block has twice as much.
 const DILATIONS: [usize; 6] = [1, 2, 1, 2, 1, 2];
-const NORM_EPS: f64 = 1e-8;
+const NORM: LayerNorm = LayerNorm { eps: 1e-8, residual: false, dropout: None };
 
 /// Where dropout draws; every pass of an encoder has sites of its own.
 const FIRST_SITE: u32 = 0x5A00;
 const SITES: u32 = 8;
-
-/// Bound of Glorot's uniform initialisation.
-pub fn glorot(inputs: usize, outputs: usize) -> Init {
-    Init::Uniform((6.0 / (inputs + outputs) as f32).sqrt())
-}
 
 /// A pass of an encoder: what it reads, and what its dropout draws by.
 #[derive(Clone, Copy, Debug)]
@@ -119,16 +114,15 @@ impl StateEncoder {
 
     /// States `[S, width]`, by the parameters of the current set. The item table has a row for padding behind its `items`.
     pub fn encode(&self, graph: &mut Graph, pass: &StatePass, items: usize) -> Result<ValueId> {
-        let (tokens, training) = (pass.tokens, pass.tokens.training);
+        let tokens = pass.tokens;
         let table = graph.param("item_table", &[items + 1, self.dim], Init::Normal(0.01));
-        let ids = Ids { ids: tokens.items, segments: training.map(|t| t.item_segments) };
         if self.base == Base::Transformer {
             let encoder = self.transformer();
-            let noise = pass.noise.filter(|_| self.dropout > 0.0).map(|_| FeedForwardNoise::Dropout);
+            let noise = pass.noise.filter(|_| self.dropout > 0.0).map(|pass| PassNoise::Dropout { pass });
             let hidden = encoder.encode(graph, &tokens, table, None, noise)?;
             return pass.last_rows.gather(graph, hidden);
         }
-        let x = ids.gather(graph, table)?;
+        let x = tokens.item_ids().gather(graph, table)?;
         match self.base {
             Base::Gru => self.gru(graph, pass, x),
             Base::Caser => self.caser(graph, pass, x),
@@ -150,44 +144,20 @@ impl StateEncoder {
         }
     }
 
-    /// A linear layer `[outputs, inputs]`.
-    fn linear(
-        &self,
-        graph: &mut Graph,
-        name: &str,
-        x: ValueId,
-        outputs: usize,
-        (weight, bias): (Init, f32),
-        activation: Option<Activation>,
-    ) -> Result<ValueId> {
-        let inputs = graph.ty(x).width();
-        let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], weight);
-        let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(bias));
-        graph.add1(Linear { activation, ..Linear::default() }, &[x, weight, bias])
-    }
-
-    fn layer_norm(&self, graph: &mut Graph, name: &str, x: ValueId) -> Result<ValueId> {
-        let width = graph.ty(x).width();
-        let weight = graph.param(&format!("{name}.weight"), &[width], Init::Constant(1.0));
-        let bias = graph.param(&format!("{name}.bias"), &[width], Init::Constant(0.0));
-        graph.add1(LayerNorm { eps: NORM_EPS, residual: false, dropout: None }, &[x, weight, bias])
-    }
-
     /// Dropout at the `place`-th of a pass's sites; rows are those of the tokens.
     fn dropout(&self, graph: &mut Graph, pass: &StatePass, place: u32, x: ValueId) -> Result<ValueId> {
-        let (Some(draw), Some(training)) = (pass.noise.filter(|_| self.dropout > 0.0), pass.tokens.training) else {
-            return Ok(x);
-        };
-        let site = Site(FIRST_SITE + SITES * draw + place);
-        graph.add1(Dropout { probability: self.dropout, site }, &[x, training.rng, training.row_keys])
+        let site = Site(FIRST_SITE + SITES * pass.noise.unwrap_or(0) + place);
+        let random = pass.tokens.random().filter(|_| pass.noise.is_some());
+        dropout(graph, x, Dropout { probability: self.dropout, site }, random)
     }
 
     fn gru(&self, graph: &mut Graph, pass: &StatePass, x: ValueId) -> Result<ValueId> {
         let (dim, sequences) = (self.dim, graph.shape(pass.tokens.cu_seqlens)[0] - 1);
         // One matrix each for gates and candidate, over input and state; here in two parts.
         let (gates, candidate) = (glorot(2 * dim, 2 * dim), glorot(2 * dim, dim));
-        let of_gates = self.linear(graph, "gru.gates_of_input", x, 2 * dim, (gates, 1.0), None)?;
-        let of_candidate = self.linear(graph, "gru.candidate_of_input", x, dim, (candidate, 0.0), None)?;
+        let open = Init::Constant(1.0);
+        let of_gates = Dense::new(2 * dim).weight(gates).bias(open).of(graph, "gru.gates_of_input", x)?;
+        let of_candidate = Dense::new(dim).weight(candidate).of(graph, "gru.candidate_of_input", x)?;
         let x = graph.add1(Concat, &[of_gates, of_candidate])?;
         let start = graph.add1(Fill { value: 0.0, shape: vec![sequences, dim] }, &[])?;
         let gates = graph.param("gru.gates_of_state", &[dim, 2 * dim], gates);
@@ -197,19 +167,20 @@ impl StateEncoder {
     }
 
     fn caser(&self, graph: &mut Graph, pass: &StatePass, x: ValueId) -> Result<ValueId> {
-        let (borders, relu) = (pass.tokens.cu_seqlens, Some(Activation::Relu));
+        let borders = pass.tokens.cu_seqlens;
         let sequences = graph.shape(borders)[0] - 1;
-        let init = (Init::Normal(0.1), 0.1);
+        let filters =
+            |count: usize| Dense::new(count).weight(Init::Normal(0.1)).bias(Init::Constant(0.1)).then(Activation::Relu);
         let mut parts = Vec::new();
         for height in HEIGHTS {
             let windows = graph.add1(Unfold { taps: height, dilation: 1, by_column: false }, &[x, borders])?;
-            let filtered = self.linear(graph, &format!("horizontal{height}"), windows, FILTERS, init, relu)?;
+            let filtered = filters(FILTERS).of(graph, &format!("horizontal{height}"), windows)?;
             parts.push(graph.add1(SequenceMax { skip: height - 1 }, &[filtered, borders])?);
         }
         let places = graph.add1(Unfold { taps: self.max_len, dilation: 1, by_column: true }, &[x, borders])?;
         let image = pass.last_rows.gather(graph, places)?;
         let image = graph.add1(Reshape { shape: vec![sequences * self.dim, self.max_len] }, &[image])?;
-        let vertical = self.linear(graph, "vertical", image, 1, init, relu)?;
+        let vertical = filters(1).of(graph, "vertical", image)?;
         parts.push(graph.add1(Reshape { shape: vec![sequences, self.dim] }, &[vertical])?);
         let state = graph.add1(Concat, &parts)?;
         self.state_dropout(graph, pass, state)
@@ -217,24 +188,22 @@ impl StateEncoder {
 
     /// Dropout on states.
     fn state_dropout(&self, graph: &mut Graph, pass: &StatePass, state: ValueId) -> Result<ValueId> {
-        let keys = pass.tokens.training.zip(pass.state_keys);
-        let (Some(draw), Some((training, keys))) = (pass.noise.filter(|_| self.dropout > 0.0), keys) else {
-            return Ok(state);
-        };
-        let op = Dropout { probability: self.dropout, site: Site(FIRST_SITE + SITES * draw) };
-        graph.add1(op, &[state, training.rng, keys])
+        let site = Site(FIRST_SITE + SITES * pass.noise.unwrap_or(0));
+        let keys = pass.tokens.training.zip(pass.state_keys).filter(|_| pass.noise.is_some());
+        let random = keys.map(|(training, keys)| [training.rng, keys]);
+        dropout(graph, state, Dropout { probability: self.dropout, site }, random)
     }
 
     fn nextitnet(&self, graph: &mut Graph, pass: &StatePass, x: ValueId) -> Result<ValueId> {
-        let (borders, init) = (pass.tokens.cu_seqlens, (Init::Normal(0.02), 0.0));
+        let borders = pass.tokens.cu_seqlens;
         let mut x = x;
         for (block, dilation) in DILATIONS.into_iter().enumerate() {
             let before = x;
             for (half, dilation) in [dilation, 2 * dilation].into_iter().enumerate() {
                 let name = format!("block{block}.conv{half}");
                 let windows = graph.add1(Unfold { taps: 3, dilation, by_column: true }, &[x, borders])?;
-                let convolved = self.linear(graph, &name, windows, self.dim, init, None)?;
-                let normalised = self.layer_norm(graph, &format!("{name}_norm"), convolved)?;
+                let convolved = Dense::new(self.dim).weight(Init::Normal(0.02)).of(graph, &name, windows)?;
+                let normalised = layer_norm(graph, &format!("{name}_norm"), NORM, convolved, &[])?;
                 x = graph.add1(Activation::Relu, &[normalised])?;
             }
             x = graph.add1(Add, &[x, before])?;
@@ -245,32 +214,31 @@ impl StateEncoder {
     fn sasrec(&self, graph: &mut Graph, pass: &StatePass, x: ValueId) -> Result<ValueId> {
         let (dim, tokens) = (self.dim, pass.tokens);
         let positions = graph.param("position_table", &[self.max_len, dim], Init::Normal(0.01));
-        let ids = Ids { ids: tokens.positions, segments: tokens.training.map(|t| t.position_segments) };
-        let positions = ids.gather(graph, positions)?;
+        let positions = tokens.position_ids().gather(graph, positions)?;
         let x = graph.add1(Add, &[positions, x])?;
         let x = self.dropout(graph, pass, 0, x)?;
-        let query = self.layer_norm(graph, "query_norm", x)?;
-        let plain = (glorot(dim, dim), 0.0);
-        let q = self.linear(graph, "query", query, dim, plain, None)?;
-        let k = self.linear(graph, "key", x, dim, plain, None)?;
-        let v = self.linear(graph, "value", x, dim, plain, None)?;
+        let query = layer_norm(graph, "query_norm", NORM, x, &[])?;
+        let plain = Dense::new(dim);
+        let q = plain.of(graph, "query", query)?;
+        let k = plain.of(graph, "key", x)?;
+        let v = plain.of(graph, "value", x)?;
         let random = tokens.training.filter(|_| self.dropout > 0.0).zip(pass.noise);
-        let dropout = random
-            .map(|(_, draw)| AttentionDropout { probability: self.dropout, site: Site(FIRST_SITE + SITES * draw + 1) });
+        let dropout =
+            random.map(|(_, draw)| Dropout { probability: self.dropout, site: Site(FIRST_SITE + SITES * draw + 1) });
         let attention =
             Attention { heads: 1, scale: 1.0 / (dim as f64).sqrt(), causal: true, dropout, key_flags: false };
         let mut inputs = vec![q, k, v, tokens.cu_seqlens];
         inputs.extend(random.iter().flat_map(|(training, _)| [training.rng, training.row_keys]));
         let mixed = graph.add1(attention, &inputs)?;
         let y = graph.add1(Add, &[mixed, query])?;
-        let y = self.layer_norm(graph, "feed_forward_norm", y)?;
-        let hidden = self.linear(graph, "feed_forward_in", y, dim, plain, Some(Activation::Relu))?;
+        let y = layer_norm(graph, "feed_forward_norm", NORM, y, &[])?;
+        let hidden = plain.then(Activation::Relu).of(graph, "feed_forward_in", y)?;
         let hidden = self.dropout(graph, pass, 2, hidden)?;
-        let hidden = self.linear(graph, "feed_forward_out", hidden, dim, plain, None)?;
+        let hidden = plain.of(graph, "feed_forward_out", hidden)?;
         let hidden = self.dropout(graph, pass, 3, hidden)?;
         let y = graph.add1(Add, &[hidden, y])?;
         // Padding is 0 before the last normalisation: an empty session is its bias.
         let last = pass.last_rows.gather(graph, y)?;
-        self.layer_norm(graph, "final_norm", last)
+        layer_norm(graph, "final_norm", NORM, last, &[])
     }
 }

@@ -80,8 +80,22 @@ pub struct Rows {
 impl Tokens {
     /// The rows, as attention sees them.
     pub fn rows(&self, causal: bool) -> Rows {
-        let random = self.training.map(|training| [training.rng, training.row_keys]);
-        Rows { cu_seqlens: self.cu_seqlens, row_flags: self.row_flags, causal, random }
+        Rows { cu_seqlens: self.cu_seqlens, row_flags: self.row_flags, causal, random: self.random() }
+    }
+
+    /// What random numbers of rows are drawn by.
+    pub fn random(&self) -> Random {
+        self.training.map(|training| [training.rng, training.row_keys])
+    }
+
+    /// The items of the rows.
+    pub fn item_ids(&self) -> Ids {
+        Ids { ids: self.items, segments: self.training.map(|training| training.item_segments) }
+    }
+
+    /// The positions of the rows.
+    pub fn position_ids(&self) -> Ids {
+        Ids { ids: self.positions, segments: self.training.map(|training| training.position_segments) }
     }
 
     /// Inputs of a batch that is only read.
@@ -90,10 +104,8 @@ impl Tokens {
     }
 
     /// Inputs of a training batch.
-    pub fn for_training(graph: &mut Graph, sequences: usize, rows: usize, with_flags: bool) -> Tokens {
-        let tokens = Tokens::named(graph, "", sequences, rows, true);
-        let row_flags = with_flags.then(|| graph.input("row_flags", TensorType::u32(&[rows])));
-        Tokens { row_flags, ..tokens }
+    pub fn for_training(graph: &mut Graph, sequences: usize, rows: usize) -> Tokens {
+        Tokens::named(graph, "", sequences, rows, true)
     }
 
     /// Inputs under names that begin so, for graphs that read several batches. They share `rng`.

@@ -8,18 +8,18 @@
 //!
 //! `noise` is dropout, or the learnable Bernoulli masks of LMA4Rec (Eq. 3). There is no final LayerNorm.
 
+use super::layers::{self, Dense};
 use super::tokens::{Random, Rows, Tokens};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::{Error, Result};
 use crate::ops::activation::Activation;
-use crate::ops::attention::{Attention, AttentionDropout};
+use crate::ops::attention::Attention;
 use crate::ops::bernoulli_mask::BernoulliMask;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
 use crate::ops::layer_norm::LayerNorm;
-use crate::ops::linear::Linear;
 use crate::settings;
 use serde::{Deserialize, Serialize};
 
@@ -65,9 +65,12 @@ impl Default for Transformer {
 
 /// The noise of a training pass, by what multiplies the output of the feed-forward layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum FeedForwardNoise {
+pub enum PassNoise {
     /// `hidden_dropout`, as elsewhere.
-    Dropout,
+    Dropout {
+        /// Passes of a step that have other numbers draw apart from each other.
+        pass: u32,
+    },
     /// Learnable Bernoulli masks; `antithetic` is ARM's second pass, which shares all other noise with the first.
     Learned {
         /// Keeps by the mirrored uniform numbers.
@@ -75,19 +78,28 @@ pub enum FeedForwardNoise {
     },
 }
 
-/// Sites of the random numbers: embedding dropout, then three per block.
-const EMBEDDING_SITE: u32 = 0x100;
+/// Sites of the random numbers of a pass: embedding dropout, then three per block.
+const FIRST_SITE: u32 = 0x100;
+const SITES: u32 = 0x100;
 const PROBABILITY_SITE: u32 = 0;
 const ATTENTION_SITE: u32 = 1;
 const FEED_FORWARD_SITE: u32 = 2;
 
-fn block_site(block: usize, which: u32) -> Site {
-    Site(EMBEDDING_SITE + 1 + 4 * block as u32 + which)
-}
+impl PassNoise {
+    /// Where the dropout of embeddings draws.
+    fn embedding_site(self) -> Site {
+        let pass = if let PassNoise::Dropout { pass } = self { pass } else { 0 };
+        Site(FIRST_SITE + SITES * pass)
+    }
 
-/// Where the feed-forward noise of a block draws its numbers; ARM reads the same ones again.
-pub fn feed_forward_site(block: usize) -> Site {
-    block_site(block, FEED_FORWARD_SITE)
+    fn block_site(self, block: usize, which: u32) -> Site {
+        Site(self.embedding_site().0 + 1 + 4 * block as u32 + which)
+    }
+
+    /// Where the noise of a block's feed-forward layer draws; ARM reads the same numbers again.
+    pub fn feed_forward_site(self, block: usize) -> Site {
+        self.block_site(block, FEED_FORWARD_SITE)
+    }
 }
 
 /// The inputs of an op, with what it counts its random numbers by where it draws any.
@@ -130,7 +142,7 @@ impl Transformer {
         tokens: &Tokens,
         table: ValueId,
         padding_item: Option<u32>,
-        noise: Option<FeedForwardNoise>,
+        noise: Option<PassNoise>,
     ) -> Result<ValueId> {
         self.encode_rows(graph, tokens, tokens.rows(true), table, padding_item, noise)
     }
@@ -143,16 +155,11 @@ impl Transformer {
         rows: Rows,
         table: ValueId,
         padding_item: Option<u32>,
-        noise: Option<FeedForwardNoise>,
+        noise: Option<PassNoise>,
     ) -> Result<ValueId> {
-        let gather = |graph: &mut Graph, table, ids, segments: Option<ValueId>, padding_idx| {
-            let inputs: Vec<ValueId> = [table, ids].into_iter().chain(segments).collect();
-            graph.add1(Embedding { padding_idx }, &inputs)
-        };
-        let segments = tokens.training.map(|t| (t.item_segments, t.position_segments)).unzip();
-        let items = gather(graph, table, tokens.items, segments.0, padding_item)?;
+        let items = graph.add1(Embedding { padding_idx: padding_item }, &tokens.item_ids().behind(&[table]))?;
         let position_table = self.position_table(graph);
-        let positions = gather(graph, position_table, tokens.positions, segments.1, None)?;
+        let positions = tokens.position_ids().gather(graph, position_table)?;
         let mut x = self.normalised_input(graph, positions, items, rows.random, noise)?;
         for block in 0..self.blocks {
             x = graph.in_scope(&format!("block{block}"), |graph| self.block(graph, &rows, x, block, noise))?;
@@ -172,11 +179,11 @@ impl Transformer {
         x: ValueId,
         residual: ValueId,
         random: Random,
-        noise: Option<FeedForwardNoise>,
+        noise: Option<PassNoise>,
     ) -> Result<ValueId> {
         let x = self.layer_norm(graph, "embedding_norm", x, residual, None, random)?;
-        match self.hidden_dropout(noise, Site(EMBEDDING_SITE)) {
-            Some(dropout) => graph.add1(dropout, &with_random(&[x], random)),
+        match self.hidden_dropout(noise, PassNoise::embedding_site) {
+            Some(dropout) => layers::dropout(graph, x, dropout, random),
             None => Ok(x),
         }
     }
@@ -187,7 +194,7 @@ impl Transformer {
         rows: &Rows,
         x: ValueId,
         block: usize,
-        noise: Option<FeedForwardNoise>,
+        noise: Option<PassNoise>,
     ) -> Result<ValueId> {
         let qkv = self.projections(graph, block, x)?;
         let mixed = self.attention(graph, rows, block, qkv, noise)?;
@@ -203,13 +210,12 @@ impl Transformer {
 
     /// Queries of a block, where its keys are made of something else.
     pub fn query(&self, graph: &mut Graph, block: usize, x: ValueId) -> Result<ValueId> {
-        self.linear(graph, Linear::default(), &format!("block{block}.query"), x, self.dim, self.dim)
+        self.dense(self.dim).of(graph, &format!("block{block}.query"), x)
     }
 
     /// Keys and values of a block.
     pub fn key_and_value(&self, graph: &mut Graph, block: usize, x: ValueId) -> Result<[ValueId; 2]> {
-        let [k, v] = ["key", "value"]
-            .map(|part| self.linear(graph, Linear::default(), &format!("block{block}.{part}"), x, self.dim, self.dim));
+        let [k, v] = ["key", "value"].map(|part| self.dense(self.dim).of(graph, &format!("block{block}.{part}"), x));
         Ok([k?, v?])
     }
 
@@ -220,7 +226,7 @@ impl Transformer {
         rows: &Rows,
         block: usize,
         [q, k, v]: [ValueId; 3],
-        noise: Option<FeedForwardNoise>,
+        noise: Option<PassNoise>,
     ) -> Result<ValueId> {
         let Rows { cu_seqlens, row_flags, causal, random } = *rows;
         let dropout = self.attention_dropout(noise, block);
@@ -235,9 +241,10 @@ impl Transformer {
     }
 
     /// The dropout on a block's probabilities.
-    pub fn attention_dropout(&self, noise: Option<FeedForwardNoise>, block: usize) -> Option<AttentionDropout> {
-        let (probability, site) = (self.attention_dropout, block_site(block, PROBABILITY_SITE));
-        (noise.is_some() && probability > 0.0).then_some(AttentionDropout { probability, site })
+    pub fn attention_dropout(&self, noise: Option<PassNoise>, block: usize) -> Option<Dropout> {
+        let probability = self.attention_dropout;
+        let of = |noise: PassNoise| Dropout { probability, site: noise.block_site(block, PROBABILITY_SITE) };
+        noise.filter(|_| probability > 0.0).map(of)
     }
 
     /// The rest of a block: output projection, residual `x`, feed-forward layer.
@@ -248,42 +255,29 @@ impl Transformer {
         mixed: ValueId,
         x: ValueId,
         random: Random,
-        noise: Option<FeedForwardNoise>,
+        noise: Option<PassNoise>,
     ) -> Result<ValueId> {
         let name = |part: &str| format!("block{block}.{part}");
-        let (dim, inner, plain) = (self.dim, self.inner_dim, Linear::default());
-        let attended = self.linear(graph, plain, &name("attention_output"), mixed, dim, dim)?;
-        let dropped = self.hidden_dropout(noise, block_site(block, ATTENTION_SITE));
+        let attended = self.dense(self.dim).of(graph, &name("attention_output"), mixed)?;
+        let dropped = self.hidden_dropout(noise, |noise| noise.block_site(block, ATTENTION_SITE));
         let x = self.layer_norm(graph, &name("attention_norm"), attended, x, dropped, random)?;
 
-        let gelu = Linear { activation: Some(Activation::Gelu), ..plain };
-        let hidden = self.linear(graph, gelu, &name("feed_forward_in"), x, dim, inner)?;
-        let mut output = self.linear(graph, plain, &name("feed_forward_out"), hidden, inner, dim)?;
-        let site = feed_forward_site(block);
+        let hidden = self.dense(self.inner_dim).then(Activation::Gelu).of(graph, &name("feed_forward_in"), x)?;
+        let mut output = self.dense(self.dim).of(graph, &name("feed_forward_out"), hidden)?;
         let mut dropped = None;
         match noise {
-            Some(FeedForwardNoise::Learned { antithetic }) => {
+            Some(learned @ PassNoise::Learned { antithetic }) => {
                 let logit = self.keep_logit(graph, block);
-                let mask = BernoulliMask { site, antithetic };
+                let mask = BernoulliMask { site: learned.feed_forward_site(block), antithetic };
                 output = graph.add1(mask, &with_random(&[output, logit], random))?;
             }
-            _ => dropped = self.hidden_dropout(noise, site),
+            _ => dropped = self.hidden_dropout(noise, |noise| noise.feed_forward_site(block)),
         }
         self.layer_norm(graph, &name("feed_forward_norm"), output, x, dropped, random)
     }
 
-    fn linear(
-        &self,
-        graph: &mut Graph,
-        op: Linear,
-        name: &str,
-        x: ValueId,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<ValueId> {
-        let weight = graph.param(&format!("{name}.weight"), &[outputs, inputs], self.normal());
-        let bias = graph.param(&format!("{name}.bias"), &[outputs], Init::Constant(0.0));
-        graph.add1(op, &[x, weight, bias])
+    fn dense(&self, outputs: usize) -> Dense {
+        Dense::new(outputs).weight(self.normal())
     }
 
     /// `LN(residual + dropout(x))`
@@ -296,15 +290,13 @@ impl Transformer {
         dropout: Option<Dropout>,
         random: Random,
     ) -> Result<ValueId> {
-        let weight = graph.param(&format!("{name}.weight"), &[self.dim], Init::Constant(1.0));
-        let bias = graph.param(&format!("{name}.bias"), &[self.dim], Init::Constant(0.0));
         let op = LayerNorm { eps: self.layer_norm_eps, residual: true, dropout };
-        graph.add1(op, &with_random(&[x, weight, bias, residual], random.filter(|_| dropout.is_some())))
+        layers::layer_norm(graph, name, op, x, &with_random(&[residual], random.filter(|_| dropout.is_some())))
     }
 
-    fn hidden_dropout(&self, noise: Option<FeedForwardNoise>, site: Site) -> Option<Dropout> {
+    fn hidden_dropout(&self, noise: Option<PassNoise>, site: impl Fn(PassNoise) -> Site) -> Option<Dropout> {
         let probability = self.hidden_dropout;
-        (noise.is_some() && probability > 0.0).then_some(Dropout { probability, site })
+        noise.filter(|_| probability > 0.0).map(|noise| Dropout { probability, site: site(noise) })
     }
 
     fn normal(&self) -> Init {

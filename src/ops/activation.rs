@@ -51,7 +51,6 @@ impl Activation {
 
     /// `f(x)` and `f'(x)`.
     pub fn exact(self, x: f64) -> (f64, f64) {
-        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         match self {
             Activation::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
             Activation::Gelu => {
@@ -67,7 +66,7 @@ impl Activation {
             Activation::Silu => (x * sigmoid(x), sigmoid(x) * (1.0 + x * sigmoid(-x))),
             Activation::Sigmoid => (sigmoid(x), sigmoid(x) * sigmoid(-x)),
             Activation::Tanh => (x.tanh(), 1.0 - x.tanh().powi(2)),
-            Activation::Softplus => (x.max(0.0) + (-x.abs()).exp().ln_1p(), sigmoid(x)),
+            Activation::Softplus => (softplus(x), sigmoid(x)),
         }
     }
 
@@ -76,6 +75,17 @@ impl Activation {
         let bindings = [(x, Read), (dy.unwrap_or(x), Read), (b.output(0), Write)];
         b.dispatch(shader!("activation"), &consts, &bindings, &[x.len.into()], x.len.div_ceil(64))
     }
+}
+
+/// `log(1 + exp(x))`.
+pub fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// `1 / (1 + exp(-x))` without overflow.
+pub fn sigmoid(x: f64) -> f64 {
+    let e = (-x.abs()).exp();
+    (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e)
 }
 
 /// The error function to about 1e-15: the series `2 / sqrt(pi) e^(-x^2) sum_n 2^n x^(2n+1) / (2n+1)!!`, whose terms

@@ -13,11 +13,9 @@ use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::Result;
 use crate::shader;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 /// The hyper-parameters of `hyper`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
     /// The step's length.
     pub learning_rate: f64,

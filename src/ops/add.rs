@@ -8,10 +8,14 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::shader;
+use rayon::prelude::*;
 
 /// Inputs `a`, `b`; output `y`, which updates `a` in place.
 #[derive(Debug)]
 pub struct Add;
+
+/// Elements that one worker computes.
+const BLOCK: usize = 8192;
 
 impl Op for Add {
     fn name(&self) -> &'static str {
@@ -34,9 +38,8 @@ impl Op for Add {
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        for (y, b) in io.outputs[0].f().iter_mut().zip(io.inputs[1].f()) {
-            *y += b;
-        }
+        let blocks = io.outputs[0].f().par_chunks_mut(BLOCK).zip(io.inputs[1].f().par_chunks(BLOCK));
+        blocks.for_each(|(y, b)| y.iter_mut().zip(b).for_each(|(y, b)| *y += b));
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {

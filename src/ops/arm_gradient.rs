@@ -10,12 +10,12 @@ use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, Region};
 use crate::engine::exec::simd;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::rng::{RngState, Site, uniform};
+use crate::engine::rng::{RngState, Site, draw_row, uniform};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::bce_with_logits::sigmoid;
-use crate::ops::dropout::{ROW_BLOCK, case_keys, draw_row, expect_random_rows};
-use crate::ops::matmul::sum_slabs_gpu;
+use crate::ops::activation::sigmoid;
+use crate::ops::dropout::{ROW_BLOCK, case_keys, expect_random_rows};
+use crate::ops::matmul::{sum_all_gpu, sum_slabs_gpu};
 use crate::shader;
 use rayon::prelude::*;
 
@@ -64,11 +64,6 @@ fn arm_gpu(
     let groups = (blocks * width.div_ceil(4)).div_ceil(64);
     b.dispatch(shader!("arm_gradient"), &[("UNIFORMS", u32::from(uniforms))], &bindings, &params, groups)?;
     if grad.len == 1 { sum_all_gpu(b, partial, grad, 1.0) } else { sum_slabs_gpu(b, partial, grad, blocks, false) }
-}
-
-/// `y[0] = scale * sum of x`, by one workgroup.
-pub fn sum_all_gpu(b: &mut GpuBuilder, x: Region, y: Region, scale: f64) -> Result<()> {
-    b.dispatch(shader!("sum_all"), &[], &[(x, Read), (y, Write)], &[x.len.into(), scale.into()], 1)
 }
 
 impl Op for ArmGradient {

@@ -11,8 +11,9 @@ use crate::engine::exec::gpu::kernel::GpuBuilder;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
-use crate::engine::tensor::{Array, DType, TensorType};
+use crate::engine::tensor::{Array, DType, LOWEST, TensorType};
 use crate::error::Result;
+use crate::ops::dropout::Dropout;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -22,15 +23,6 @@ mod cpu;
 mod gpu;
 #[path = "attention/panels.rs"]
 mod panels;
-
-/// Dropout on the probabilities.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionDropout {
-    /// The share of probabilities that become 0; the others grow by `1 / (1 - probability)`.
-    pub probability: f64,
-    /// Where the masks are drawn.
-    pub site: Site,
-}
 
 /// Inputs `q`, `k`, `v` (`[N, H, D]` or `[N, H * D]`), `cu_seqlens[B + 1]`, then `row_flags[N]` when `key_flags`, then
 /// `rng[4]`, `row_keys[N, 2]` (logical sequence, position) when `dropout`; outputs `y` (like `q`), `lse[N, H]` (saved).
@@ -45,7 +37,7 @@ pub struct Attention {
     /// A row attends to itself and to what comes before it.
     pub causal: bool,
     /// On the probabilities; draws by (sequence, head, query, key).
-    pub dropout: Option<AttentionDropout>,
+    pub dropout: Option<Dropout>,
     /// Whether `row_flags` say what may be attended to.
     pub key_flags: bool,
 }
@@ -58,8 +50,6 @@ pub const QUERY_UNMASKED: u32 = 2;
 
 /// Most columns of a head.
 pub(crate) const MAX_WIDTH: usize = 128;
-/// A score that no query sees.
-pub(crate) const HIDDEN: f32 = -1e30;
 
 impl Attention {
     fn rng_at(&self) -> usize {
@@ -86,12 +76,12 @@ impl Attention {
             .map(|j| (j, self.scale * q.iter().zip(k(j)).map(|(q, k)| q * k).sum::<f64>()))
             .collect();
         if scores.is_empty() {
-            return (Vec::new(), f64::from(HIDDEN));
+            return (Vec::new(), f64::from(LOWEST));
         }
         let peak = scores.iter().fold(f64::MIN, |m, s| m.max(s.1));
         let lse = peak + scores.iter().map(|s| (s.1 - peak).exp()).sum::<f64>().ln();
         let keep = |j: usize| {
-            let Some(AttentionDropout { probability, site }) = self.dropout else { return 1.0 };
+            let Some(Dropout { probability, site }) = self.dropout else { return 1.0 };
             let (rng, keys) = (inputs[self.rng_at()].u(), inputs[self.rng_at() + 1].u());
             let feature = (head as u32) << 20 | keys[2 * j + 1];
             let word = RngState::from_words(rng).word(site, keys[2 * i], keys[2 * i + 1], feature);
@@ -145,7 +135,7 @@ impl Op for Attention {
     }
 
     fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
-        outputs[1].f_mut().fill(f64::from(HIDDEN));
+        outputs[1].f_mut().fill(f64::from(LOWEST));
         let width = self.head_dim(&inputs[0].ty);
         for (rows, head) in sequences(inputs[3].u()).flat_map(|rows| (0..self.heads).map(move |h| (rows.clone(), h))) {
             for i in rows.clone() {
@@ -167,7 +157,7 @@ impl Op for Attention {
         let (y, inert_y) = cut(y.f(), borders, worker.stride);
         let (lse, inert_lse) = cut(lse.f(), borders, self.heads);
         inert_y.fill(0.0);
-        inert_lse.fill(HIDDEN);
+        inert_lse.fill(LOWEST);
         y.into_par_iter().zip(lse).enumerate().for_each(|(sequence, (y, lse))| {
             worker.forward(borders[sequence] as usize..borders[sequence + 1] as usize, y, lse);
         });
@@ -288,7 +278,7 @@ fn build(b: &mut Builder) -> Result<()> {
     if key_flags {
         inputs.push(b.input("row_flags")?);
     }
-    let dropout = b.optional_f64("dropout").map(|probability| AttentionDropout { probability, site: Site(11) });
+    let dropout = b.optional_f64("dropout").map(|probability| Dropout { probability, site: Site(11) });
     if dropout.is_some() {
         inputs.push(b.rng());
         inputs.push(b.input("row_keys")?);

@@ -10,22 +10,12 @@ use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
+use crate::ops::activation::{sigmoid, softplus};
 use crate::shader;
 use rayon::prelude::*;
 
 /// Elements that one worker computes.
 const BLOCK: usize = 2048;
-
-/// `log(1 + exp(x))`.
-pub fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-/// `1 / (1 + exp(-x))` without overflow.
-pub fn sigmoid(x: f64) -> f64 {
-    let e = (-x.abs()).exp();
-    (if x >= 0.0 { 1.0 } else { e }) / (1.0 + e)
-}
 
 /// Inputs `logits[N]`, `target[N]` in 0..=1; output `loss[N]`. Any equal shapes will do.
 #[derive(Clone, Copy, Debug)]

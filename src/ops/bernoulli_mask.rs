@@ -10,11 +10,11 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::rng::{RngState, Site, uniform};
+use crate::engine::rng::{RngState, Site, draw_row, uniform};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::bce_with_logits::sigmoid;
-use crate::ops::dropout::{ROW_BLOCK, case_keys, draw_row, expect_random_rows};
+use crate::ops::activation::sigmoid;
+use crate::ops::dropout::{ROW_BLOCK, case_keys, expect_random_rows};
 use crate::shader;
 use rayon::prelude::*;
 

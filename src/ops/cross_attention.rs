@@ -18,9 +18,10 @@ use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::rng::{RngState, Site, drop_threshold};
-use crate::engine::tensor::{Array, DType, TensorType};
+use crate::engine::tensor::{Array, DType, LOWEST, TensorType};
 use crate::error::Result;
-use crate::ops::attention::{AttentionDropout, HIDDEN, MAX_WIDTH, cut, head_of};
+use crate::ops::attention::{MAX_WIDTH, cut, head_of};
+use crate::ops::dropout::{Dropout, drop_params};
 use crate::shader;
 use rayon::prelude::*;
 
@@ -37,7 +38,7 @@ pub struct CrossAttention {
     /// Query i also attends to key i of `own_k`, which no other query sees.
     pub own_keys: bool,
     /// On the probabilities; draws by (row key of the query, head, place of the key in the sequence).
-    pub dropout: Option<AttentionDropout>,
+    pub dropout: Option<Dropout>,
 }
 
 /// Queries that one worker computes.
@@ -83,12 +84,12 @@ impl CrossAttention {
         let keys = self.keys(inputs[3].u(), inputs[0].rows(), inputs[1].rows(), i);
         let scores: Vec<(usize, f64)> = keys.map(|j| (j, score(j))).collect();
         if scores.is_empty() {
-            return (Vec::new(), f64::from(HIDDEN));
+            return (Vec::new(), f64::from(LOWEST));
         }
         let peak = scores.iter().fold(f64::MIN, |m, s| m.max(s.1));
         let lse = peak + scores.iter().map(|s| (s.1 - peak).exp()).sum::<f64>().ln();
         let keep = |place: usize| {
-            let Some(AttentionDropout { probability, site }) = self.dropout else { return 1.0 };
+            let Some(Dropout { probability, site }) = self.dropout else { return 1.0 };
             let (rng, keys) = (inputs[self.rng_at()].u(), inputs[self.rng_at() + 1].u());
             let feature = (head as u32) << 20 | place as u32;
             let word = RngState::from_words(rng).word(site, keys[2 * i], keys[2 * i + 1], feature);
@@ -322,7 +323,7 @@ impl CrossAttention {
         groups: usize,
     ) -> Result<()> {
         let (queries, sequences) = (b.inputs[0].rows(), b.inputs[3].len() - 1);
-        let dropout = self.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
+        let [site, threshold, keep_scale] = drop_params(self.dropout);
         let params = [
             queries.into(),
             (queries / sequences).into(),
@@ -331,9 +332,9 @@ impl CrossAttention {
             (b.inputs[0].width() / self.heads).into(),
             self.scale.into(),
             self.own_keys.into(),
-            dropout.site.0.into(),
-            drop_threshold(dropout.probability).into(),
-            (1.0 / (1.0 - dropout.probability)).into(),
+            site,
+            threshold,
+            keep_scale,
         ];
         let bindings: Vec<_> = operands.map(|region| (region, Read)).into_iter().chain(more.iter().copied()).collect();
         b.dispatch(shader, &[("DROPOUT", u32::from(self.dropout.is_some()))], &bindings, &params, groups)
@@ -353,7 +354,7 @@ struct Worker<'a> {
     /// `q`, `k`, `v`, `own_k`, `own_v`
     data: [&'a [f32]; 5],
     borders: &'a [u32],
-    random: Option<(AttentionDropout, RngState, &'a [u32])>,
+    random: Option<(Dropout, RngState, &'a [u32])>,
     queries: usize,
     rows: usize,
     /// Words of a row, and of a head.
@@ -403,12 +404,12 @@ impl<'a> Worker<'a> {
         weights.keep.clear();
         weights.keep.resize(weights.p.len(), 1.0);
         if weights.p.is_empty() {
-            return HIDDEN;
+            return LOWEST;
         }
         let peak = simd::max(&weights.p);
         let sum = simd::exp_sub_sum(&mut weights.p, peak);
         simd::scale(&mut weights.p, 1.0 / sum);
-        if let Some((AttentionDropout { probability, site }, state, keys)) = self.random {
+        if let Some((Dropout { probability, site }, state, keys)) = self.random {
             let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
             for (keep, block) in weights.keep.chunks_mut(4).zip((head as u32) << 18..) {
                 let words = state.block(site, keys[2 * i], keys[2 * i + 1], block);
@@ -459,7 +460,7 @@ fn build(b: &mut Builder) -> Result<()> {
     if own_keys {
         inputs.extend([b.input("own_k")?, b.input("own_v")?]);
     }
-    let dropout = b.optional_f64("dropout").map(|probability| AttentionDropout { probability, site: Site(12) });
+    let dropout = b.optional_f64("dropout").map(|probability| Dropout { probability, site: Site(12) });
     if dropout.is_some() {
         inputs.push(b.rng());
         inputs.push(b.input("row_keys")?);

@@ -9,7 +9,7 @@ use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder, 
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
-use crate::engine::rng::{RngState, Site, drop_threshold};
+use crate::engine::rng::{RngState, Site, draw_row, drop_threshold};
 use crate::engine::tensor::{Array, DType, TensorType};
 use crate::error::Result;
 use crate::shader;
@@ -103,55 +103,6 @@ pub fn expect_random_rows(op: &str, x: &TensorType, rng: &TensorType, row_keys: 
     expect(op, fits, || format!("x is {x}, rng {rng}, row_keys {row_keys}; they must be u32[4] and u32[N, 2]"))
 }
 
-/// Philox blocks that are computed side by side.
-const LANES: usize = 16;
-
-/// The words for features `4 * first_block ..` at a row's place: `LANES` blocks of `RngState::block`, one per lane. All rounds
-/// of a lane stand in one body, so that the counters stay in registers.
-#[inline(always)]
-fn random_words(state: RngState, site: Site, row_key: &[u32], first_block: u32) -> [u32; 4 * LANES] {
-    const MULTIPLIER: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
-    const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-    const LOW: u64 = 0xffff_ffff;
-    const { assert!(cfg!(target_endian = "little"), "pairs of words are read as one") };
-    let mut pairs = [[0; 2]; LANES];
-    for (pair, block) in pairs.iter_mut().zip(u64::from(first_block)..) {
-        let mut key = [state.seed as u32, (state.seed >> 32) as u32 ^ site.0.wrapping_mul(WEYL[0])];
-        // 64-bit lanes: the upper halves of `c` are rubbish that the products ignore, so that nothing is widened or narrowed.
-        let mut c = [block, row_key[1].into(), row_key[0].into(), state.step.into()];
-        for _ in 0..10 {
-            let (left, right) = (MULTIPLIER[0] * (c[0] & LOW), MULTIPLIER[1] * (c[2] & LOW));
-            c = [(right >> 32) ^ c[1] ^ u64::from(key[0]), right, (left >> 32) ^ c[3] ^ u64::from(key[1]), left];
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
-        }
-        *pair = [(c[0] & LOW) | c[1] << 32, (c[2] & LOW) | c[3] << 32];
-    }
-    bytemuck::cast(pairs)
-}
-
-/// Draws the words of one row and hands them out in pieces: `consume(first feature, words)`.
-/// To be called from a function that is compiled for several instruction sets.
-#[inline(always)]
-pub fn draw_row(state: RngState, site: Site, row_key: &[u32], width: usize, consume: impl FnMut(usize, &[u32])) {
-    draw_from(0, state, site, row_key, width, consume);
-}
-
-/// `draw_row` for the features from `4 * block` on; `consume` counts from there.
-#[inline(always)]
-pub fn draw_from(
-    block: u32,
-    state: RngState,
-    site: Site,
-    row_key: &[u32],
-    width: usize,
-    mut consume: impl FnMut(usize, &[u32]),
-) {
-    for first in (0..width).step_by(4 * LANES) {
-        let words = random_words(state, site, row_key, block + (first / 4) as u32);
-        consume(first, &words[..(width - first).min(4 * LANES)]);
-    }
-}
-
 /// Dropout with what it draws from.
 #[derive(Clone, Copy)]
 pub struct Draws<'a> {
@@ -213,16 +164,4 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     let sizes = [(1, 130, 0.5), (2, 3, 0.0), (3, 64, 0.1), (63, 65, 0.5), (130, 7, 0.9), (127, 1, 0.25)];
     sizes.map(|(n, d, probability)| case(n, d, probability)).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_draw_the_words_of_the_generator() {
-        let state = RngState { seed: 0xdead_beef_0123_4567, step: 9 };
-        let words = random_words(state, Site(5), &[70, 3], 16);
-        assert!((0..64).all(|i| words[i as usize] == state.word(Site(5), 70, 3, 64 + i)));
-    }
 }

@@ -14,7 +14,7 @@ use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
-use crate::ops::bce_with_logits::{sigmoid, softplus};
+use crate::ops::activation::{sigmoid, softplus};
 use crate::shader;
 
 /// The least weight.

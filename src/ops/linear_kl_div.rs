@@ -187,7 +187,7 @@ impl Op for LinearKlDiv {
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
         let (rows, items) = (builder.inputs[0].rows(), self.items(builder.inputs[1].rows()));
-        let student = GpuChunks::new(builder, items);
+        let student = GpuChunks::new(builder, items).rounding();
         let teacher = student.beside(builder);
         let stats: Vec<Region> = (0..self.teachers).map(|_| builder.scratch(STATS * rows)).collect();
         student.each(builder, |builder, first, len| {
@@ -348,7 +348,7 @@ impl Op for LinearKlDivGradient {
         let (op, forward) = (&self.0, self.0.inputs());
         let (rows, table_rows) = (builder.inputs[0].rows(), builder.inputs[1].rows());
         // All rows of the table, so that those behind the catalogue get their zeros.
-        let student = GpuChunks::new(builder, table_rows);
+        let student = GpuChunks::new(builder, table_rows).rounding();
         let (teacher, sum) = (student.beside(builder), student.beside(builder));
         student.each(builder, |builder, first, len| {
             let s = student.scores(builder, first, len, op.student_bias)?;

@@ -301,6 +301,11 @@ pub fn sum_slabs_gpu(builder: &mut GpuBuilder, x: Region, y: Region, slabs: usiz
     builder.dispatch(shader!("sum_slabs"), &[], &[(x, Read), (y, access)], &params, y.len.div_ceil(64))
 }
 
+/// `y[0] = scale * sum of x`, by one workgroup.
+pub fn sum_all_gpu(builder: &mut GpuBuilder, x: Region, y: Region, scale: f64) -> Result<()> {
+    builder.dispatch(shader!("sum_all"), &[], &[(x, Read), (y, Write)], &[x.len.into(), scale.into()], 1)
+}
+
 pub(crate) const KERNELS: &[Kernel] = &[("matmul", build)];
 
 fn build(b: &mut Builder) -> Result<()> {

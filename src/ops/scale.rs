@@ -8,6 +8,7 @@ use crate::engine::op::{Cost, Op};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::shader;
+use rayon::prelude::*;
 
 /// Input `x`; output `y`, which updates `x` in place.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,9 @@ pub struct Scale {
     /// What every element is multiplied by.
     pub factor: f64,
 }
+
+/// Elements that one worker computes.
+const BLOCK: usize = 8192;
 
 impl Op for Scale {
     fn name(&self) -> &'static str {
@@ -34,7 +38,8 @@ impl Op for Scale {
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        io.outputs[0].f().iter_mut().for_each(|y| *y *= self.factor as f32);
+        let factor = self.factor as f32;
+        io.outputs[0].f().par_chunks_mut(BLOCK).for_each(|y| y.iter_mut().for_each(|y| *y *= factor));
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {

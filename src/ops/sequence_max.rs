@@ -149,7 +149,7 @@ fn build_conv(b: &mut Builder) -> Result<()> {
     let taps = b.tensor("weight")?.ty.shape[1];
     let (rows, borders) = packed(b, x)?;
     let windows = b.graph.add1(Unfold { taps, dilation: 1, by_column: false }, &[rows, borders])?;
-    let relu = Linear { activation: Some(Activation::Relu), ..Linear::default() };
+    let relu = Linear { activation: Some(Activation::Relu) };
     let filtered = linear_of(b, windows, relu)?;
     let y = b.graph.add1(SequenceMax { skip: taps - 1 }, &[filtered, borders])?;
     b.output("y", y);

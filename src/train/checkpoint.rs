@@ -7,7 +7,7 @@
 //! The metadata, JSON under the key `gpurec`, says whose checkpoint it is and where
 //! training stands.
 
-use super::identity::{FORMAT, Identity};
+use super::identity::{FORMAT, Identity, METADATA_KEY};
 use crate::engine::params::{ParamLayout, SetState, State};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
@@ -61,7 +61,6 @@ struct Metadata {
 const PARTS: [&str; 3] = ["params", "m", "v"];
 const ITEMS: &str = "items";
 const EPOCH_START: &str = "epoch_start/";
-const METADATA_KEY: &str = "gpurec";
 
 /// Where training goes on from.
 pub fn latest(folder: &Path) -> PathBuf {
@@ -240,6 +239,7 @@ mod tests {
             config: "dim = 3".parse().unwrap(),
             seed: 1,
             data: DataIdentity::new("toy", &ReadOptions::default(), &data),
+            models: Vec::new(),
         };
         Header { identity, items: ["red cup", "\u{e9}", "3"].map(String::from).into() }
     }

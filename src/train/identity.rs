@@ -14,7 +14,8 @@ use toml::Table;
 /// The layout of checkpoint files; a reader refuses any other.
 pub const FORMAT: u32 = 3;
 
-const METADATA_KEY: &str = "gpurec";
+/// Under which safetensors files of runs say what they are.
+pub(super) const METADATA_KEY: &str = "gpurec";
 
 /// Stored in every checkpoint, and complete: method and item names can be made from it without the run's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Identity {
     pub seed: u64,
     /// What it was trained on.
     pub data: DataIdentity,
+    /// SHA-256 of the parameters that were given: those it began with, then each teacher's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
 }
 
 /// Which interactions under which split. Ranks are comparable, and training can go on, only where all of it is the same.
@@ -162,7 +166,9 @@ impl Identity {
         let keys =
             differences(&self.config, &other.config).into_iter().filter(|(key, ..)| !FREE.contains(&key.as_str()));
         let keys = keys.map(|(key, ours, theirs)| format!("{key}, {ours} and {theirs}"));
-        let all: Vec<String> = self.data.difference(&other.data).into_iter().chain(seed).chain(keys).take(3).collect();
+        let models = (self.models != other.models).then(|| "the models of --start-from or --teacher".to_string());
+        let data = self.data.difference(&other.data);
+        let all: Vec<String> = data.into_iter().chain(seed).chain(keys).chain(models).take(3).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 }
@@ -181,6 +187,7 @@ mod tests {
             config: config.parse().unwrap(),
             seed: 1,
             data,
+            models: Vec::new(),
         }
     }
 

@@ -4,8 +4,8 @@
 //! (f32, `[lists, length]`) and the `users` of the lists.
 
 use super::identity::DataIdentity;
+use super::plans::Plans;
 use crate::data::lists::{Lists, Part};
-use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Graph};
 use crate::error::Result;
@@ -24,13 +24,13 @@ const LISTS_PER_RUN: usize = 256;
 pub struct ListScorer<'m> {
     model: &'m dyn ListModel,
     layout: ParamLayout,
-    plans: HashMap<Shape, PlanId>,
+    plans: Plans<Shape>,
 }
 
 impl<'m> ListScorer<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it scores.
     pub fn new(model: &'m dyn ListModel, layout: ParamLayout) -> Self {
-        ListScorer { model, layout, plans: HashMap::new() }
+        ListScorer { model, layout, plans: Plans::default() }
     }
 
     /// The scores of a part's impressions, list after list.
@@ -39,16 +39,12 @@ impl<'m> ListScorer<'m> {
         let mut scores = Vec::with_capacity(all.len() * lists.length);
         for which in all.chunks(LISTS_PER_RUN) {
             let batch = self.model.batch(lists, which);
-            let plan = match self.plans.get(&batch.shape) {
-                Some(plan) => *plan,
-                None => {
-                    let mut graph = Graph::new(self.layout.clone());
-                    let scores = self.model.scores(&mut graph, batch.shape)?;
-                    graph.output("scores", scores);
-                    executor.compile(graph)?
-                }
-            };
-            self.plans.insert(batch.shape, plan);
+            let plan = self.plans.of(executor, batch.shape, || {
+                let mut graph = Graph::new(self.layout.clone());
+                let scores = self.model.scores(&mut graph, batch.shape)?;
+                graph.output("scores", scores);
+                Ok(graph)
+            })?;
             executor.run(plan, &batch.feed)?;
             scores.extend(executor.fetch(plan, "scores")?.words);
         }

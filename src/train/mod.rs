@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod evaluation;
 pub mod identity;
 pub mod list_scores;
+mod plans;
 pub mod ranker;
 pub mod ranks;
 pub mod run;

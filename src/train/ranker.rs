@@ -1,5 +1,6 @@
 //! Ranks of held-out items over the whole catalogue, and top-k lists, from a method's scorer. Scores are never stored.
 
+use super::plans::Plans;
 use crate::data::HeldOut;
 use crate::data::pack::INERT;
 use crate::data::sample::{Uni99, UserItems};
@@ -10,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::eval::{ByProtocol, Protocol, UNREACHABLE};
 use crate::methods::{Batch, Method, Request, Shape};
 use crate::nn::{Scorer, Tokens};
-use std::collections::HashMap;
 
 /// Requests that are read and answered together by those who have many.
 pub const USERS_PER_RUN: usize = 256;
@@ -57,8 +57,8 @@ enum Wanted {
 pub struct Ranker<'m> {
     method: &'m dyn Method,
     layout: ParamLayout,
-    plans: HashMap<PlanKey, PlanId>,
-    rounds: HashMap<Shape, PlanId>,
+    plans: Plans<PlanKey>,
+    rounds: Plans<Shape>,
     work: Work,
 }
 
@@ -78,7 +78,7 @@ pub struct Work {
 impl<'m> Ranker<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
-        Ranker { method, layout, plans: HashMap::new(), rounds: HashMap::new(), work: Work::default() }
+        Ranker { method, layout, plans: Plans::default(), rounds: Plans::default(), work: Work::default() }
     }
 
     /// Ranks held-out items among all, and among the candidates of the sampled protocol where they are given.
@@ -249,11 +249,8 @@ impl<'m> Ranker<'m> {
         feed: &mut Feed,
     ) -> Result<()> {
         for round in 0..self.method.rounds() {
-            let plan = match self.rounds.get(&shape) {
-                Some(plan) => *plan,
-                None => executor.compile(self.method.round_graph(shape, self.layout.clone())?)?,
-            };
-            self.rounds.insert(shape, plan);
+            let build = || self.method.round_graph(shape, self.layout.clone());
+            let plan = self.rounds.of(executor, shape, build)?;
             self.method.feed_round(round, requests, feed);
             self.run(executor, plan, feed)?;
             let outputs: Vec<String> = executor.graph(plan).outputs.keys().cloned().collect();
@@ -265,20 +262,17 @@ impl<'m> Ranker<'m> {
     }
 
     fn plan(&mut self, executor: &mut dyn Executor, key: PlanKey) -> Result<PlanId> {
-        if let Some(plan) = self.plans.get(&key) {
-            return Ok(*plan);
-        }
-        let mut graph = Graph::new(self.layout.clone());
-        let tokens = Tokens::for_scoring(&mut graph, key.shape.sequences, key.shape.rows);
-        let scorer = self.method.scorer(&mut graph, &tokens)?;
-        match key.wanted {
-            Wanted::Ranks { sampled } => scorer.rank(&mut graph, key.seen, sampled)?,
-            Wanted::Lists(k) => scorer.top_k(&mut graph, k, key.seen)?,
-            Wanted::SampleLists(k) => Scorer { samples: 1, ..scorer }.top_k(&mut graph, k, key.seen)?,
-        }
-        let plan = executor.compile(graph)?;
-        self.plans.insert(key, plan);
-        Ok(plan)
+        self.plans.of(executor, key, || {
+            let mut graph = Graph::new(self.layout.clone());
+            let tokens = Tokens::for_scoring(&mut graph, key.shape.sequences, key.shape.rows);
+            let scorer = self.method.scorer(&mut graph, &tokens)?;
+            match key.wanted {
+                Wanted::Ranks { sampled } => scorer.rank(&mut graph, key.seen, sampled)?,
+                Wanted::Lists(k) => scorer.top_k(&mut graph, k, key.seen)?,
+                Wanted::SampleLists(k) => Scorer { samples: 1, ..scorer }.top_k(&mut graph, k, key.seen)?,
+            }
+            Ok(graph)
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! A run: one method on one data set with one seed, from configuration to `result.json`.
 //!
-//! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `checkpoint/`, `ranks.safetensors`,
-//! `result.json`, `report.html`. A run is finished when `result.json` is there. Every file is written whole or not at all.
+//! The folder of a run: `config.toml` (complete), `metrics.jsonl` (a line per epoch), `stages/`, `checkpoint/`, `ranks.safetensors` or
+//! `scores.safetensors`, `result.json`, `report.html`. A run is finished when `result.json` is there. Every file is written whole or
+//! not at all.
 
 use super::checkpoint::{self, Checkpoint, Header};
 use super::evaluation::{Basis, Evaluation, Evaluator};
@@ -14,14 +15,18 @@ use crate::engine::Executor;
 use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
 use crate::eval::SplitMetrics;
-use crate::files::{discard_temporary, write_atomically};
+use crate::files::{CONFIGURATION, discard_temporary, hexadecimal, read_toml, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use toml::{Table, Value};
+
+/// What the end of a run leaves.
+const RESULTS: [&str; 4] = ["result.json", "ranks.safetensors", "scores.safetensors", "report.html"];
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -73,16 +78,32 @@ pub struct RunResult {
 
 /// `config.toml`: everything needed to run again.
 pub fn config_text(method: &str, dataset: &str, source: &ReadOptions, seed: u64, config: &Table) -> String {
+    text_of(run_table(method, dataset, source, seed), config)
+}
+
+fn run_table(method: &str, dataset: &str, source: &ReadOptions, seed: u64) -> Table {
     let mut run = Table::from_iter([
         ("method".into(), Value::String(method.into())),
         ("dataset".into(), Value::String(dataset.into())),
         ("seed".into(), Value::Integer(seed as i64)),
     ]);
     run.extend(Table::try_from(source).expect("options of names and numbers serialise"));
+    run
+}
+
+fn text_of(run: Table, config: &Table) -> String {
     let tables = [("run", run), ("method", config.clone())];
     let tables: Table = tables.into_iter().map(|(name, table)| (name.to_string(), Value::Table(table))).collect();
     let text = toml::to_string(&tables).expect("tables serialise");
     format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Without held-out events a metric is 0, which looks like a figure.
+fn refuse_empty_parts(data: &Interactions) -> Result<()> {
+    let parts = [("validation", data.valid().count()), ("test", data.test().count())];
+    let Some((part, _)) = parts.into_iter().find(|(_, events)| *events == 0) else { return Ok(()) };
+    let problem = format!("the split {} leaves {} no {part} events", data.rule(), data.name);
+    Err(Error::usage(problem, "choose another --split; `gpurec data check` counts the events of each part"))
 }
 
 /// A method set up on its data.
@@ -94,6 +115,8 @@ pub struct Run {
     /// What it trains on.
     pub data: Arc<Interactions>,
     method: Box<dyn Method>,
+    /// Digests of the models that were given.
+    models: Vec<String>,
 }
 
 impl Run {
@@ -101,10 +124,13 @@ impl Run {
     pub fn new(options: RunOptions, data: Arc<Interactions>) -> Result<Run> {
         let info = methods::find(&options.method)?;
         let method = (info.build)(&options.config, Sizes::of(&data))?;
-        if method.list_model().is_some() {
-            data.lists()?;
+        match method.list_model() {
+            Some(_) => drop(data.lists()?),
+            None => refuse_empty_parts(&data)?,
         }
-        Ok(Run { options, info, data, method })
+        let models = options.starts_from.iter().chain(&options.teachers);
+        let models = models.map(|folder| Trained::open(folder)?.digest()).collect::<Result<_>>()?;
+        Ok(Run { options, info, data, method, models })
     }
 
     /// The method with its configuration.
@@ -157,7 +183,15 @@ impl Run {
         let identity = self.identity();
         let header = Header { identity: identity.clone(), items: data.items.clone() };
         let mut trainer = Trainer::new(method, data, seed, executor, Some(Checkpoints { folder, header }))?;
-        self.options.starts_from.iter().try_for_each(|folder| trainer.start_from(executor, folder))?;
+        if let Some(folder) = &self.options.starts_from {
+            trainer.start_from(executor, folder)?;
+            if Trained::open(folder)?.identity.data.training_events != identity.data.training_events {
+                observer.warning(&format!(
+                    "{} was trained on other events than these, so that test items may have been among them",
+                    folder.display()
+                ));
+            }
+        }
         let (mut epochs, mut seconds_before) = (Vec::new(), 0.0);
         if self.options.resume && trainer.resume(executor)? {
             let progress = trainer.progress();
@@ -165,14 +199,22 @@ impl Run {
             epochs.truncate(progress.epoch);
             seconds_before = progress.partial.seconds + epochs.iter().map(|epoch| epoch.seconds).sum::<f64>();
         }
+        // What is there of an earlier end is of other parameters, as soon as training goes on.
+        for name in RESULTS {
+            match std::fs::remove_file(self.path(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove the earlier result", &self.path(name), e));
+                }
+                _ => {}
+            }
+        }
         write_atomically(&self.path("config.toml"), self.config_text().as_bytes())?;
-        let mut log = Log { path: EpochReport::path(&self.options.out), epochs, failure: None, observer };
-        log.write();
+        let mut log = Log { path: EpochReport::path(&self.options.out), epochs, observer };
+        log.write()?;
         if method.training().epochs == 0 {
             trainer.write_initial()?;
         }
         trainer.fit(executor, &mut log)?;
-        log.failure.take().map_or(Ok(()), Err)?;
 
         let Evaluation { metrics, by_kind, warning, basis } = trainer.evaluate(executor)?;
         warning.iter().for_each(|warning| log.observer.warning(warning));
@@ -195,8 +237,13 @@ impl Run {
 
     /// `config.toml` of this run.
     pub fn config_text(&self) -> String {
-        let RunOptions { method, dataset, source, config, seed, .. } = &self.options;
-        config_text(method, dataset, source, *seed, config)
+        let RunOptions { method, dataset, source, config, seed, starts_from, teachers, .. } = &self.options;
+        let path = |folder: &PathBuf| Value::String(folder.display().to_string());
+        let starts_from = starts_from.iter().map(|folder| ("start_from".to_string(), path(folder)));
+        let teachers =
+            (!teachers.is_empty()).then(|| ("teachers".into(), Value::Array(teachers.iter().map(path).collect())));
+        let models = starts_from.chain(teachers);
+        text_of(run_table(method, dataset, source, *seed).into_iter().chain(models).collect(), config)
     }
 
     /// The result, if the folder holds this very run and it is finished; `None` if it is still to be trained, from the
@@ -212,8 +259,17 @@ impl Run {
             let help = format!("give the options of {}, or choose another --out", self.path("config.toml").display());
             return Err(Error::usage(problem, help));
         }
+        /// `config.toml`, in part.
+        #[derive(Deserialize)]
+        struct Config {
+            method: Table,
+        }
         let path = self.path("result.json");
-        if before.config != self.options.config || !path.exists() || Basis::file(&self.options.out).is_none() {
+        if !path.exists() || Basis::file(&self.options.out).is_none() {
+            return Ok(None);
+        }
+        let Config { method } = read_toml(&self.path("config.toml"), CONFIGURATION)?;
+        if method != self.options.config {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -221,15 +277,21 @@ impl Run {
         serde_json::from_str(&text).map(Some).map_err(problem)
     }
 
+    /// What it trains on.
+    pub fn data_identity(&self) -> DataIdentity {
+        DataIdentity::new(&self.options.dataset, &self.options.source, &self.data)
+    }
+
     fn identity(&self) -> Identity {
-        let RunOptions { method, dataset, source, config, seed, .. } = &self.options;
+        let RunOptions { method, config, seed, .. } = &self.options;
         Identity {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
             method: method.clone(),
             config: config.clone(),
             seed: *seed,
-            data: DataIdentity::new(dataset, source, &self.data),
+            data: self.data_identity(),
+            models: self.models.clone(),
         }
     }
 }
@@ -238,17 +300,14 @@ impl Run {
 struct Log<'a> {
     path: PathBuf,
     epochs: Vec<EpochReport>,
-    failure: Option<Error>,
     observer: &'a mut dyn Observer,
 }
 
 impl Log<'_> {
-    fn write(&mut self) {
+    fn write(&self) -> Result<()> {
         let line = |epoch| serde_json::to_string(epoch).expect("numbers and strings serialise") + "\n";
         let text: String = self.epochs.iter().map(line).collect();
-        if let Err(error) = write_atomically(&self.path, text.as_bytes()) {
-            self.failure.get_or_insert(error);
-        }
+        write_atomically(&self.path, text.as_bytes())
     }
 }
 
@@ -261,10 +320,10 @@ impl Observer for Log<'_> {
         self.observer.steps_done(steps, loss, tokens_per_second);
     }
 
-    fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) {
+    fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) -> Result<()> {
         self.epochs.push(report.clone());
-        self.write();
-        self.observer.epoch_finished(report, best_epoch);
+        self.write()?;
+        self.observer.epoch_finished(report, best_epoch)
     }
 
     fn warning(&mut self, message: &str) {
@@ -288,7 +347,8 @@ pub struct Trained {
     pub items: Vec<String>,
     /// With the configuration it was trained with.
     pub method: Box<dyn Method>,
-    checkpoint: Checkpoint,
+    /// Its parameters.
+    pub(super) checkpoint: Checkpoint,
 }
 
 impl Trained {
@@ -314,6 +374,14 @@ impl Trained {
         let method = (methods::find(&identity.method)?.build)(&identity.config, sizes)?;
         checkpoint.header.items.clear();
         Ok(Trained { identity, items, method, checkpoint })
+    }
+
+    /// SHA-256 of the parameters, in hexadecimal.
+    pub fn digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        let (_, state) = self.parameters()?;
+        state.sets.iter().for_each(|set| hash.update(bytemuck::cast_slice::<f32, u8>(&set.params)));
+        Ok(hexadecimal(&hash.finalize()))
     }
 
     /// The trained parameters, and where each of them lies.

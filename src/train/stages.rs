@@ -6,7 +6,6 @@
 //! OUT/stages/NAME/queries.safetensors   what a teacher answers to each prefix of the training sequences
 //! ```
 
-use super::checkpoint::{Checkpoint, find_best};
 use super::ranker::{Ranker, USERS_PER_RUN};
 use super::run::{Run, RunOptions, Trained};
 use super::trainer::Observer;
@@ -16,10 +15,9 @@ use crate::data::sample::Prefixes;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::{Executor, Tensor};
 use crate::error::{Error, Result};
-use crate::files::hexadecimal;
+use crate::files::discard_temporary;
 use crate::methods::stage::Teacher;
 use crate::methods::{Method, Request};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,15 +72,20 @@ fn ask(
     observer: &mut dyn Observer,
 ) -> Result<Teacher> {
     let trained = Trained::open(folder)?;
-    if trained.items != run.data.items {
-        let problem = format!("the teacher {} was trained on other items than {}", folder.display(), run.data.name);
-        return Err(Error::usage(problem, "train it on the same data set"));
+    let own = run.data_identity();
+    if let Some(difference) = trained.identity.data.difference(&own) {
+        let problem = format!(
+            "the teacher {} was trained on other data than {}; they differ in {difference}",
+            folder.display(),
+            run.data.name
+        );
+        return Err(Error::usage(problem, "train it on the same data set under the same split"));
     }
     executor.clear();
     let mut ranker = trained.ranker(executor)?;
     let table = ranker.item_table(executor, run.data.n_items())?;
     let bias = table.bias.unwrap_or_else(|| Tensor::f32(&[run.data.n_items()], vec![0.0; run.data.n_items()]));
-    let source = format!("{} {}", digest(&trained.parameters()?.1), trained.identity.data.training_events);
+    let source = format!("{} {}", trained.digest()?, own.training_events);
     let path = run.options.out.join("stages").join(name).join("queries.safetensors");
     let queries = match Matrix::open(&path, &source)? {
         Some(queries) => queries,
@@ -90,6 +93,7 @@ fn ask(
             let prefixes = Prefixes::new(run.data.clone());
             let (rows, width) = (prefixes.count() as usize, table.table.ty.width());
             let size = Matrix::bytes(rows, width) as f64 / 1e6;
+            path.parent().into_iter().for_each(discard_temporary);
             observer.begins(&format!("asking {name} about {rows} histories: {size:.1} MB to {}", path.display()));
             write_queries(&path, &source, &mut ranker, executor, &prefixes, width)?;
             Matrix::open(&path, &source)?
@@ -118,29 +122,18 @@ fn write_queries(
     file.finish()
 }
 
-/// SHA-256 of the parameters, in hexadecimal.
-fn digest(state: &State) -> String {
-    let mut hash = Sha256::new();
-    state.sets.iter().for_each(|set| hash.update(bytemuck::cast_slice::<f32, u8>(&set.params)));
-    hexadecimal(&hash.finalize())
-}
-
 /// Takes over the trained parameters of another run that have the same names. A table may have more rows here than there,
 /// which keep what they hold. Refuses a run that has none of them.
 pub fn start_from(folder: &Path, layout: &ParamLayout, state: &mut State, data: &Interactions) -> Result<()> {
-    let file = find_best(folder).ok_or_else(|| {
-        let problem = format!("{} holds no trained model to start from", folder.display());
-        Error::usage(problem, "give the --out folder of `gpurec run`, or a checkpoint file")
-    })?;
-    let checkpoint = Checkpoint::read(&file)?;
-    if checkpoint.header.items != data.items {
+    let trained = Trained::open(folder)?;
+    if trained.items != data.items {
         let problem = format!("{} was trained on other items than {}", folder.display(), data.name);
         return Err(Error::usage(problem, "start from a model of the same data set"));
     }
     let mut taken = 0;
     for set in &layout.sets {
         for parameter in &set.parameters {
-            let Some((shape, words)) = checkpoint.parameter(&set.name, &parameter.name)? else { continue };
+            let Some((shape, words)) = trained.checkpoint.parameter(&set.name, &parameter.name)? else { continue };
             let fits = shape.len() == parameter.shape.len() && shape[1..] == parameter.shape[1..];
             if fits && shape[0] <= parameter.shape[0] {
                 let own = state.parameter_mut(layout, &set.name, &parameter.name).expect("in the layout");

@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::evaluation::{Evaluation, Evaluator};
+use super::plans::Plans;
 use super::stages::start_from;
 use crate::data::sample::epoch_order;
 use crate::data::{Interactions, Prefetch};
@@ -13,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::{optimizer_inputs, optimizers};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,7 +77,9 @@ pub trait Observer {
     /// Steps were done; `loss` is the last one read, if one was read.
     fn steps_done(&mut self, _steps: usize, _loss: Option<f32>, _tokens_per_second: f64) {}
     /// An epoch was trained and validated.
-    fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) {}
+    fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) -> Result<()> {
+        Ok(())
+    }
     /// Something a person should know.
     fn warning(&mut self, _message: &str) {}
     /// Something begins that takes its time: a stage of the run, or what teachers are asked.
@@ -100,7 +102,7 @@ pub struct Trainer<'a> {
     samples: Vec<u32>,
     seed: u64,
     layout: ParamLayout,
-    plans: HashMap<Shape, PlanId>,
+    plans: Plans<Shape>,
     evaluator: Evaluator<'a>,
     progress: Progress,
     /// Plans of the steps whose metrics were not read yet.
@@ -141,7 +143,7 @@ impl<'a> Trainer<'a> {
             data,
             seed,
             layout,
-            plans: HashMap::new(),
+            plans: Plans::default(),
             progress,
             recorded: Vec::new(),
             best: state,
@@ -153,11 +155,6 @@ impl<'a> Trainer<'a> {
     pub fn start_from(&mut self, executor: &mut dyn Executor, folder: &Path) -> Result<()> {
         start_from(folder, &self.layout, &mut self.best, &self.data)?;
         executor.load(&self.layout, &self.best)
-    }
-
-    /// The parameters.
-    pub fn layout(&self) -> &ParamLayout {
-        &self.layout
     }
 
     /// Where training stands.
@@ -185,7 +182,7 @@ impl<'a> Trainer<'a> {
         let state = latest.state(&self.layout)?;
         executor.load(&self.layout, &state)?;
         self.best = match latest.progress.best_epoch {
-            0 => state,
+            0 => state.without_moments(),
             _ => Checkpoint::read(&checkpoint::best(folder))?.state(&self.layout)?,
         };
         self.progress = latest.progress;
@@ -203,7 +200,7 @@ impl<'a> Trainer<'a> {
         while self.progress.epoch < training.epochs && !self.patience_spent() {
             let (report, state) = self.epoch(executor, observer)?;
             // The line of the epoch before its checkpoint: a surplus line is dropped on resume, a missing one is lost.
-            observer.epoch_finished(&report, self.progress.best_epoch);
+            observer.epoch_finished(&report, self.progress.best_epoch)?;
             self.write_checkpoint(&state)?;
         }
         executor.load(&self.layout, &self.best)
@@ -231,7 +228,7 @@ impl<'a> Trainer<'a> {
         self.progress.epoch = epoch;
         if value > self.progress.best_value {
             (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
-            self.best = state.clone();
+            self.best = state.without_moments();
         }
         let mean = |(name, sum, count): (String, f64, u64)| (name, serde_json::Value::from(sum / count as f64));
         let report = EpochReport {
@@ -368,12 +365,7 @@ impl<'a> Trainer<'a> {
 
     /// The compiled training graph of a shape.
     pub fn plan(&mut self, executor: &mut dyn Executor, shape: Shape) -> Result<PlanId> {
-        if let Some(plan) = self.plans.get(&shape) {
-            return Ok(*plan);
-        }
-        let plan = executor.compile(self.method.train_graph(shape, self.layout.clone())?)?;
-        self.plans.insert(shape, plan);
-        Ok(plan)
+        self.plans.of(executor, shape, || self.method.train_graph(shape, self.layout.clone()))
     }
 
     /// The plan table of the first batch's training graph.

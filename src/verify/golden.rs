@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 /// One file of known answers.
 #[derive(Debug)]
 pub struct Golden {
+    path: PathBuf,
     /// By its name in golden files.
     pub op: String,
     /// What the op is configured by.
@@ -55,7 +56,39 @@ impl Golden {
             };
             tensors.insert(name, Tensor { ty: TensorType { dtype, shape: view.shape().to_vec() }, words });
         }
-        Ok(Golden { op, attrs, tensors })
+        if !tensors.keys().any(|name| is_answer(name)) {
+            return Err(wrong("it holds no out.NAME and no grad.NAME, so there is nothing to compare with".into()));
+        }
+        Ok(Golden { path: path.into(), op, attrs, tensors })
+    }
+
+    fn wrong(&self, problem: String) -> Error {
+        Error::Format { path: self.path.clone(), problem }
+    }
+
+    /// A tensor by its name in the file. `Error::Format` if it is missing, empty, or of another type.
+    fn tensor(&self, name: &str, dtype: DType) -> Result<&Tensor> {
+        let tensor = self.tensors.get(name).ok_or_else(|| self.wrong(format!("tensor {name} is missing")))?;
+        if tensor.ty.dtype != dtype || tensor.words.is_empty() {
+            let wanted = if dtype == DType::F32 { "floats" } else { "integers" };
+            return Err(self.wrong(format!("tensor {name} is {}, {wanted} are wanted", tensor.ty)));
+        }
+        Ok(tensor)
+    }
+
+    fn floats(&self, name: &str) -> Result<&Tensor> {
+        self.tensor(name, DType::F32)
+    }
+
+    fn integers(&self, name: &str) -> Result<&[u32]> {
+        self.tensor(name, DType::U32).map(Tensor::as_u32)
+    }
+
+    /// Fails unless `got` is the number `out.NAME`.
+    fn is_near(&self, name: &str, got: f64) -> std::result::Result<(), Failure> {
+        let expected = f64::from(self.floats(&format!("out.{name}"))?.words[0]);
+        let failure = || Failure(format!("{}: {name} is {got}, expected {expected}", self.op));
+        if (got - expected).abs() < 1e-6 { Ok(()) } else { Err(failure()) }
     }
 
     /// Tensors whose name starts with `prefix`, without it.
@@ -79,6 +112,10 @@ impl Golden {
     }
 }
 
+fn is_answer(name: &str) -> bool {
+    name.starts_with("out.") || name.starts_with("grad.")
+}
+
 /// Checks one file on one executor. Answers that are not an op's (metrics, random words) are checked on the host.
 pub fn check(path: &Path, target: &mut Target) -> Checked {
     let golden = Golden::read(path)?;
@@ -90,49 +127,59 @@ pub fn check(path: &Path, target: &mut Target) -> Checked {
     let program = Program::new(&case, &given)?;
     let noise = program.noise(&program.reference(&program.wide_inputs()?)?)?;
     let expected: Results<Array> = (golden.tensors.iter())
-        .filter(|(name, _)| name.starts_with("out.") || name.starts_with("grad."))
+        .filter(|(name, _)| is_answer(name))
         .map(|(name, tensor)| (name.clone(), Array::from_words(&tensor.ty, &tensor.words)))
         .collect();
     let got = target.with(ExecOptions::default(), |executor| Program::run(&case, &given, executor))?;
     compare(&case.label(), &got, &expected, &noise, target.relative_floor())
 }
 
-/// Known answers of host code: the generator, the metrics, the schedules of diffusion.
+/// Known answers of host code: the generator, the metrics, the schedules of diffusion. `None` for those of ops.
 fn host_check(golden: &Golden) -> Option<Checked> {
-    let input = |name: &str| &golden.tensors[&format!("in.{name}")];
-    let output = |name: &str| &golden.tensors[&format!("out.{name}")];
-    let near = |name: &str, got: f64| {
-        let expected = f64::from(output(name).words[0]);
-        let failure = || Failure(format!("{}: {name} is {got}, expected {expected}", golden.op));
-        if (got - expected).abs() < 1e-6 { Ok(()) } else { Err(failure()) }
-    };
-    let outcome = match golden.op.as_str() {
-        "philox4x32_10" => {
-            let (counters, keys) = (input("counter").as_u32(), input("key").as_u32());
-            let words = counters.chunks_exact(4).zip(keys.chunks_exact(2));
-            let words: Vec<u32> =
-                words.flat_map(|(c, k)| philox4x32_10([c[0], c[1], c[2], c[3]], [k[0], k[1]])).collect();
-            if words == output("words").as_u32() { Ok(()) } else { Err(Failure("philox4x32_10: other words".into())) }
-        }
-        "ranking_metrics" => ranking_metrics(input("scores"), input("target"), output("rank"), near),
-        "auc" => {
-            let labels: Vec<bool> = input("labels").as_u32().iter().map(|&l| l == 1).collect();
-            eval::auc(&input("scores").words, &labels, 0)
-                .map_err(Failure::from)
-                .and_then(|auc| near("auc", auc.ok_or_else(|| Failure("auc: one class is missing".into()))?))
-        }
-        "diffusion_schedule" => diffusion_schedule(golden, output("beta"), output("alpha_bar")),
+    let check = match golden.op.as_str() {
+        "philox4x32_10" => philox,
+        "ranking_metrics" => ranking_metrics,
+        "auc" => auc,
+        "diffusion_schedule" => diffusion_schedule,
         _ => return None,
     };
-    Some(outcome.map(|()| Outcome::default()))
+    Some(check(golden).map(|()| Outcome::default()))
 }
 
-fn diffusion_schedule(golden: &Golden, beta: &Tensor, alpha_bar: &Tensor) -> std::result::Result<(), Failure> {
+fn philox(golden: &Golden) -> std::result::Result<(), Failure> {
+    let words = golden.integers("in.counter")?.chunks_exact(4).zip(golden.integers("in.key")?.chunks_exact(2));
+    let words: Vec<u32> = words.flat_map(|(c, k)| philox4x32_10([c[0], c[1], c[2], c[3]], [k[0], k[1]])).collect();
+    if words == golden.integers("out.words")? { Ok(()) } else { Err(Failure("philox4x32_10: other words".into())) }
+}
+
+fn ranking_metrics(golden: &Golden) -> std::result::Result<(), Failure> {
+    let (scores, targets) = (golden.floats("in.scores")?, golden.integers("in.target")?);
+    let mut ranks = Vec::new();
+    for (row, &target) in scores.words.chunks_exact(scores.ty.width()).zip(targets) {
+        ranks.push(eval::rank_of(row, target, &[], 0)?.rank);
+    }
+    if ranks != golden.integers("out.rank")? {
+        return Err(Failure("ranking_metrics: other ranks".into()));
+    }
+    let metrics = eval::metrics::Metrics::from_ranks(&ranks);
+    metrics.iter().try_for_each(|(name, value)| golden.is_near(name, value))
+}
+
+fn auc(golden: &Golden) -> std::result::Result<(), Failure> {
+    let labels: Vec<bool> = golden.integers("in.labels")?.iter().map(|&label| label == 1).collect();
+    let auc = eval::auc(&golden.floats("in.scores")?.words, &labels, 0)?;
+    golden.is_near("auc", auc.ok_or_else(|| Failure("auc: one class is missing".into()))?)
+}
+
+fn diffusion_schedule(golden: &Golden) -> std::result::Result<(), Failure> {
     let failure = |problem: &str| Failure(format!("diffusion_schedule: {problem}"));
+    let (beta, alpha_bar) = (golden.floats("out.beta")?, golden.floats("out.alpha_bar")?);
     let noise = golden.attrs.get("kind").and_then(|kind| serde_json::from_value(kind.clone()).ok());
     let schedule = Schedule::new(noise.ok_or_else(|| failure("no such kind"))?, beta.words.len());
     let near = |got: &[f64], expected: &Tensor| {
-        got.iter().zip(&expected.words).all(|(got, expected)| (got / f64::from(*expected) - 1.0).abs() < 1e-6)
+        let pairs = got.iter().zip(&expected.words);
+        let each = pairs.into_iter().all(|(got, expected)| (got / f64::from(*expected) - 1.0).abs() < 1e-6);
+        each && got.len() == expected.words.len()
     };
     if near(&schedule.beta, beta) && near(&schedule.alpha_bar, alpha_bar) {
         Ok(())
@@ -141,19 +188,40 @@ fn diffusion_schedule(golden: &Golden, beta: &Tensor, alpha_bar: &Tensor) -> std
     }
 }
 
-fn ranking_metrics(
-    scores: &Tensor,
-    target: &Tensor,
-    expected: &Tensor,
-    near: impl Fn(&str, f64) -> std::result::Result<(), Failure>,
-) -> std::result::Result<(), Failure> {
-    let mut ranks = Vec::new();
-    for (row, &target) in scores.words.chunks_exact(scores.ty.width()).zip(target.as_u32()) {
-        ranks.push(eval::rank_of(row, target, &[], 0)?.rank);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::{Dtype, TensorView};
+    use std::collections::HashMap;
+
+    /// A file of these tensors of four zero bytes each.
+    fn file(folder: &Path, op: &str, tensors: &[(&str, Dtype)]) -> PathBuf {
+        let path = folder.join(format!("{op}.0.safetensors"));
+        let view = |dtype| TensorView::new(dtype, vec![1], &[0; 4]).unwrap();
+        let tensors = tensors.iter().map(|(name, dtype)| (*name, view(*dtype)));
+        let metadata = HashMap::from([("op".to_string(), op.to_string())]);
+        std::fs::write(&path, safetensors::serialize(tensors, Some(metadata)).unwrap()).unwrap();
+        path
     }
-    if ranks != expected.as_u32() {
-        return Err(Failure("ranking_metrics: other ranks".into()));
+
+    #[test]
+    fn files_that_prove_nothing_or_lack_something_fail_with_what_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = |op: &str, tensors: &[(&str, Dtype)]| {
+            check(&file(folder.path(), op, tensors), &mut Target::Reference).unwrap_err().to_string()
+        };
+        let says = failure("scale", &[("in.x", Dtype::F32)]);
+        assert!(says.ends_with(
+            "scale.0.safetensors: it holds no out.NAME and no grad.NAME, so there is nothing to compare with"
+        ));
+        let (scores, labels) = (("in.scores", Dtype::F32), ("in.labels", Dtype::F32));
+        assert!(failure("auc", &[("out.auc", Dtype::F32), scores]).ends_with("tensor in.labels is missing"));
+        let says = failure("auc", &[("out.auc", Dtype::F32), scores, labels]);
+        assert!(says.ends_with("tensor in.labels is f32[1], integers are wanted"), "{says}");
+        let says = failure("philox4x32_10", &[("out.words", Dtype::U32), ("in.key", Dtype::U32)]);
+        assert!(says.ends_with("tensor in.counter is missing"), "{says}");
+        let says = failure("ranking_metrics", &[scores, ("in.target", Dtype::I32), ("out.hr@5", Dtype::F32)]);
+        assert!(says.ends_with("tensor out.rank is missing"), "{says}");
+        assert!(failure("diffusion_schedule", &[("out.beta", Dtype::F32)]).ends_with("out.alpha_bar is missing"));
     }
-    let metrics = eval::metrics::Metrics::from_ranks(&ranks);
-    metrics.iter().try_for_each(|(name, value)| near(name, value))
 }

@@ -30,9 +30,7 @@ pub struct Verdict {
 impl Subject {
     /// All ops; or one, by the name of its file or of one of its kernels.
     pub fn ops(name: Option<&str>) -> Result<Vec<Subject>> {
-        let is_meant = |file: &&OpFile| {
-            name.is_none_or(|name| file.name == name || file.kernels.iter().any(|kernel| kernel.0 == name))
-        };
+        let is_meant = |file: &&OpFile| name.is_none_or(|name| is_called(file, name));
         let found: Vec<Subject> = OP_FILES.iter().filter(is_meant).map(Subject::Op).collect();
         match name {
             Some(name) if found.is_empty() => {
@@ -43,19 +41,25 @@ impl Subject {
         }
     }
 
-    /// The golden files of a folder by op; those of one op if it is named.
+    /// The golden files of a folder by op; those of one op, by the same names, if it is named.
     pub fn golden(folder: &Path, name: Option<&str>) -> Result<Vec<Subject>> {
         let mut by_op = BTreeMap::<String, Vec<PathBuf>>::new();
         for path in golden::files(folder)? {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             let op = file.split('.').next().unwrap_or_default().to_string();
-            if name.is_none_or(|wanted| wanted == op) {
-                by_op.entry(op).or_default().push(path);
-            }
+            by_op.entry(op).or_default().push(path);
         }
         if by_op.is_empty() {
             let problem = format!("{} holds no golden file to check", folder.display());
             return Err(Error::usage(problem, "golden files are called OP.CASE.safetensors"));
+        }
+        let held: Vec<String> = by_op.keys().cloned().collect();
+        let of_one_file =
+            |op: &str, name: &str| OP_FILES.iter().any(|file| is_called(file, op) && is_called(file, name));
+        by_op.retain(|op, _| name.is_none_or(|name| op == name || of_one_file(op, name)));
+        if let (true, Some(name)) = (by_op.is_empty(), name) {
+            let problem = format!("no golden file of `{name}` in {}", folder.display());
+            return Err(Error::usage(problem, format!("it has: {}", held.join(", "))));
         }
         Ok(by_op.into_iter().map(|(op, paths)| Subject::Golden(op, paths)).collect())
     }
@@ -89,6 +93,11 @@ impl Subject {
     }
 }
 
+/// By the name of its file, or of one of its kernels.
+fn is_called(file: &OpFile, name: &str) -> bool {
+    file.name == name || file.kernels.iter().any(|kernel| kernel.0 == name)
+}
+
 impl Verdict {
     fn new(name: String, cases: usize) -> Verdict {
         Verdict { name, cases, worst: Outcome::default(), failures: Vec::new() }
@@ -112,5 +121,28 @@ mod tests {
         assert!(matches!(Subject::ops(Some("scale")).unwrap()[..], [Subject::Op(OpFile { name: "scale", .. })]));
         let unknown = Subject::ops(Some("atention")).err().unwrap();
         assert!(unknown.help().unwrap().contains("`attention`"));
+    }
+
+    #[test]
+    fn golden_files_are_found_by_the_names_that_find_their_op() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = |file: &OpFile| file.kernels.iter().map(|kernel| kernel.0).collect::<Vec<_>>();
+        let of_several = OP_FILES.iter().find(|file| names(file).iter().any(|kernel| *kernel != file.name)).unwrap();
+        let kernel = *names(of_several).iter().find(|kernel| **kernel != of_several.name).unwrap();
+        for op in [kernel, "philox4x32_10"] {
+            std::fs::write(folder.path().join(format!("{op}.0.safetensors")), "").unwrap();
+        }
+        let found = |name: Option<&str>| {
+            let subjects = Subject::golden(folder.path(), name)?;
+            let op = |subject| if let Subject::Golden(op, _) = subject { op } else { panic!("no golden file") };
+            Ok::<Vec<String>, Error>(subjects.into_iter().map(op).collect())
+        };
+        assert_eq!(found(None).unwrap().len(), 2);
+        for name in [kernel, of_several.name] {
+            assert_eq!(found(Some(name)).unwrap(), [kernel]);
+        }
+        let error = found(Some("scale")).unwrap_err();
+        assert!(error.to_string().starts_with("no golden file of `scale` in "), "{error}");
+        assert!(error.help().unwrap().starts_with("it has: ") && error.help().unwrap().contains(kernel));
     }
 }

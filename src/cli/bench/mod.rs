@@ -6,9 +6,12 @@ mod roofline;
 use super::DeviceArgs;
 use super::console::{bar, note, say};
 use crate::bench::{BenchKernel, DenoiseWork, KERNELS, Patience, PeakSizes, Size, StepWork, measure, peaks};
+use crate::data::{self, ReadOptions};
+use crate::engine::exec::DeviceChoice;
 use crate::engine::exec::gpu::device::{adapters, choose};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::methods::{Sizes, config, find};
 use report::{Report, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +32,8 @@ Measure on a quiet machine, and compare only what one run measured.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// What to measure: a kernel, `step` for whole training steps, `denoise` for the inference of diffrec, or `all`
+    /// What to measure: a kernel, `step` for whole training steps, `denoise` for the inference of diffrec, or `all` for all
+    /// kernels and the steps of sasrec (with cross-entropy) and lma4rec
     #[arg(value_name = "KERNEL", value_parser = names())]
     what: String,
 
@@ -39,15 +43,15 @@ pub struct BenchArgs {
     #[command(flatten)]
     sizes: SizeArgs,
 
-    /// step: the method (see `gpurec methods`)
-    #[arg(long, default_value = "lma4rec", value_name = "NAME")]
-    method: String,
+    /// step: the method (see `gpurec methods`); lma4rec when not given
+    #[arg(long, value_name = "NAME")]
+    method: Option<String>,
 
-    /// step, denoise: name (see `gpurec data list`) or path of a data set
-    #[arg(long, default_value = "kuairec", value_name = "NAME|PATH")]
-    dataset: String,
+    /// step, denoise, all: name (see `gpurec data list`) or path of a data set; kuairec when not given
+    #[arg(long, value_name = "NAME|PATH")]
+    dataset: Option<String>,
 
-    /// step, denoise: set one key of the method's configuration; may be given more than once
+    /// step, denoise: set one key of the method's configuration (of diffrec for denoise); may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
 
@@ -72,36 +76,37 @@ pub struct BenchArgs {
     quick: bool,
 }
 
+const SIZES: &str = "Sizes (the first default shape with these)";
+
 /// Sizes of one measurement instead of the default shapes.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Sizes (the first default shape with these)")]
 struct SizeArgs {
     /// Rows: tokens, queries or representations
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     rows: Option<usize>,
 
     /// Columns; of one head for attention
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     dim: Option<usize>,
 
     /// Items in the catalogue
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     items: Option<usize>,
 
     /// Sequences
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     batch: Option<usize>,
 
     /// Positions of a sequence
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     steps: Option<usize>,
 
     /// Heads of attention
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     heads: Option<usize>,
 
     /// Columns of the output
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, help_heading = SIZES, value_name = "N", value_parser = positive)]
     hidden: Option<usize>,
 }
 
@@ -128,6 +133,47 @@ impl SizeArgs {
     }
 }
 
+impl BenchArgs {
+    fn dataset(&self) -> &str {
+        self.dataset.as_deref().unwrap_or("kuairec")
+    }
+
+    /// The training steps to measure: those that were asked for; for `all`, those of SASRec with cross-entropy and of LMA4Rec.
+    fn steps(&self) -> Vec<StepWork> {
+        let work = |method: &str, assignments: &[String]| StepWork {
+            method: method.into(),
+            dataset: self.dataset().into(),
+            assignments: assignments.into(),
+        };
+        match self.what.as_str() {
+            "step" => vec![work(self.method.as_deref().unwrap_or("lma4rec"), &self.assignments)],
+            "all" => vec![work("sasrec", &["loss=ce".into()]), work("lma4rec", &[])],
+            _ => Vec::new(),
+        }
+    }
+
+    fn denoise(&self) -> Vec<DenoiseWork> {
+        if self.what == "denoise" { DenoiseWork::all(self.dataset(), &self.assignments) } else { Vec::new() }
+    }
+
+    /// Options that this measurement would not look at.
+    fn refuse_what_does_not_apply(&self) -> Result<()> {
+        let options = [
+            ("--method", self.method.is_some(), &["step"][..]),
+            ("--dataset", self.dataset.is_some(), &["step", "denoise", "all"]),
+            ("--set", !self.assignments.is_empty(), &["step", "denoise"]),
+        ];
+        for (option, given, applies) in options {
+            if given && !applies.contains(&self.what.as_str()) {
+                let problem = format!("{option} says nothing of `{}`", self.what);
+                let of: Vec<String> = applies.iter().map(|what| format!("`gpurec bench {what}`")).collect();
+                return Err(Error::usage(problem, format!("leave {option} away; it is for {}", of.join(", "))));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How thoroughly to measure, by what computes.
 struct Effort {
     executor: &'static str,
@@ -143,7 +189,9 @@ impl Effort {
         let mib: usize = (1 << 20) / 4;
         let peaks = |elements, rounds, copied_mib| PeakSizes { elements, rounds, copied_words: copied_mib * mib };
         let (executor, software, peaks, sample) = match adapter {
-            None if args.device.device == "reference" => ("reference", true, peaks(1024, 64, 1), 2),
+            None if DeviceChoice::parse(&args.device.device) == DeviceChoice::Reference => {
+                ("reference", true, peaks(1024, 64, 1), 2)
+            }
             None => ("cpu", false, peaks(1 << 16, 4096, 64), 2),
             Some(adapter) if adapter.is_software() => ("gpu", true, peaks(1 << 14, 1024, 16), 30),
             Some(adapter) if adapter.max_binding_bytes < 256 << 20 => ("gpu", false, peaks(1 << 20, 4096, 64), 30),
@@ -167,16 +215,17 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
         let help = "give sizes to one kernel; --set batch_size=N sets the batch of a step";
         return Err(Error::usage(format!("`{}` has no one shape to change", args.what), help));
     }
+    args.refuse_what_does_not_apply()?;
     let effort = Effort::of(args);
     let mut works = Vec::new();
     for kernel in &chosen {
         works.extend(kernel.shapes(&given, effort.quick)?.into_iter().map(|shape| (*kernel, shape)));
     }
+    let (steps, denoise) = (args.steps(), args.denoise());
+    refuse_mistakes(args.dataset(), &steps, &denoise)?;
     let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
     let mut executor = args.device.open()?;
 
-    let steps = steps(args);
-    let denoise = if args.what == "denoise" { DenoiseWork::all(&args.dataset, &args.assignments) } else { Vec::new() };
     let progress = bar(1 + works.len() + steps.len() + denoise.len(), "{bar:20} {pos}/{len}  {msg}", false);
     let started = |what: String| progress.set_message(what);
     started("the ceilings of the device".into());
@@ -216,18 +265,19 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
     baseline.map_or(Ok(ExitCode::SUCCESS), |before| verdict(args, &report, &before))
 }
 
-/// The training steps to measure: the one that was asked for; or, for `all`, one of each method that trains.
-fn steps(args: &BenchArgs) -> Vec<StepWork> {
-    let work = |method: &str, assignments: &[String]| StepWork {
-        method: method.into(),
-        dataset: args.dataset.clone(),
-        assignments: assignments.into(),
-    };
-    match args.what.as_str() {
-        "step" => vec![work(&args.method, &args.assignments)],
-        "all" => vec![work("sasrec", &["loss=ce".into()]), work("lma4rec", &[])],
-        _ => Vec::new(),
+/// Whatever is wrong with a method, the data set or a setting is said before anything is measured.
+fn refuse_mistakes(dataset: &str, steps: &[StepWork], denoise: &[DenoiseWork]) -> Result<()> {
+    if steps.is_empty() && denoise.is_empty() {
+        return Ok(());
     }
+    let data = data::resolve(dataset, &ReadOptions::default())?;
+    let steps = steps.iter().map(|work| (work.method.as_str(), &work.assignments));
+    for (method, assignments) in steps.chain(denoise.iter().map(|work| ("diffrec", &work.assignments))) {
+        let info = find(method)?;
+        let settings = config::resolve(info, data::paper_name(&data.name), None, assignments)?;
+        (info.build)(&settings, Sizes::of(&data))?;
+    }
+    Ok(())
 }
 
 fn write(args: &BenchArgs, report: &Report) -> Result<()> {

@@ -1,6 +1,6 @@
 //! `gpurec data check`: the findings in words and figures.
 
-use crate::cli::console::grouped;
+use crate::cli::console::{grouped, share};
 use crate::data::lists::{Dropped, Field, Lists, Part};
 use crate::data::{Findings, Interactions};
 
@@ -77,10 +77,6 @@ fn of_lists(lists: &Lists) -> Vec<(&'static str, String)> {
         ("  left out", left_out),
         ("their clicks", "as sequences:".into()),
     ]
-}
-
-fn share(count: usize, whole: usize) -> String {
-    format!("{} of {} ({:.2} %)", grouped(count), grouped(whole), 100.0 * count as f64 / whole.max(1) as f64)
 }
 
 /// What a count other than zero means.

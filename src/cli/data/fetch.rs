@@ -1,6 +1,6 @@
 //! `gpurec data fetch`, and what is known of a data set that is not here.
 
-use crate::cli::console::{bar, grouped, note, say};
+use crate::cli::console::{bar, grouped, note, say, shell_command};
 use crate::data::catalog::{DATA_DIR, data_dir};
 use crate::data::fetch::Checked;
 use crate::data::manifest::{Access, Presence};
@@ -72,9 +72,11 @@ fn report(fetched: &Fetched) -> String {
 
 /// The command that goes on from here; `known`: whether names are looked up in `dir` anyway.
 fn next(manifest: &Manifest, dir: &Path, known: bool) -> String {
-    let set = if known { String::new() } else { format!("{DATA_DIR}={} ", dir.display()) };
-    let command = if manifest.is_sequences() { "run --dataset" } else { "data prepare" };
-    format!("{set}gpurec {command} {}", manifest.name)
+    // Quoted as a whole, an assignment would be a command.
+    let set = if known { String::new() } else { format!("{DATA_DIR}={} ", shell_command([&*dir.to_string_lossy()])) };
+    let command = if manifest.is_sequences() { ["run", "--dataset"] } else { ["data", "prepare"] };
+    let words = ["gpurec"].into_iter().chain(command).chain([manifest.name.as_str()]);
+    format!("{set}{}", shell_command(words))
 }
 
 /// What `gpurec data list` says of a set that is not ready.

@@ -4,7 +4,7 @@ mod check;
 mod fetch;
 mod prepare;
 
-use super::console::{say, table};
+use super::console::{say, shell_command, table};
 use super::source::SourceArgs;
 use crate::data::catalog::{DATA_DIR, data_dir};
 use crate::data::manifest::Presence;
@@ -22,6 +22,23 @@ Examples:
   gpurec data show kuairec
   gpurec data check my_events.csv --user-col customer --item-col sku --time-col ordered_at
   gpurec data prepare my_events.csv --k-core 5 --out my_data";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  gpurec data list
+  GPUREC_DATA_DIR=my_data gpurec data list     with the files of another data folder";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  gpurec data show kuairec
+  gpurec data show retailrocket     source and terms of a set that is not here
+  gpurec data show my_events.csv --user-col customer --item-col sku --time-col ordered_at";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  gpurec data check kuairec
+  gpurec data check my_events.csv --user-col customer --item-col sku --time-col ordered_at
+  gpurec data check my_data --split time:0.8,0.1,0.1";
 
 /// The examples, and what can be read.
 fn after_help() -> String {
@@ -43,12 +60,15 @@ pub struct DataArgs {
 #[derive(Debug, clap::Subcommand)]
 enum DataCommand {
     /// List the data sets known by name: the bundled one, those of the data folder, and those that can be fetched
+    #[command(after_help = LIST_EXAMPLES)]
     List,
     /// Download a data set of the papers and verify it, or say how a person gets it
     Fetch(fetch::FetchArgs),
     /// Show statistics and the first sequences of a data set; of one that is not here, its source and terms
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(OneArgs),
     /// Report what can mislead: repeats, ties in time, targets that cannot be hit or learned, leakage
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(OneArgs),
     /// Filter a log of events and write it as a data set: sequences, names, description
     Prepare(prepare::PrepareArgs),
@@ -67,6 +87,12 @@ impl OneArgs {
     fn read(&self) -> Result<Interactions> {
         resolve(&self.dataset, &self.source.options()?)
     }
+
+    fn check_command(&self) -> String {
+        let options = self.source.words();
+        let words = ["gpurec", "data", "check", &self.dataset].into_iter().chain(options.iter().map(String::as_str));
+        shell_command(words)
+    }
 }
 
 pub fn data(args: &DataArgs) -> Result<()> {
@@ -83,7 +109,7 @@ fn show(args: &OneArgs) -> Result<()> {
     let dir = data_dir();
     match manifest(&args.dataset).filter(|manifest| manifest.presence(dir.as_deref()) != Presence::Ready) {
         Some(manifest) => say(fetch::about(manifest, dir.as_deref())),
-        None => say(first_look(&args.read()?)),
+        None => say(first_look(&args.read()?, &args.check_command())),
     }
 }
 
@@ -110,12 +136,13 @@ fn list_all() -> Result<()> {
     say(format!("Data folder: {dir} ({DATA_DIR} names another), for data files; a path works wherever a name does."))
 }
 
-fn first_look(data: &Interactions) -> String {
+/// Statistics and sequences; `check` is the command that says more.
+fn first_look(data: &Interactions, check: &str) -> String {
     let mut text = format!("{}: {}\n\n", data.name, data.statistics());
     for (user, sequence) in data.users.iter().zip(data.sequences()).take(SHOWN.0) {
         let items: Vec<&str> = sequence.iter().take(SHOWN.1).map(|&item| data.items[item as usize].as_str()).collect();
         let more = if sequence.len() > SHOWN.1 { format!(" ... ({} in all)", sequence.len()) } else { String::new() };
         text += &format!("  user {user}: {}{more}\n", items.join(" "));
     }
-    text + &format!("\n`gpurec data check {}` says what can mislead in it.", data.name)
+    text + &format!("\n`{check}` says what can mislead in it.")
 }

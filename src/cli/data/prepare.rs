@@ -1,6 +1,6 @@
 //! `gpurec data prepare`: from a log of events to the folder of a data set.
 
-use crate::cli::console::{grouped, note, say};
+use crate::cli::console::{grouped, note, say, shell_command};
 use crate::cli::source::SourceArgs;
 use crate::data::catalog::data_dir;
 use crate::data::manifest::Presence;
@@ -86,7 +86,8 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
         _ => args.plan_of_file()?,
     };
     // A fetched set is prepared beside its raw files; any other folder must be new or empty.
-    let filled = known.is_none() && std::fs::read_dir(&plan.out).is_ok_and(|mut files| files.next().is_some());
+    let beside = known.zip(dir.as_ref()).is_some_and(|(manifest, dir)| plan.out == dir.join(&manifest.name));
+    let filled = !beside && std::fs::read_dir(&plan.out).is_ok_and(|mut files| files.next().is_some());
     if filled || prepared::is_prepared(&plan.out) || plan.out.is_file() {
         let problem = format!("{} exists already", plan.out.display());
         return Err(Error::usage(problem, "choose another --out, or remove it"));
@@ -102,8 +103,10 @@ pub fn prepare(args: &PrepareArgs) -> Result<()> {
     if let Some(manifest) = known {
         say(against_expected(manifest, &data))?;
     }
-    let name = known.map_or(plan.out.display().to_string(), |manifest| manifest.name.clone());
-    say(format!("next: gpurec data check {name}, gpurec run --dataset {name}"))
+    let dataset = known.filter(|_| beside).map_or(plan.out.to_string_lossy(), |manifest| (&manifest.name).into());
+    let next = [&["gpurec", "data", "check", &*dataset][..], &["gpurec", "run", "--dataset", &*dataset]];
+    let [check, run] = next.map(|words| shell_command(words.iter().copied()));
+    say(format!("next: {check}, {run}"))
 }
 
 /// Whether what came out is what the papers have.
@@ -160,7 +163,11 @@ impl PrepareArgs {
         let read = manifest.read.clone().ok_or_else(|| {
             Error::usage(format!("the manifest of {} names no columns", manifest.name), "prepare the file by its path")
         })?;
-        let options = ReadOptions { split: self.reading.options()?.split, ..read.options };
+        if let Some((option, _)) = self.reading.given().into_iter().find(|(option, _)| *option != "--split") {
+            let problem = format!("the manifest of {} says how its files are read, not {option}", manifest.name);
+            return Err(Error::usage(problem, format!("leave {option} away, or prepare the file by its path")));
+        }
+        let options = self.reading.options_over(&read.options)?;
         Ok(Plan {
             name: manifest.name.clone(),
             out: self.out.clone().unwrap_or(out),

@@ -1,13 +1,12 @@
 //! Curves over epochs, each a small SVG that takes its ink from the page around it.
 
+use crate::cli::chart::{Frame, Series, colour, over_epochs};
 use crate::train::EpochReport;
-use plotters::prelude::*;
+use plotters::style::RGBColor;
 use serde::Serialize;
 
-const SIZE: (u32, u32) = (480, 260);
-/// Legible on white and on black.
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(59, 130, 196), RGBColor(217, 130, 43), RGBColor(58, 157, 93), RGBColor(155, 109, 198)];
+/// The page has the names of the lines.
+const FRAME: Frame = Frame { size: (480, 260), y: None, legend: false };
 
 /// Lines that share their axes.
 #[derive(Debug, Serialize)]
@@ -24,9 +23,6 @@ pub struct Line {
     /// As CSS has it.
     pub colour: String,
 }
-
-/// Names of metrics and their values by epoch.
-type Series = (String, Vec<(f64, f64)>);
 
 /// Each loss by itself, the validation metrics, and the keep probabilities where the method learns them.
 pub fn curves(epochs: &[EpochReport]) -> Vec<Curve> {
@@ -56,52 +52,15 @@ pub fn curves(epochs: &[EpochReport]) -> Vec<Curve> {
 /// `None` where there is no point to draw.
 fn curve(title: String, series: Vec<Series>) -> Option<Curve> {
     // A report without a picture is still a report.
-    let svg = draw(&series).ok()??;
-    let colour = |RGBColor(r, g, b): RGBColor| format!("#{r:02x}{g:02x}{b:02x}");
-    let line = |((name, _), of): (Series, &RGBColor)| Line { name, colour: colour(*of) };
-    let lines = match series.len() {
-        1 => Vec::new(),
-        _ => series.into_iter().zip(COLOURS.iter().cycle()).map(line).collect(),
-    };
-    Some(Curve { title, lines, svg })
-}
-
-fn draw(series: &[Series]) -> Result<Option<String>, Box<dyn std::error::Error>> {
-    let points = || series.iter().flat_map(|(_, points)| points);
-    let range = |of: &dyn Fn(&(f64, f64)) -> f64| {
-        points().map(of).fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)))
-    };
-    let ((first, last), (low, high)) = (range(&|point| point.0), range(&|point| point.1));
-    if low > high {
-        return Ok(None);
-    }
-    let margin = (0.05 * (high - low)).max(1e-6 * high.abs()).max(1e-9);
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let mut chart = ChartBuilder::on(&root)
-            .margin(10)
-            .x_label_area_size(36)
-            .y_label_area_size(56)
-            .build_cartesian_2d(first..last.max(first + 1.0), low - margin..high + margin)?;
-        let whole = |x: &f64| if x.fract() == 0.0 { format!("{x}") } else { String::new() };
-        chart
-            .configure_mesh()
-            .disable_mesh()
-            .x_desc("epoch")
-            .x_labels(8)
-            .y_labels(6)
-            .x_label_formatter(&whole)
-            .draw()?;
-        for ((_, points), colour) in series.iter().zip(COLOURS.iter().cycle()) {
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-            let ends = points.last().into_iter().map(|point| Circle::new(*point, 3, colour.filled()));
-            chart.draw_series(ends)?;
-        }
-        root.present()?;
-    }
+    let svg = over_epochs(&series, FRAME).ok()??;
     // Within HTML an SVG needs no namespace.
-    Ok(Some(svg.replace(r#" xmlns="http://www.w3.org/2000/svg""#, "")))
+    let svg = svg.replace(r#" xmlns="http://www.w3.org/2000/svg""#, "");
+    let line = |(place, (name, _)): (usize, Series)| {
+        let RGBColor(r, g, b) = colour(place);
+        Line { name, colour: format!("#{r:02x}{g:02x}{b:02x}") }
+    };
+    let lines = if series.len() == 1 { Vec::new() } else { series.into_iter().enumerate().map(line).collect() };
+    Some(Curve { title, lines, svg })
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Reports: `report.html` of a run, and `gpurec report`, which puts several runs into one table.
 
 mod curves;
+mod entry;
 mod page;
 pub mod run;
-mod runs;
 mod table;
 
 use super::console::say;
@@ -15,15 +15,16 @@ const EXAMPLES: &str = "\
 Examples:
   gpurec report runs/*                                              every run, a table for each data set
   gpurec report runs/lma4rec-kuairec-seeds1-5 runs/pop-kuairec-seed1
-  gpurec report runs/ablation/*/ --format html --out ablation.html
+  gpurec report runs/ablation --format html --out ablation.html     the cells of a sweep
   gpurec report runs/* --format csv --out runs.csv
 
-A folder of several seeds (`gpurec run --seeds`, a cell of `gpurec sweep`) is one row: mean ± standard deviation.";
+A folder of several seeds (`gpurec run --seeds`, a cell of `gpurec sweep`) is one row: mean ± standard deviation. Runs that are not \
+finished are left out, and named on stderr.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
-    /// Folders of finished runs, or of several seeds
+    /// Folders of finished runs, of several seeds, or of sweeps
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
 
@@ -45,7 +46,7 @@ enum Format {
 
 /// `gpurec report`.
 pub fn report(args: &ReportArgs) -> Result<()> {
-    let groups = table::grouped(args.runs.iter().map(|folder| runs::read(folder)).collect::<Result<_>>()?);
+    let groups = table::grouped(entry::read(&args.runs)?);
     let text = match args.format {
         Format::Markdown => table::markdown(&groups),
         Format::Html => table::html(&groups),

@@ -2,11 +2,12 @@
 
 use super::curves::{Curve, curves};
 use super::{finished_at, page};
-use crate::cli::console::grouped;
+use crate::cli::console::{grouped, share};
 use crate::cli::eval::eval_command;
 use crate::cli::results::Results;
 use crate::data::Findings;
 use crate::data::check::Targets;
+use crate::data::lists::Part;
 use crate::error::Result;
 use crate::eval::{KS, Metrics, intervals, shown};
 use crate::files::write_atomically;
@@ -43,6 +44,8 @@ struct Page {
 #[derive(Serialize)]
 struct Row {
     label: String,
+    /// By others: not measured here.
+    published: bool,
     figures: Vec<String>,
     /// Absent for published figures, and for those that are no means over users.
     intervals: Option<Vec<String>>,
@@ -92,7 +95,17 @@ impl Report<'_> {
     }
 
     fn data(&self) -> Section {
-        let data = &self.run.data;
+        let Run { data, .. } = self.run;
+        if let Some(lists) = data.lists.as_ref().filter(|_| self.run.method().list_model().is_some()) {
+            let parts = [Part::Train, Part::Valid, Part::Test].map(|part| grouped(lists.part(part).len()));
+            let [train, valid, test] = parts.map(|count| count + " lists");
+            let facts = [
+                ("name", data.name.clone()),
+                ("size", self.run.statistics()),
+                ("split", format!("The first {train} train, the next {valid} validate, the last {test} test")),
+            ];
+            return section("Data", facts);
+        }
         let Findings { statistics, repeated_items, valid, test, .. } = Findings::of(data);
         let targets = |targets: Targets| {
             format!(
@@ -106,8 +119,8 @@ impl Report<'_> {
         };
         let facts = [
             ("name", data.name.clone()),
-            ("size", statistics.to_string()),
-            ("repeated items", share(repeated_items, statistics.interactions) + " of the interactions"),
+            ("size", self.run.statistics()),
+            ("repeated items", share(repeated_items, statistics.interactions)),
             ("split", data.rule().in_words()),
             ("validation targets", targets(valid)),
             ("test targets", targets(test)),
@@ -146,7 +159,7 @@ fn rows(results: &Results, ranks: Option<&UserRanks>) -> Vec<Row> {
     let ours = |label: String, metrics: &Metrics, ranks: Option<(&[u32], &[u32])>| {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
         let intervals = ranks.map(|(users, ranks)| intervals(users, ranks).map(interval).to_vec());
-        Row { label, figures: figures(metrics), intervals }
+        Row { label, published: false, figures: figures(metrics), intervals }
     };
     let valid = ranks.map(|all| (&all.valid_users[..], &all.valid[..]));
     let mut rows = vec![ours("Validation".into(), &results.metrics.valid, valid)];
@@ -167,6 +180,7 @@ fn rows(results: &Results, ranks: Option<&UserRanks>) -> Vec<Row> {
     }
     rows.extend(results.published.iter().map(|row| Row {
         label: format!("Published, {}", row.protocol.title()),
+        published: true,
         figures: figures(&Metrics::from_figures(row.figures)),
         intervals: None,
     }));
@@ -205,8 +219,4 @@ fn keep_probabilities(epochs: &[EpochReport], best: usize) -> Option<Section> {
 
 fn section<const N: usize>(title: &'static str, facts: [(&str, String); N]) -> Section {
     Section { title, facts: facts.into_iter().map(|(name, value)| (name.into(), value)).collect() }
-}
-
-fn share(count: usize, whole: usize) -> String {
-    format!("{} ({:.2} %)", grouped(count), 100.0 * count as f64 / whole.max(1) as f64)
 }

@@ -1,11 +1,11 @@
 //! The table of `gpurec report`: a group for each data set, in the order in which the runs name them.
 
+use super::entry::Entry;
 use super::page;
-use super::runs::Entry;
 use crate::cli::console::grouped as thousands;
-use crate::cli::results::PublishedRows;
-use crate::cli::seeds::with_deviation;
-use crate::eval::{Protocol, Summary};
+use crate::cli::results::{PublishedRows, published_figures};
+use crate::cli::sheet::{Column, Row, Sheet, escaped, numbers, words};
+use crate::eval::Protocol;
 use serde::Serialize;
 
 const CAPTION: &str = "Test; mean over seeds, ± standard deviation where there are several. Seconds are those of one seed, in the \
@@ -35,16 +35,6 @@ pub fn grouped(entries: Vec<Entry>) -> Vec<Group> {
     groups
 }
 
-/// What goes before the metrics.
-const NAMES: [&str; 6] = ["run", "method", "seeds", "epochs", "seconds", "protocol"];
-
-/// Cells as the formats share them.
-#[derive(Serialize)]
-struct Row {
-    published: bool,
-    cells: Vec<String>,
-}
-
 impl Group {
     /// Data set, size and split.
     fn title(&self) -> String {
@@ -57,32 +47,45 @@ impl Group {
         &self.entries[0].results.runs[0].dataset
     }
 
-    fn header(&self) -> Vec<String> {
-        let names = NAMES.into_iter().map(String::from);
-        names.chain(self.entries[0].results.keys().iter().map(|key| key.to_uppercase())).collect()
-    }
-
-    fn rows(&self) -> Vec<Row> {
+    /// Under each protocol our runs, then what was published.
+    fn sheet(&self) -> Sheet {
         let under = |protocol: Protocol| {
             let ours = self.entries.iter().filter_map(move |entry| {
-                let figures = entry.results.test(protocol)?;
                 let names = entry.names().into_iter().chain([protocol.title().into()]);
-                let cells = names.chain(figures.iter().map(with_deviation)).collect();
-                Some(Row { published: false, cells })
+                Some(Row::measured(names, entry.results.test(protocol)?))
             });
             let published = self.published.rows(protocol).map(move |(label, title, figures)| {
                 let none = String::new;
-                let names = [label, title.to_string(), none(), none(), none(), protocol.title().into()];
-                Row { published: true, cells: names.into_iter().chain(figures).collect() }
+                Row::published([label, title.into(), none(), none(), none(), protocol.title().into()], figures)
             });
             ours.chain(published)
         };
-        Protocol::ALL.into_iter().flat_map(under).collect()
+        Sheet::new(columns(), Protocol::ALL.into_iter().flat_map(under))
     }
 
-    fn notes(&self) -> Vec<String> {
-        self.published.notes()
+    /// The same run by run, each with its data set and its split in front.
+    fn rows_of_csv(&self) -> Vec<Row> {
+        let data = &self.entries[0].data;
+        let data = [self.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
+        let named = |names: [String; 5], protocol: Protocol| {
+            data.clone().into_iter().chain(names).chain([protocol.to_string()])
+        };
+        let pairs = self.entries.iter().flat_map(|entry| Protocol::ALL.map(|protocol| (entry, protocol)));
+        let ours = pairs.filter_map(|(entry, protocol)| {
+            Some(Row::measured(named(entry.names(), protocol), entry.results.test(protocol)?))
+        });
+        let published = self.published.iter().map(|(title, row)| {
+            let none = String::new;
+            let names = [format!("published: {}", row.source), title.to_string(), none(), none(), none()];
+            Row::published(named(names, row.protocol), published_figures(row))
+        });
+        ours.chain(published).collect()
     }
+}
+
+/// What goes before the metrics.
+fn columns() -> [Column; 6] {
+    [words("run"), words("method"), words("seeds"), numbers("epochs"), numbers("seconds"), words("protocol")]
 }
 
 impl Entry {
@@ -99,39 +102,24 @@ impl Entry {
 }
 
 pub fn markdown(groups: &[Group]) -> String {
-    let line = |cells: Vec<String>| {
-        let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
     let group = |group: &Group| {
-        let header = line(group.header());
-        let rule = format!("|---|---|---|---:|---:|---|{}\n", "---:|".repeat(group.header().len() - NAMES.len()));
-        let rows: String = group.rows().into_iter().map(|row| line(row.cells)).collect();
-        let notes: String = group.notes().into_iter().map(|note| format!("\n{note}\n")).collect();
-        format!("## {}\n\n{header}{rule}{rows}{notes}\n", escaped(&group.title()))
+        let notes: String = group.published.notes().into_iter().map(|note| format!("\n{note}\n")).collect();
+        format!("## {}\n\n{}{notes}\n", escaped(&group.title()), group.sheet().markdown())
     };
     groups.iter().map(group).collect::<String>() + CAPTION + "\n"
 }
 
-/// What Markdown would take for its own, and what would end a line.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            c if c.is_control() => escaped.push(' '),
-            '|' | '<' | '>' | '&' | '*' | '`' | '[' | ']' | '\\' => escaped.extend(['\\', c]),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
 pub fn html(groups: &[Group]) -> String {
+    #[derive(Serialize)]
+    struct Line {
+        published: bool,
+        cells: Vec<String>,
+    }
     #[derive(Serialize)]
     struct Shown {
         title: String,
         header: Vec<String>,
-        rows: Vec<Row>,
+        rows: Vec<Line>,
         notes: Vec<String>,
     }
     #[derive(Serialize)]
@@ -140,50 +128,18 @@ pub fn html(groups: &[Group]) -> String {
         caption: &'static str,
         groups: Vec<Shown>,
     }
-    let shown = |group: &Group| Shown {
-        title: group.title(),
-        header: group.header(),
-        rows: group.rows(),
-        notes: group.notes(),
+    let shown = |group: &Group| {
+        let sheet = group.sheet();
+        let rows = sheet.rows().iter().map(|row| Line { published: row.published, cells: sheet.cells(row) });
+        let (title, notes) = (group.title(), group.published.notes());
+        Shown { title, header: sheet.header(), rows: rows.collect(), notes }
     };
     let groups = groups.iter().map(shown).collect();
     page::render("runs.html", Page { title: "Runs of gpurec", caption: CAPTION, groups })
 }
 
-/// One table, with the data set in its first columns; mean and standard deviation in full precision.
+/// One table of all groups.
 pub fn csv(groups: &[Group]) -> String {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut write = |record: Vec<String>| writer.write_record(record).expect("memory takes rows of one length");
-    let mut keys: Vec<String> = Vec::new();
-    for key in groups.iter().flat_map(|group| group.entries[0].results.keys()) {
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-    }
-    let figures = keys.iter().flat_map(|key| [key.clone(), format!("{key}_sd")]);
-    let names = ["dataset", "users", "items", "split"].into_iter().chain(NAMES).map(String::from);
-    write(names.chain(figures).collect());
-    for group in groups {
-        let data = &group.entries[0].data;
-        let data = [group.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
-        let own = group.entries[0].results.keys();
-        let mut row = |names: [String; 5], protocol: Protocol, figures: &[Summary]| {
-            let place = |key| own.iter().position(|known| known == key);
-            let of_key = |key| place(key).map_or([None; 2], |place| [Some(figures[place].mean), figures[place].sd]);
-            let figures = keys.iter().flat_map(of_key).map(|figure| figure.filter(|figure| !figure.is_nan()));
-            let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
-            write(data.iter().cloned().chain(names).chain([protocol.to_string()]).chain(figures).collect());
-        };
-        for (entry, protocol) in group.entries.iter().flat_map(|entry| Protocol::ALL.map(|protocol| (entry, protocol)))
-        {
-            entry.results.test(protocol).iter().for_each(|figures| row(entry.names(), protocol, figures));
-        }
-        for (title, published) in group.published.iter() {
-            let none = String::new;
-            let names = [format!("published: {}", published.source), title.to_string(), none(), none(), none()];
-            row(names, published.protocol, &published.figures.map(|figure| Summary::of(vec![figure])));
-        }
-    }
-    let bytes = writer.into_inner().expect("memory takes all bytes");
-    String::from_utf8(bytes).expect("rows of text")
+    let columns = ["dataset", "users", "items", "split"].map(words).into_iter().chain(columns());
+    Sheet::new(columns, groups.iter().flat_map(Group::rows_of_csv)).csv()
 }

@@ -8,7 +8,7 @@
 //! [set]                            # optional: keys that all cells share
 //! mode = "paper"
 //!
-//! [grid]                           # every combination of these values ...
+//! [grid]                           # every combination of these values, keys in this order ...
 //! dim = [32, 64]
 //!
 //! [[variant]]                      # ... for every variant, if there are any
@@ -17,11 +17,16 @@
 //! ```
 
 use crate::error::{Error, Result};
-use crate::files::read_toml;
+use crate::files::{TomlKind, read_toml};
 use crate::methods::config::flattened;
 use serde::Deserialize;
 use std::path::Path;
 use toml::{Table, Value};
+
+const KIND: TomlKind = TomlKind {
+    doing: "read the sweep",
+    help: "a sweep is TOML: keys `method` and `dataset`, tables [set], [grid] and [[variant]]; see `gpurec sweep --help`",
+};
 
 /// More cells than this are a slip of the pen.
 const MOST_CELLS: usize = 10_000;
@@ -59,6 +64,10 @@ struct Variant {
 pub struct Cell {
     /// Of its folder, too.
     pub name: String,
+    /// Where it stands on the axis of a figure: its value of the grid's last key in the file, or its variant.
+    pub place: String,
+    /// Which line of a figure it belongs to: the rest of its name.
+    pub line: String,
     pub method: String,
     /// Keys that all cells share.
     pub common: Vec<(String, Value)>,
@@ -80,7 +89,7 @@ impl Cell {
 
 impl SweepFile {
     pub fn read(path: &Path) -> Result<SweepFile> {
-        let file: SweepFile = read_toml(path)?;
+        let file: SweepFile = read_toml(path, KIND)?;
         let refuse = |problem: &str, help: &str| Err(Error::usage(format!("{}: {problem}", path.display()), help));
         if file.grid.is_empty() && file.variant.is_empty() {
             return refuse("nothing to sweep over", "add a table [grid] or tables [[variant]]");
@@ -91,6 +100,11 @@ impl SweepFile {
         Ok(file)
     }
 
+    /// What cells' places are values of.
+    pub fn axis(&self) -> String {
+        flattened(&self.grid).pop().map_or("variant".into(), |(key, _)| key)
+    }
+
     /// Variants in their order, and for each the points of the grid, the last key running fastest.
     pub fn cells(&self) -> Result<Vec<Cell>> {
         let grid = grid_points(&self.grid)?;
@@ -98,8 +112,15 @@ impl SweepFile {
         let variants = if self.variant.is_empty() { &whole[..] } else { &self.variant };
         let mut cells: Vec<Cell> = Vec::new();
         for (variant, point) in variants.iter().flat_map(|variant| grid.iter().map(move |point| (variant, point))) {
-            let parts = [variant.name.clone()].into_iter().chain(point.iter().map(assignment));
-            let name = parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",");
+            let named = |point: &[(String, Value)]| {
+                let parts = [variant.name.clone()].into_iter().chain(point.iter().map(assignment));
+                parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
+            };
+            let name = named(point);
+            let (place, line) = match point.split_last() {
+                Some(((_, value), rest)) => (plain(value), named(rest)),
+                None => (variant.name.clone(), String::new()),
+            };
             refuse_bad_name(&name)?;
             if cells.iter().any(|cell| cell.name.eq_ignore_ascii_case(&name)) {
                 let problem = format!("two cells are called `{name}`");
@@ -107,6 +128,8 @@ impl SweepFile {
             }
             cells.push(Cell {
                 name,
+                place,
+                line,
                 method: variant.method.as_ref().unwrap_or(&self.method).clone(),
                 common: flattened(&self.set),
                 own: point.iter().cloned().chain(flattened(&variant.set)).collect(),
@@ -122,7 +145,7 @@ fn grid_points(grid: &Table) -> Result<Vec<Vec<(String, Value)>>> {
     for (key, values) in flattened(grid) {
         let values = values.as_array().filter(|values| !values.is_empty()).ok_or_else(|| {
             let problem = format!("`{key}` of [grid] is not a list of values");
-            Error::usage(problem, format!("write {key} = [first, second]; a key with one value belongs into [set]"))
+            Error::usage(problem, format!("write {key} = [first, second]; a key with one value belongs in [set]"))
         })?;
         if points.len() * values.len() > MOST_CELLS {
             return Err(Error::usage(format!("[grid] has more than {MOST_CELLS} points"), "leave some values out"));
@@ -135,7 +158,12 @@ fn grid_points(grid: &Table) -> Result<Vec<Vec<(String, Value)>>> {
 }
 
 fn assignment((key, value): &(String, Value)) -> String {
-    format!("{key}={}", value.as_str().map_or_else(|| value.to_string(), String::from))
+    format!("{key}={}", plain(value))
+}
+
+/// A text without its quotes.
+pub fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), String::from)
 }
 
 /// A name is that of a folder, on any system.
@@ -158,11 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_is_every_combination_of_its_values() {
+    fn a_grid_is_every_combination_of_its_values_in_the_order_of_the_file() {
         let cells = cells("[set]\nmode = 'paper'\n[grid]\nloss = ['ce', 'bce']\ndim = [32, 64]").unwrap();
         let names: Vec<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
-        assert_eq!(names, ["dim=32,loss=ce", "dim=32,loss=bce", "dim=64,loss=ce", "dim=64,loss=bce"]);
-        assert_eq!(cells[1].assignments(), ["mode=\"paper\"", "dim=32", "loss=\"bce\""]);
+        assert_eq!(names, ["loss=ce,dim=32", "loss=ce,dim=64", "loss=bce,dim=32", "loss=bce,dim=64"]);
+        assert_eq!(cells[1].assignments(), ["mode=\"paper\"", "loss=\"ce\"", "dim=64"]);
+        assert_eq!((cells[1].place.as_str(), cells[1].line.as_str()), ("64", "loss=ce"));
     }
 
     #[test]
@@ -172,7 +201,7 @@ mod tests {
         let cells = cells(text).unwrap();
         assert_eq!(cells[0].name, "a,augment.crop_ratio=0.2");
         assert_eq!((cells[1].method.as_str(), cells[0].method.as_str()), ("lma4rec", "sasrec"));
-        assert_eq!(cells[1].settings(), "augment.crop_ratio=0.2,augment.mask_ratio=0.5,ssl=false");
+        assert_eq!(cells[1].settings(), "augment.crop_ratio=0.2,ssl=false,augment.mask_ratio=0.5");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `gpurec sweep`: every variant and grid point of a file, each with its seeds, into one folder and one table.
 //!
-//! The folder holds `CELL/seedN` (runs), `CELL/seeds.json`, `table.md` and `table.csv`. The same command again goes on where
-//! the last one stopped.
+//! The folder holds `CELL/seedN` (runs), `CELL/seeds.json`, `table.md`, `table.csv`, `figure.svg` and `epochs.svg`. The same
+//! command again goes on where the last one stopped.
 
 mod cells;
+mod figures;
 mod table;
 
 use super::DeviceArgs;
@@ -36,7 +37,7 @@ The file, with `gpurec methods NAME` for its keys:
   name = \"without_lma\"
   set = { lma = false }
 
-The same command again continues: finished cells stay, the interrupted one goes on.";
+The same command again continues, with or without --resume: finished cells stay, the interrupted one goes on.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -62,6 +63,10 @@ pub struct SweepArgs {
     /// The folder of the sweep; runs/FILE when not given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// A sweep always goes on where it stopped; accepted as in `gpurec run`
+    #[arg(long = "resume")]
+    _resume: bool,
 
     /// List the cells and how far they are, and stop
     #[arg(long)]
@@ -97,6 +102,7 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
         let results = runs.train(&format!("cell {} of {}: {}, ", number + 1, cells.len(), cell.name))?;
         rows.push((cell, results));
         table::write(&out, &rows, &published)?;
+        figures::write(&out, &rows, &file.axis(), &runs.first().method().training().select_by)?;
     }
     if !args.quiet {
         say(format!("\neverything is in {}", out.display()))?;

@@ -1,54 +1,44 @@
 //! The table of a sweep, a row for each finished cell: for the terminal, as `table.md` and as `table.csv`.
 
-use super::cells::Cell;
-use crate::cli::console::table;
+use super::cells::{Cell, plain};
 use crate::cli::results::PublishedRows;
-use crate::cli::seeds::{SeedResults, with_deviation};
-use crate::error::{Error, Result};
+use crate::cli::seeds::SeedResults;
+use crate::cli::sheet::{self, Sheet, numbers, words};
+use crate::error::Result;
 use crate::eval::Protocol;
 use crate::files::write_atomically;
 use std::path::Path;
-use toml::Value;
 
 pub type Row<'a> = (&'a Cell, SeedResults);
 
 /// For the terminal.
 pub fn text(rows: &[Row], published: &PublishedRows) -> String {
-    let header = header(rows);
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    format!("{}\n{}", table(&header, lines(rows, published), 2), caption(published))
+    format!("{}\n{}", sheet(rows, published).text(), caption(published))
 }
 
 /// Writes `table.md` and `table.csv` into the folder of the sweep.
 pub fn write(folder: &Path, rows: &[Row], published: &PublishedRows) -> Result<()> {
     write_atomically(&folder.join("table.md"), markdown(rows, published).as_bytes())?;
-    let path = folder.join("table.csv");
-    write_atomically(&path, &csv(rows).map_err(|e| Error::io("write", &path, e))?)
+    write_atomically(&folder.join("table.csv"), settings_sheet(rows).csv().as_bytes())
 }
 
-fn metrics(rows: &[Row]) -> Vec<String> {
-    rows.first().map(|(_, results)| results.keys()).unwrap_or_default()
-}
-
-fn header(rows: &[Row]) -> Vec<String> {
-    let names = ["cell", "protocol"].map(String::from).into_iter();
-    names.chain(metrics(rows).iter().map(|key| key.to_uppercase())).collect()
+fn markdown(rows: &[Row], published: &PublishedRows) -> String {
+    format!("{}\n{}\n", sheet(rows, published).markdown(), caption(published).replace('\n', "  \n"))
 }
 
 /// Under each protocol our cells, then what was published.
-fn lines<'a>(rows: &'a [Row], published: &'a PublishedRows) -> impl Iterator<Item = Vec<String>> {
-    Protocol::ALL.into_iter().flat_map(move |protocol| {
-        let line = move |name: String, figures: Vec<String>| {
-            [name, protocol.title().into()].into_iter().chain(figures).collect()
-        };
+fn sheet(rows: &[Row], published: &PublishedRows) -> Sheet {
+    let under = |protocol: Protocol| {
+        let names = move |name: String| [name, protocol.title().into()];
         let ours = rows.iter().filter_map(move |(cell, results)| {
-            Some(line(cell.name.clone(), results.test(protocol)?.iter().map(with_deviation).collect()))
+            Some(sheet::Row::measured(names(cell.name.clone()), results.test(protocol)?))
         });
         let theirs = published
             .rows(protocol)
-            .map(move |(label, title, figures)| line(format!("{title}, {label}"), figures.into()));
+            .map(move |(label, title, figures)| sheet::Row::published(names(format!("{title}, {label}")), figures));
         ours.chain(theirs)
-    })
+    };
+    Sheet::new(["cell", "protocol"].map(words), Protocol::ALL.into_iter().flat_map(under))
 }
 
 fn caption(published: &PublishedRows) -> String {
@@ -56,54 +46,43 @@ fn caption(published: &PublishedRows) -> String {
     [vec![ours.to_string()], published.notes()].concat().join("\n")
 }
 
-fn markdown(rows: &[Row], published: &PublishedRows) -> String {
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let rule = format!("|---|---|{}\n", "---:|".repeat(metrics(rows).len()));
-    let table: String = [line(header(rows)), rule].into_iter().chain(lines(rows, published).map(line)).collect();
-    format!("{table}\n{}\n", caption(published).replace('\n', "  \n"))
-}
-
-/// A column for each key in which cells differ; mean and standard deviation in full precision.
-fn csv(rows: &[Row]) -> std::io::Result<Vec<u8>> {
+/// The cells alone, with a column for each key in which they differ.
+fn settings_sheet(rows: &[Row]) -> Sheet {
     let mut keys: Vec<&String> = rows.iter().flat_map(|(cell, _)| cell.own.iter().map(|(key, _)| key)).collect();
     keys.sort();
     keys.dedup();
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let figures = metrics(rows).into_iter().flat_map(|key| [key.clone(), format!("{key}_sd")]);
-    let names = ["cell", "method", "seeds", "protocol"].map(String::from).into_iter();
-    writer.write_record(names.chain(keys.iter().map(|key| key.to_string())).chain(figures))?;
-    for (cell, results) in rows {
+    let columns = [words("cell"), words("method"), numbers("seeds"), words("protocol")];
+    let lines = rows.iter().flat_map(|(cell, results)| {
         let own = |key: &&String| {
             // A variant's keys come after the grid's, and win.
             let value = cell.own.iter().rev().find(|(known, _)| known == *key).map(|(_, value)| value);
-            value.map_or(String::new(), |value| match value {
-                Value::String(text) => text.clone(),
-                value => value.to_string(),
-            })
+            value.map_or(String::new(), plain)
         };
-        for (protocol, figures) in
-            Protocol::ALL.into_iter().filter_map(|protocol| Some((protocol, results.test(protocol)?)))
-        {
-            let figures = figures.into_iter().flat_map(|summary| [Some(summary.mean), summary.sd]);
-            let figures = figures.map(|figure| figure.map_or(String::new(), |figure| figure.to_string()));
+        let own: Vec<String> = keys.iter().map(own).collect();
+        Protocol::ALL.into_iter().filter_map(move |protocol| {
             let seeds = results.runs.len().to_string();
-            let names = [cell.name.clone(), cell.method.clone(), seeds, protocol.to_string()].into_iter();
-            writer.write_record(names.chain(keys.iter().map(own)).chain(figures))?;
-        }
-    }
-    writer.into_inner().map_err(|e| e.into_error())
+            let names = [cell.name.clone(), cell.method.clone(), seeds, protocol.to_string()];
+            Some(sheet::Row::measured(names.into_iter().chain(own.iter().cloned()), results.test(protocol)?))
+        })
+    });
+    Sheet::new(columns.into_iter().chain(keys.iter().map(|key| words(key))), lines)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::seeds::example_result;
-    use crate::eval::published;
+    use crate::eval::{Metrics, published};
+    use toml::Value;
+
+    fn cell(name: &str, own: Vec<(String, Value)>) -> Cell {
+        let [name, place] = [name.to_string(), name.to_string()];
+        Cell { name, place, line: String::new(), method: "coserec".into(), common: Vec::new(), own }
+    }
 
     #[test]
     fn cells_stand_above_what_was_published() {
-        let (name, method) = ("without_lma".to_string(), "coserec".to_string());
-        let cell = Cell { name, method, common: Vec::new(), own: Vec::new() };
+        let cell = cell("without_lma", Vec::new());
         let mut rows = PublishedRows::default();
         (0..2).for_each(|_| rows.add("CoSeRec", published("coserec", &toml::Table::new(), "Toys")));
         let text = markdown(&[(&cell, SeedResults { runs: vec![example_result(1, &[1, 30])] })], &rows);
@@ -113,5 +92,23 @@ mod tests {
         assert!(lines[4].starts_with("| without_lma | history kept | 0.5000 |"), "{text}");
         assert!(lines[5].starts_with("| without_lma | uni99 | 0.5000 |") && lines[6].is_empty(), "{text}");
         assert!(text.contains("\n(1) LMA4Rec (arXiv 2204.10128), Table 2."), "{text}");
+    }
+
+    #[test]
+    fn cells_of_methods_with_different_metrics_share_the_tables() {
+        let (fm, pop) = (cell("fm", vec![("dim".into(), Value::Integer(8))]), cell("pop", Vec::new()));
+        let mut of_lists = example_result(1, &[1]);
+        let metrics = Metrics::from_clicks(&[0.9, 0.1], &[true, false], 2).unwrap();
+        of_lists.metrics.test = [(Protocol::Impressions, metrics.clone())].into_iter().collect();
+        of_lists.metrics.valid = metrics;
+        let results = |run| SeedResults { runs: vec![run] };
+        let rows = [(&fm, results(of_lists)), (&pop, results(example_result(1, &[1, 30])))];
+        let csv = settings_sheet(&rows).csv();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert!(lines[0].starts_with("cell,method,seeds,protocol,dim,auc,auc_sd,gauc,gauc_sd,hr@5,hr@5_sd,"), "{csv}");
+        assert!(lines[1].starts_with("fm,coserec,1,impressions,8,1,,1,,,,"), "{csv}");
+        assert!(lines[2].starts_with("pop,coserec,1,history-excluded,,,,,,0.5,,"), "{csv}");
+        let text = markdown(&rows, &PublishedRows::default());
+        assert!(text.contains("| fm | impressions | - | - | - | - | - | - | 1.0000 | 1.0000 |"), "{text}");
     }
 }

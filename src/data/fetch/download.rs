@@ -2,7 +2,8 @@
 //!
 //! A part is continued with `Range` and `If-Range`, so that a server that cannot do so, or whose file has changed since,
 //! answers with the whole file and the download starts over. Without an `ETag` or a date nothing proves that the file is
-//! still the same, and a part is not continued.
+//! still the same, and a part is not continued. A part is overwritten when a server answers with the whole file, and not
+//! before: one from another address outlives a server that has nothing to give.
 
 use super::{Watcher, with_ending};
 use crate::error::{Error, Result};
@@ -46,8 +47,8 @@ impl Download<'_> {
             return Ok(());
         }
         let result = self.insist(&mut part, watcher);
-        if result.is_err() && part.length == 0 {
-            part.discard();
+        if result.is_err() {
+            part.discard_if_empty();
         }
         result
     }
@@ -79,34 +80,33 @@ impl Download<'_> {
     }
 
     fn attempt(&self, agent: &Agent, part: &mut Part, watcher: &mut dyn Watcher) -> Result<(), Trouble> {
-        if part.validator.is_empty() {
-            part.restart("", None)?;
-        }
         let mut request = agent.get(self.url).header("Accept-Encoding", "identity");
-        if part.length > 0 {
+        if part.can_go_on() {
             request = request.header("Range", format!("bytes={}-", part.length)).header("If-Range", &part.validator);
         }
         let mut response = request.call().map_err(|error| self.no_answer(error))?;
-        match response.status().as_u16() {
-            206 if part.length > 0 => part.check_range(header(&response, "content-range"))?,
-            200 => {
-                if part.length > 0 {
-                    watcher.note("the server's file has changed, or it cannot continue one: starting over");
-                }
-                part.restart(&validator(&response), length(&response))?;
-            }
+        let status = response.status().as_u16();
+        let total = match status {
+            206 if part.can_go_on() => part.total_of_range(header(&response, "content-range"))?,
+            200 => length(&response),
             416 => {
-                part.restart("", None)?;
+                part.doubt();
                 return Err(Trouble::Passing("the server has no more of the file than is here: starting over".into()));
             }
-            status => return Err(self.refused(status)),
-        }
-        if let (Some(published), Some(offered)) = (self.bytes, part.total)
+            _ => return Err(self.refused(status)),
+        };
+        if let (Some(published), Some(offered)) = (self.bytes, total)
             && published != offered
         {
-            part.restart("", None)?;
             return Err(Trouble::Lasting(self.wrong_size(published, offered)));
         }
+        if status == 200 {
+            if part.length > 0 {
+                watcher.note("the server's file has changed, or it cannot continue one: starting over");
+            }
+            part.restart(&validator(&response), total)?;
+        }
+        part.total = total;
         watcher.started(part.length, part.total);
         self.copy(response.body_mut(), part, watcher)
     }
@@ -175,7 +175,7 @@ impl Download<'_> {
         let problem = format!("{} is {offered} bytes, not the {published} that the manifest gives", self.url);
         Error::usage(
             problem,
-            format!("it is another file; nothing was kept; {}", elsewhere(self.part, "the right one")),
+            format!("it is another file, and was not downloaded; {}", elsewhere(self.part, "the right one")),
         )
     }
 }
@@ -260,6 +260,17 @@ impl Part {
         self.total == Some(self.length)
     }
 
+    /// Whether a server can be asked for the rest.
+    fn can_go_on(&self) -> bool {
+        self.length > 0 && !self.validator.is_empty()
+    }
+
+    /// What is here does not fit what the server has: the next attempt asks for the whole file.
+    fn doubt(&mut self) {
+        self.validator.clear();
+    }
+
+    /// Begins anew with the file that the server sends.
     fn restart(&mut self, validator: &str, total: Option<u64>) -> Result<(), Trouble> {
         (self.length, self.validator, self.total) = (0, validator.into(), total);
         let total = total.map_or(String::new(), |total| total.to_string());
@@ -267,15 +278,14 @@ impl Part {
         self.file.set_len(0).and_then(|()| std::fs::write(from(&self.path), origin)).map_err(|e| self.unwritable(e))
     }
 
-    /// `bytes START-END/TOTAL` must go on where the part ends, in a file of the same size.
-    fn check_range(&mut self, range: &str) -> Result<(), Trouble> {
+    /// The size in `bytes START-END/TOTAL`, which must go on where the part ends, in a file of the same size.
+    fn total_of_range(&mut self, range: &str) -> Result<Option<u64>, Trouble> {
         let (start, rest) = range.trim_start_matches("bytes ").split_once('-').unwrap_or_default();
         let total = rest.split_once('/').and_then(|(_, total)| total.parse().ok());
         if start.parse() == Ok(self.length) && (self.total.is_none() || self.total == total) {
-            self.total = total;
-            return Ok(());
+            return Ok(total);
         }
-        self.restart("", None)?;
+        self.doubt();
         Err(Trouble::Passing(format!("the server continues with `{range}`, which does not fit: starting over")))
     }
 
@@ -289,14 +299,18 @@ impl Part {
         self.file.sync_all().map_err(|e| self.unwritable(e))
     }
 
-    fn discard(&self) {
-        remove(&self.path);
+    /// Leaves no empty file behind. What an earlier run has brought stays.
+    fn discard_if_empty(&self) {
+        if self.file.metadata().is_ok_and(|file| file.len() == 0) {
+            remove(&self.path);
+        }
     }
 
     fn state(&self) -> String {
-        match self.validator.is_empty() {
-            true => "it will start over, since this server cannot continue a download".into(),
-            false => format!("it will go on from the {} bytes in {}", self.length, self.path.display()),
+        match self.length {
+            0 => "nothing of it is here yet".into(),
+            length if self.can_go_on() => format!("it will go on from the {length} bytes in {}", self.path.display()),
+            _ => "it will start over, since this server cannot continue a download".into(),
         }
     }
 

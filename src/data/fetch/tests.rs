@@ -238,6 +238,49 @@ fn a_part_from_another_address_is_not_continued() {
 }
 
 #[test]
+fn a_part_stays_until_another_address_sends_the_file() {
+    let (dir, content) = (tempfile::tempdir().unwrap(), content(5000));
+    let served = content.clone();
+    let first = Server::new(move |i, request| match i {
+        0 => with_ranges(request, &served, "\"a\"").cut(1000),
+        1..5 => Reply::new("503 Service Unavailable", "", b""),
+        _ => with_ranges(request, &served, "\"a\""),
+    });
+    let manifest = toy(&first.url, &checked(&content));
+    message(fetch(&dir, &manifest));
+    let kept = || ["toy.txt.part", "toy.txt.part.from"].map(|file| std::fs::read(dir.path().join(file)).unwrap());
+    let before = kept();
+    assert_eq!(before[0].len(), 1000);
+
+    let gone = Server::new(|_, _| Reply::new("404 Not Found", "", b"no"));
+    let busy = Server::new(|_, _| Reply::new("503 Service Unavailable", "", b""));
+    let other = Server::new(|_, _| Reply::new(OK, "", &[0; 4999]).cut(0));
+    let ranged = Server::new(|_, _| Reply::new("206 Partial Content", "Content-Range: bytes 0-4/5\r\n", b"12345"));
+    for url in [&gone.url, &busy.url, &other.url, &ranged.url, "http://127.0.0.1:1/", "no address"] {
+        let fetch = Fetch { data_dir: dir.path(), url: Some(url), pause: Duration::ZERO };
+        message(fetch.run(&manifest, &mut Notes(Vec::new())));
+        assert!(kept() == before, "{url} has nothing, and the part is not what it was");
+    }
+    assert!(other.requests().iter().all(|request| !request.contains("range")));
+    assert_eq!(std::fs::read(fetch(&dir, &manifest).unwrap().files[0].clone()).unwrap(), content);
+    assert!(first.requests()[5].contains("range: bytes=1000-\n"), "the first address goes on where it stopped");
+}
+
+#[test]
+fn a_range_that_the_server_does_not_have_is_not_asked_for_again() {
+    let (dir, content) = (tempfile::tempdir().unwrap(), content(5000));
+    let served = content.clone();
+    let server = Server::new(move |i, request| match i {
+        0 => with_ranges(request, &served, "\"a\"").cut(1000),
+        1 => Reply::new("416 Range Not Satisfiable", "", b""),
+        _ => with_ranges(request, &served, "\"a\""),
+    });
+    let fetched = fetch(&dir, &toy(&server.url, &checked(&content))).unwrap();
+    assert_eq!(std::fs::read(&fetched.files[0]).unwrap(), content);
+    assert!(!server.requests()[2].contains("range"), "{:?}", server.requests());
+}
+
+#[test]
 fn a_wrong_checksum_is_refused_with_both_sums_and_the_name_stays_free() {
     let (dir, content) = (tempfile::tempdir().unwrap(), content(5000));
     let mut changed = content.clone();

@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::{FormatInfo, Reader};
-use crate::data::log::{Event, EventLog, parse_time};
+use crate::data::log::{Event, EventLog};
 use crate::data::read::ReadOptions;
 use crate::data::read::columns::Columns;
 use crate::data::read::text::{Lines, shortened};
@@ -14,6 +14,7 @@ pub(crate) const FORMATS: &[FormatInfo] = &[FormatInfo {
     name: "dat",
     content: "MovieLens's `user::item::rating::time`, without a header",
     reader: Reader::Text(read),
+    options: &["--user-col", "--item-col", "--time-col", "--event-col", "--no-header"],
 }];
 
 /// Columns are user 1, item 2 and time 4 unless others are given.
@@ -42,24 +43,16 @@ fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions) -> 
             Some(places) => places,
             None => *places.insert(columns.find(&fields, origin)?),
         };
-        let field = |at: usize| match fields.get(at) {
-            Some(field) if !field.is_empty() && !field.contains('\t') => Ok(*field),
-            _ => Err(place.error(
-                1,
-                format!("field {} is missing, or empty, or holds a tab", at + 1),
-                "mend the line, or remove it",
-            )),
+        let field = |at: usize| {
+            let missing = || format!("this line has {} fields, column {} is wanted", fields.len(), at + 1);
+            fields.get(at).ok_or_else(|| place.error(1, missing(), "mend the line, or remove it"))
         };
-        let time = |at: usize| {
-            let text = field(at)?;
-            let help = "times are finite numbers or dates; name their column with --time-col";
-            parse_time(text).ok_or_else(|| place.error(1, format!("`{}` is no time", shortened(text)), help))
-        };
+        let name = |at: usize, role: &str| place.name(1, field(at)?, role);
         log.push(Event {
-            user: field(places.user)?,
-            item: field(places.item)?,
-            time: places.time.map(time).transpose()?,
-            kind: places.event.map(field).transpose()?,
+            user: name(places.user, "user")?,
+            item: name(places.item, "item")?,
+            time: places.time.map(|at| place.time(1, field(at)?)).transpose()?,
+            kind: places.event.map(|at| name(at, "event")).transpose()?,
         });
     }
     Ok(log)
@@ -86,7 +79,9 @@ mod tests {
     fn each_mistake_names_its_line() {
         let complaint = |text: &str| read(text).unwrap_err().to_string();
         assert_eq!(complaint("1,2,3,4\n"), "ratings.dat:1:1: `1,2,3,4` has one field");
-        assert_eq!(complaint("1::2::5::9\n1::2\n"), "ratings.dat:2:1: field 4 is missing, or empty, or holds a tab");
+        assert_eq!(complaint("1::2::5::9\n1::2\n"), "ratings.dat:2:1: this line has 2 fields, column 4 is wanted");
+        assert_eq!(complaint("1::::5::9\n"), "ratings.dat:1:1: the item is empty");
+        assert_eq!(complaint("1::a\tb::5::9\n"), "ratings.dat:1:1: the item holds a line break or a tab");
         assert_eq!(complaint("1::2::5::soon\n"), "ratings.dat:1:1: `soon` is no time");
         assert!(complaint("1::2\n").contains("--time-col 4 is no column"), "{}", complaint("1::2\n"));
     }

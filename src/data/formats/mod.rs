@@ -26,6 +26,9 @@ pub(crate) enum Reader {
     File(fn(File, &Path, &ReadOptions) -> Result<EventLog>),
 }
 
+/// The options of formats whose events have columns.
+const COLUMNS: &[&str] = &["--user-col", "--item-col", "--time-col", "--event-col"];
+
 /// A format as `gpurec data --help` lists it.
 pub(crate) struct FormatInfo {
     /// What `--format` takes.
@@ -33,6 +36,8 @@ pub(crate) struct FormatInfo {
     /// What such a source holds.
     pub content: &'static str,
     pub reader: Reader,
+    /// Which options of reading mean something, beside `--format` and `--split`.
+    pub options: &'static [&'static str],
 }
 
 /// How a source is written.
@@ -58,6 +63,10 @@ impl Format {
 
     pub(crate) fn reader(self) -> Reader {
         self.0.reader
+    }
+
+    pub(crate) fn options(self) -> &'static [&'static str] {
+        self.0.options
     }
 
     /// By the ending of the file's name, whether or not there is a `.gz` behind it.

@@ -1,4 +1,4 @@
-//! Parquet: flat columns of numbers or strings, a row per event. Nulls are refused.
+//! Parquet: flat columns of numbers or strings, a row per event. Nulls are refused, as are decimals.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,16 +10,17 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::{FormatInfo, Reader};
-use crate::data::log::{Event, EventLog, parse_time};
+use super::{COLUMNS, FormatInfo, Reader};
+use crate::data::log::{Event, EventLog};
 use crate::data::read::ReadOptions;
-use crate::data::read::text::{Place, shortened};
+use crate::data::read::text::Place;
 use crate::error::{Error, Result};
 
 pub(crate) const FORMATS: &[FormatInfo] = &[FormatInfo {
     name: "parquet",
     content: "flat columns of numbers, timestamps or strings",
     reader: Reader::File(read),
+    options: COLUMNS,
 }];
 
 /// Reads the columns of interest, a row group at a time.
@@ -52,23 +53,13 @@ fn read_groups(file: File, origin: &Path, options: &ReadOptions) -> Result<Event
         let kinds = places.event.map(column).transpose()?;
         let mut text = [String::new(), String::new(), String::new()];
         for row in 0..users.len() {
-            let [user, item, kind] = &mut text;
-            users.write(row, user);
-            items.write(row, item);
-            let time = times
-                .as_ref()
-                .map(|times| times.time(row).ok_or_else(|| table.no_time(times, row, rows)))
-                .transpose()?;
-            let kind = kinds.as_ref().map(|kinds| {
-                kinds.write(row, kind);
-                kind.as_str()
+            let ([user, item, kind], place) = (&mut text, table.row(rows + row));
+            log.push(Event {
+                user: users.name(row, place, "user", user)?,
+                item: items.name(row, place, "item", item)?,
+                time: times.as_ref().map(|times| times.time(row, place)).transpose()?,
+                kind: kinds.as_ref().map(|kinds| kinds.name(row, place, "event", kind)).transpose()?,
             });
-            if let Some((role, _)) =
-                [("user", &*user), ("item", &*item)].into_iter().find(|(_, name)| name.trim().is_empty())
-            {
-                return Err(table.row(rows + row).error(1, format!("the {role} is empty"), "remove such rows"));
-            }
-            log.push(Event { user: user.trim(), item: item.trim(), time, kind });
         }
         rows += users.len();
     }
@@ -89,13 +80,6 @@ impl Table<'_> {
         Place { path: self.origin, line: row + 1 }
     }
 
-    fn no_time(&self, times: &Column, row: usize, before: usize) -> Error {
-        let mut text = String::new();
-        times.write(row, &mut text);
-        let help = "times are finite numbers, timestamps, or dates as text";
-        self.row(before + row).error(1, format!("`{}` is no time", shortened(&text)), help)
-    }
-
     fn column(
         &self,
         group: &dyn RowGroupReader,
@@ -104,10 +88,24 @@ impl Table<'_> {
         before: usize,
     ) -> Result<Column> {
         let rows = group.metadata().num_rows() as usize;
-        let unit = seconds(described);
+        let unsupported = |what: String| {
+            Error::usage(
+                format!("{}: column {} {what}", self.origin.display(), described.name()),
+                "columns of whole numbers, floating-point numbers, timestamps and strings can be read; cast it",
+            )
+        };
+        if is_decimal(described) {
+            return Err(unsupported("holds decimal numbers".into()));
+        }
+        let (unit, unsigned) = (seconds(described), is_unsigned(described));
         let values = match group.get_column_reader(place).map_err(|error| self.failed(error))? {
             ColumnReader::Int32ColumnReader(reader) => {
-                Values::Int(self.values(reader, described, rows, before)?.into_iter().map(i64::from).collect())
+                let wide = |value: i32| if unsigned { i64::from(value as u32) } else { i64::from(value) };
+                Values::Int(self.values(reader, described, rows, before)?.into_iter().map(wide).collect())
+            }
+            ColumnReader::Int64ColumnReader(reader) if unsigned => {
+                let values = self.values(reader, described, rows, before)?;
+                Values::Unsigned(values.into_iter().map(|value| value as u64).collect())
             }
             ColumnReader::Int64ColumnReader(reader) => Values::Int(self.values(reader, described, rows, before)?),
             ColumnReader::FloatColumnReader(reader) => {
@@ -115,13 +113,7 @@ impl Table<'_> {
             }
             ColumnReader::DoubleColumnReader(reader) => Values::Float(self.values(reader, described, rows, before)?),
             ColumnReader::ByteArrayColumnReader(reader) => Values::Text(self.values(reader, described, rows, before)?),
-            _ => {
-                let problem = format!("column {} is of type {}", described.name(), described.physical_type());
-                return Err(Error::usage(
-                    format!("{}: {problem}", self.origin.display()),
-                    "columns of whole numbers, floating-point numbers, timestamps and strings can be read; cast it",
-                ));
-            }
+            _ => return Err(unsupported(format!("is of type {}", described.physical_type()))),
         };
         let text = |value: &ByteArray| std::str::from_utf8(value.data()).is_ok();
         if let Values::Text(texts) = &values
@@ -178,8 +170,22 @@ fn seconds(column: &ColumnDescriptor) -> f64 {
     }
 }
 
+/// Whether its numbers are whole ones that a scale of the column divides.
+fn is_decimal(column: &ColumnDescriptor) -> bool {
+    matches!(column.logical_type_ref(), Some(LogicalType::Decimal(_)))
+        || column.converted_type() == ConvertedType::DECIMAL
+}
+
+/// Whether its whole numbers, which are stored as signed ones, have no sign.
+fn is_unsigned(column: &ColumnDescriptor) -> bool {
+    use ConvertedType::{UINT_8, UINT_16, UINT_32, UINT_64};
+    matches!(column.logical_type_ref(), Some(LogicalType::Integer(kind)) if !kind.is_signed)
+        || matches!(column.converted_type(), UINT_8 | UINT_16 | UINT_32 | UINT_64)
+}
+
 enum Values {
     Int(Vec<i64>),
+    Unsigned(Vec<u64>),
     Float(Vec<f64>),
     /// Checked to be UTF-8.
     Text(Vec<ByteArray>),
@@ -194,27 +200,42 @@ impl Column {
     fn len(&self) -> usize {
         match &self.values {
             Values::Int(values) => values.len(),
+            Values::Unsigned(values) => values.len(),
             Values::Float(values) => values.len(),
             Values::Text(values) => values.len(),
         }
     }
 
-    /// The value as text, in place of what `text` holds.
-    fn write(&self, row: usize, text: &mut String) {
+    /// The value as a name; `text` is where a number is written.
+    fn name<'t>(&'t self, row: usize, place: Place, role: &str, text: &'t mut String) -> Result<&'t str> {
         use std::fmt::Write;
         text.clear();
         match &self.values {
             Values::Int(values) => _ = write!(text, "{}", values[row]),
+            Values::Unsigned(values) => _ = write!(text, "{}", values[row]),
+            Values::Float(values) if !values[row].is_finite() => {
+                let problem = format!("the {role} is {}", values[row]);
+                return Err(place.error(1, problem, "fill in such rows, or remove them"));
+            }
             Values::Float(values) => _ = write!(text, "{}", values[row]),
-            Values::Text(values) => text.push_str(std::str::from_utf8(values[row].data()).unwrap_or_default()),
+            Values::Text(values) => return place.name(1, utf8(&values[row]), role),
         }
+        Ok(text)
     }
 
-    fn time(&self, row: usize) -> Option<f64> {
+    /// The value in seconds where it is a timestamp or a date, else as it is.
+    fn time(&self, row: usize, place: Place) -> Result<f64> {
         match &self.values {
-            Values::Int(values) => Some(values[row] as f64 * self.unit),
-            Values::Float(values) => Some(values[row]).filter(|time| time.is_finite()),
-            Values::Text(values) => parse_time(std::str::from_utf8(values[row].data()).ok()?),
+            Values::Int(values) => Ok(values[row] as f64 * self.unit),
+            Values::Unsigned(values) => Ok(values[row] as f64 * self.unit),
+            Values::Float(values) if values[row].is_finite() => Ok(values[row]),
+            Values::Float(values) => place.time(1, &values[row].to_string()),
+            Values::Text(values) => place.time(1, utf8(&values[row])),
         }
     }
+}
+
+/// A text that was checked to be UTF-8.
+fn utf8(text: &ByteArray) -> &str {
+    std::str::from_utf8(text.data()).unwrap_or_default()
 }

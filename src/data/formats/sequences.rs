@@ -1,7 +1,6 @@
 //! Text of numbers: `user item item ...`, or `user item` pairs. Words are separated by spaces or tabs, blank lines skipped.
 //! Users may have any name, items are whole numbers from 1: a header or another separator is then noticed at once.
 
-use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::Path;
 
@@ -15,16 +14,19 @@ pub(crate) const FORMATS: &[FormatInfo] = &[
         name: "txt",
         content: "`user item item ...` in time order, one user a line; or `user item` pairs",
         reader: Reader::Text(|source, origin, _| read(source, origin)),
+        options: &[],
     },
     FormatInfo {
         name: "sequences",
         content: "the first of these, whatever its first line looks like",
         reader: Reader::Text(|source, origin, _| read_sequences(source, origin)),
+        options: &[],
     },
     FormatInfo {
         name: "pairs",
         content: "the second of these",
         reader: Reader::Text(|source, origin, _| read_pairs(source, origin)),
+        options: &[],
     },
 ];
 
@@ -39,14 +41,16 @@ fn read(mut source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
 }
 
 fn read_sequences(source: Box<dyn BufRead + '_>, origin: &Path) -> Result<EventLog> {
-    let (mut log, mut line_of, mut lines) = (EventLog::default(), HashMap::new(), Lines::new(source, origin));
+    let (mut log, mut lines) = (EventLog::default(), Lines::new(source, origin));
+    let mut line_of_user: Vec<usize> = Vec::new();
     while let Some((place, line)) = lines.next()? {
         let mut words = words(line);
         let Some((column, user)) = words.next() else { continue };
-        if let Some(seen) = line_of.insert(user.to_owned(), place.line) {
-            let problem = format!("user `{}` was already on line {seen}", shortened(user));
+        if let Some(known) = log.users.get_index_of(user) {
+            let problem = format!("user `{}` was already on line {}", shortened(user), line_of_user[known]);
             return Err(place.error(column, problem, "join the lines of one user into one, items in time order"));
         }
+        line_of_user.push(place.line);
         let before = log.len();
         for (column, item) in words {
             log.push(event(place, user, column, item)?);

@@ -4,28 +4,32 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::{FormatInfo, Reader};
-use crate::data::log::{Event, EventLog, parse_time};
+use crate::data::log::{Event, EventLog};
 use crate::data::read::ReadOptions;
 use crate::data::read::columns::Places;
 use crate::data::read::delimited::{Row, Rows};
-use crate::data::read::text::shortened;
 use crate::error::Result;
+
+const OPTIONS: &[&str] = &["--user-col", "--item-col", "--time-col", "--event-col", "--no-header", "--separator"];
 
 pub(crate) const FORMATS: &[FormatInfo] = &[
     FormatInfo {
         name: "csv",
         content: "a header and one event a line; columns by their usual names, or by --user-col and so on",
         reader: Reader::Text(|source, origin, options| read(source, origin, options, b',')),
+        options: OPTIONS,
     },
     FormatInfo {
         name: "tsv",
         content: "the same, with tabs",
         reader: Reader::Text(|source, origin, options| read(source, origin, options, b'\t')),
+        options: OPTIONS,
     },
     FormatInfo {
         name: "inter",
         content: "RecBole's atomic file: a tsv whose header gives types, `user_id:token`",
         reader: Reader::Text(|source, origin, options| read(source, origin, options, b'\t')),
+        options: OPTIONS,
     },
 ];
 
@@ -44,27 +48,10 @@ fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions, sep
 }
 
 fn event<'a>(row: &Row<'a>, places: &Places) -> Result<Event<'a>> {
-    let time = |field| {
-        let text = row.text(field)?;
-        parse_time(text).ok_or_else(|| {
-            let problem = format!("`{}` is no time", shortened(text));
-            let help = "times are finite numbers or dates such as 2019-10-01 or 2019-10-01T12:30:00Z";
-            row.error(field, problem, help)
-        })
-    };
     Ok(Event {
-        user: name(row, places.user, "user")?,
-        item: name(row, places.item, "item")?,
-        time: places.time.map(time).transpose()?,
-        kind: places.event.map(|field| name(row, field, "event")).transpose()?,
+        user: row.name(places.user, "user")?,
+        item: row.name(places.item, "item")?,
+        time: places.time.map(|field| row.time(field)).transpose()?,
+        kind: places.event.map(|field| row.name(field, "event")).transpose()?,
     })
-}
-
-fn name<'a>(row: &Row<'a>, field: usize, role: &str) -> Result<&'a str> {
-    let name = row.text(field)?.trim();
-    if name.is_empty() || name.contains(['\n', '\r', '\t']) {
-        let problem = if name.is_empty() { "is empty" } else { "holds a line break or a tab" };
-        return Err(row.error(field, format!("the {role} {problem}"), "remove such lines, or fill them in"));
-    }
-    Ok(name)
 }

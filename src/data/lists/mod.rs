@@ -9,7 +9,7 @@ mod schema;
 mod table;
 
 use crate::error::{Error, Result};
-pub use schema::{Buckets, Derived, FieldSchema, Group, Schema};
+pub use schema::{Buckets, Derived, FieldSchema, Group, Schema, TimeUnit};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
@@ -81,9 +81,12 @@ impl Lists {
     /// Reads a csv or tsv file by a schema: the given one, or the shipped one of the file's name. `None` where there is
     /// neither: then it is no log of lists.
     pub fn read(path: &Path, schema: Option<&Path>) -> Result<Option<Lists>> {
-        let name = super::read::dataset_name(path);
-        let schema = schema.map(Schema::read).transpose()?.or_else(|| Schema::shipped(&name));
-        schema.map(|schema| read::read(path, &name, &schema)).transpose()
+        Schema::of_file(path, schema)?.map(|schema| Lists::read_by(path, &schema)).transpose()
+    }
+
+    /// Reads a csv or tsv file by a schema.
+    pub fn read_by(path: &Path, schema: &Schema) -> Result<Lists> {
+        read::read(path, &super::read::dataset_name(path), schema)
     }
 
     fn empty(name: &str, length: usize, split: [f64; 3], ends: [usize; 2], dropped: Dropped) -> Lists {

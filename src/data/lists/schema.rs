@@ -3,6 +3,7 @@
 //! ```toml
 //! user = "user"                 # whose list it is; a list has a user of its own where it is left out
 //! time = "timestamp"            # lists come in this order; in that of the file where it is left out
+//! time_unit = "s"               # what its numbers count, or "ms"; dates count seconds
 //! list = ["session", "items"]   # rows that agree in these are one list, and their clicks add up; else a row is a list
 //! items = "items"               # the items shown, top first
 //! clicked = "clicked_item"      # which of them were clicked; or flags = "COLUMN", a 0 or 1 for each
@@ -19,11 +20,12 @@
 //! ```
 //!
 //! Where a row is one impression (`impression = true`), `items`, `clicked` and fields of items hold one value, rows of a list
-//! follow one another, and `flags` holds a 0 or 1. Lists may then be cut where the user, one of the columns of `list`, or
-//! more than `gap` seconds separate two rows.
+//! follow one another, and `flags` holds a 0 or 1. Lists are then cut where the user, one of the columns of `list`, or more
+//! than `gap` separates two rows.
 
+use crate::data::read::dataset_name;
 use crate::error::{Error, Result};
-use crate::files::{read_toml, toml_of};
+use crate::files::{TomlKind, read_toml, toml_of};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -35,13 +37,16 @@ pub struct Schema {
     pub user: Option<String>,
     /// The column of the time.
     pub time: Option<String>,
+    /// What a number in it counts.
+    #[serde(default)]
+    pub time_unit: TimeUnit,
     /// Columns that tell lists apart.
     #[serde(default)]
     pub list: Vec<String>,
     /// Whether a row is one item of a list.
     #[serde(default)]
     pub impression: bool,
-    /// Seconds between two impressions that end a list.
+    /// Time between two impressions that ends a list, in the units of the column of the time: seconds where it holds dates.
     pub gap: Option<f64>,
     /// The column of the items shown.
     pub items: String,
@@ -77,6 +82,28 @@ fn seven_to_three() -> [f64; 3] {
     [0.63, 0.07, 0.3]
 }
 
+/// What a number in the column of the time counts; dates count seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimeUnit {
+    /// Seconds.
+    #[default]
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+}
+
+impl TimeUnit {
+    /// How many are a second.
+    pub fn per_second(self) -> f64 {
+        match self {
+            TimeUnit::Seconds => 1.0,
+            TimeUnit::Milliseconds => 1000.0,
+        }
+    }
+}
+
 /// Whose property a field is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,7 +124,7 @@ pub enum Derived {
     Position,
     /// Clicks further up in the list.
     ClicksBefore,
-    /// Hour of the day of the list's time, in UTC.
+    /// Hour of the day of the list's time, which counts from 1970 by `time_unit`, in UTC.
     Hour,
     /// The place of the item's value among those of the list, smallest first.
     Rank,
@@ -116,6 +143,19 @@ pub enum Buckets {
     /// `round(x)`.
     Round,
 }
+
+impl Buckets {
+    /// The category of a number, a whole number; 0 has no sign.
+    pub fn of(self, x: f64) -> f64 {
+        match self {
+            Buckets::Log2 => (1.0 + x.max(0.0)).log2().round(),
+            Buckets::Round => x.round() + 0.0,
+        }
+    }
+}
+
+/// Rows that a field may be hashed to. Rows of the joint table are counted in 32 bits.
+pub const MOST_HASHED: u32 = 10_000_000;
 
 /// One field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,59 +195,118 @@ const SHIPPED: &[(&str, &str)] = &[
     ("rl4rs", include_str!("rl4rs.toml")),
 ];
 
+const KIND: TomlKind =
+    TomlKind { doing: "read the schema", help: "docs/list-logs.md has the keys of a schema, and an example" };
+
 impl Schema {
     /// The shipped one of a data set.
     pub fn shipped(name: &str) -> Option<Schema> {
         let (name, text) = SHIPPED.iter().find(|(known, _)| *known == name)?;
-        Some(toml_of(text, Path::new(name)).expect("shipped schemas are well formed"))
+        Some(toml_of(text, Path::new(name), KIND).expect("shipped schemas are well formed"))
     }
 
     /// From a file.
     pub fn read(path: &Path) -> Result<Schema> {
-        let schema: Schema = read_toml(path)?;
+        let schema: Schema = read_toml(path, KIND)?;
         schema.checked(path)
     }
 
-    /// Refuses what cannot be read.
+    /// The one by which a file is read: the given one, or the shipped one of its name. `None` where it is no log of lists.
+    pub fn of_file(path: &Path, given: Option<&Path>) -> Result<Option<Schema>> {
+        match given {
+            Some(given) => Schema::read(given).map(Some),
+            None => Ok(Schema::shipped(&dataset_name(path))),
+        }
+    }
+
+    /// Refuses what cannot be read, and what would mean nothing.
     pub fn checked(self, path: &Path) -> Result<Schema> {
-        let refuse = |problem: String, help: &str| Err(Error::usage(format!("{}: {problem}", path.display()), help));
-        if self.clicked.is_some() == self.flags.is_some() {
-            return refuse("says nothing of clicks, or twice".into(), "give `clicked` or `flags`");
-        }
-        if self.length < 2 {
-            return refuse("has a length below 2".into(), "a list has at least two positions, ten in the paper");
-        }
-        if self.split.iter().any(|share| *share <= 0.0) || (self.split.iter().sum::<f64>() - 1.0).abs() > 1e-6 {
-            let problem = "has shares of the split that are not positive or do not add up to 1".to_string();
-            return refuse(problem, "for example split = [0.63, 0.07, 0.3]");
-        }
-        if self.impression && self.list.is_empty() && self.user.is_none() {
-            return refuse("has impressions that nothing joins to lists".into(), "give `list`, `user` or both");
+        let refuse = |problem: &str, help: &str| Err(Error::usage(format!("{}: {problem}", path.display()), help));
+        let adds_up = (self.split.iter().sum::<f64>() - 1.0).abs() <= 1e-6;
+        let cuts = self.impression && self.time.is_some();
+        let rules = [
+            (
+                self.clicked.is_some() == self.flags.is_some(),
+                "says nothing of clicks, or twice",
+                "give `clicked` or `flags`",
+            ),
+            (self.separator.is_empty(), "has an empty separator", "give what is between values, such as \"|\""),
+            (self.length < 2, "has a length below 2", "a list has at least two positions, ten in the paper"),
+            (
+                !adds_up || self.split.iter().any(|share| *share <= 0.0),
+                "has shares of the split that are not positive or do not add up to 1",
+                "for example split = [0.63, 0.07, 0.3]",
+            ),
+            (
+                self.impression && self.list.is_empty() && self.user.is_none(),
+                "has impressions that nothing joins to lists",
+                "give `list`, `user` or both",
+            ),
+            (
+                self.gap.is_some() && !cuts,
+                "has a gap, and no impressions with times",
+                "`gap` wants `impression = true` and `time`",
+            ),
+            (
+                self.gap.is_some_and(|gap| gap.is_nan() || gap < 0.0),
+                "has a gap below 0",
+                "give a length of time in the units of the column of the time",
+            ),
+        ];
+        if let Some((_, problem, help)) = rules.into_iter().find(|(wrong, ..)| *wrong) {
+            return refuse(problem, help);
         }
         for group in [Group::User, Group::Item, Group::Context] {
             if !self.fields.iter().any(|field| field.of == group) {
                 let problem = format!("has no field of the {}", format!("{group:?}").to_lowercase());
-                return refuse(problem, "there must be at least one of user, item and context each");
+                return refuse(&problem, "there must be at least one of user, item and context each");
             }
         }
         for (number, field) in self.fields.iter().enumerate() {
-            use Derived::*;
             let name = &field.name;
             if self.fields[..number].iter().any(|other| other.name == *name) {
-                return refuse(format!("has two fields `{name}`"), "give each its own name");
+                return refuse(&format!("has two fields `{name}`"), "give each its own name");
             }
-            let wants_column = !matches!(field.derive, Some(Position | ClicksBefore | Hour));
-            if wants_column != field.column.is_some() {
-                let problem = if wants_column { "needs a column" } else { "is made of no column" };
-                return refuse(format!("the field `{name}` {problem}"), "see `derive` and `column`");
+            if let Some((problem, help)) = field.problem(&self) {
+                return refuse(&format!("the field `{name}` {problem}"), help);
             }
-            if matches!(field.derive, Some(Rank | LowestSoFar | SeenBefore)) && !(field.each || self.impression) {
-                return refuse(format!("the field `{name}` compares items"), "its column must have `each = true`");
-            }
-            if field.derive == Some(Hour) && self.time.is_none() {
-                return refuse(format!("the field `{name}` is of the time"), "give `time`");
+            if let Some(rows) = field.hashed.filter(|rows| !(1..=MOST_HASHED).contains(rows)) {
+                let help = format!("give 1 to {MOST_HASHED} rows, or leave `hashed` away");
+                return refuse(&format!("the field `{name}` is hashed to {rows} rows"), &help);
             }
         }
         Ok(self)
+    }
+}
+
+impl FieldSchema {
+    /// What is wrong with the field, and what to do about it.
+    fn problem(&self, schema: &Schema) -> Option<(&'static str, &'static str)> {
+        use Derived::*;
+        let of_place = matches!(self.derive, Some(Position | ClicksBefore | Hour));
+        let of_numbers = matches!(self.derive, Some(Rank | LowestSoFar));
+        let compares = matches!(self.derive, Some(Rank | LowestSoFar | SeenBefore));
+        let bag = self.separator.is_some();
+        let rules = [
+            (of_place && self.column.is_some(), "is made of no column", "leave `column` or `derive` away"),
+            (of_place && (self.each || bag), "is made of no column", "leave `each` and `separator` away"),
+            (!of_place && self.column.is_none(), "needs a column", "give `column`, or `derive` what needs none"),
+            (compares && !self.each && !schema.impression, "compares items", "its column must have `each = true`"),
+            (self.derive == Some(Hour) && schema.time.is_none(), "is of the time", "give `time`"),
+            (self.derive.is_some() && self.buckets.is_some(), "has `derive` and `buckets`", "leave one of them away"),
+            (self.hashed.is_some() && self.at_least > 1, "has `hashed` and `at_least`", "leave one of them away"),
+            (
+                self.separator.as_deref() == Some(""),
+                "has an empty separator",
+                "give what is between the values of the bag, or leave `separator` away",
+            ),
+            (
+                bag && self.each && !schema.impression,
+                "has `each = true` and a separator of its own",
+                "leave one of them away: the schema's `separator` is between the values of a list's items",
+            ),
+            (bag && of_numbers, "compares numbers, and is a bag", "leave `separator` away: each item has one number"),
+        ];
+        rules.into_iter().find(|(wrong, ..)| *wrong).map(|(_, problem, help)| (problem, help))
     }
 }

@@ -2,16 +2,16 @@
 
 use super::schema::Schema;
 use crate::data::formats::Format;
+use crate::data::log::{Names, index_of};
 use crate::data::read::delimited::{Row, Rows};
 use crate::data::read::text::{Place, unpacked};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A column, or the values in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
     pub column: String,
     /// What is between values, where it holds several.
@@ -26,48 +26,31 @@ struct Column {
 
 /// A table in memory.
 pub struct Table {
-    pub path: std::path::PathBuf,
-    wanted: Vec<Wanted>,
+    pub path: PathBuf,
     columns: Vec<Column>,
     /// Line of each row, from 1.
     lines: Vec<u32>,
     /// By number.
-    texts: Vec<Box<str>>,
+    texts: Names,
 }
 
 impl Table {
-    /// Reads csv and tsv, in gzip or not.
+    /// Reads csv and tsv, in gzip or not. Columns are known by their places in `wanted`.
     pub fn read(path: &Path, schema: &Schema, wanted: &[Wanted]) -> Result<Table> {
         let failed = |e| Error::io("read", path, e);
+        let delimiter = delimiter(path, schema)?;
         let file = BufReader::with_capacity(1 << 18, File::open(path).map_err(failed)?);
-        let by_name = match Format::of_file(path).map(Format::name) {
-            Some("csv") => ',',
-            _ => '\t',
-        };
-        let delimiter = schema.delimiter.unwrap_or(by_name);
-        let delimiter = u8::try_from(delimiter).map_err(|_| {
-            Error::usage(format!("`{delimiter}` cannot separate columns"), "give an ASCII character as `delimiter`")
-        })?;
         let mut rows = Rows::new(unpacked(Box::new(file), path)?, path, delimiter);
         let mut table = Table {
             path: path.into(),
-            wanted: wanted.to_vec(),
             columns: wanted.iter().map(|_| Column { offsets: vec![0], ids: Vec::new() }).collect(),
             lines: Vec::new(),
-            texts: Vec::new(),
+            texts: Names::default(),
         };
         let places = rows.next()?.map_or(Ok(Vec::new()), |header| places(&header, wanted))?;
-        let mut numbers = HashMap::<Box<str>, u32>::new();
         while let Some(row) = rows.next()? {
             for ((place, wanted), column) in places.iter().zip(wanted).zip(&mut table.columns) {
-                let mut put = |text: &str| {
-                    let next = table.texts.len() as u32;
-                    let number = *numbers.entry(text.into()).or_insert(next);
-                    if number == next {
-                        table.texts.push(text.into());
-                    }
-                    column.ids.push(number);
-                };
+                let mut put = |text: &str| column.ids.push(index_of(&mut table.texts, text));
                 let text = row.text(*place)?;
                 match &wanted.separator {
                     Some(separator) => {
@@ -90,7 +73,7 @@ impl Table {
         self.lines.len()
     }
 
-    /// The values of a row in a column that was wanted so.
+    /// The values of a row in a column: one where the column was wanted without a separator.
     pub fn values(&self, column: usize, row: usize) -> &[u32] {
         let Column { offsets, ids } = &self.columns[column];
         &ids[offsets[row] as usize..offsets[row + 1] as usize]
@@ -101,14 +84,35 @@ impl Table {
         &self.texts[number as usize]
     }
 
-    /// The place of a column that is wanted so.
-    pub fn place(&self, wanted: &Wanted) -> usize {
-        self.wanted.iter().position(|known| known == wanted).expect("asked for when the table was read")
+    /// The line of a row.
+    pub fn place(&self, row: usize) -> Place<'_> {
+        Place { path: &self.path, line: self.lines[row] as usize }
     }
 
     /// Something is wrong in a row.
     pub fn error(&self, row: usize, problem: String, help: &str) -> Error {
-        Place { path: &self.path, line: self.lines[row] as usize }.error(1, problem, help)
+        self.place(row).error(1, problem, help)
+    }
+}
+
+/// What is between columns: what the schema says, else a comma in csv and a tab in other files.
+fn delimiter(path: &Path, schema: &Schema) -> Result<u8> {
+    let format = Format::of_file(path).map(Format::name);
+    if let Some(name @ ("jsonl" | "parquet")) = format {
+        let problem =
+            format!("{}: a log of lists is a csv or tsv file, and this one is called .{name}", path.display());
+        return Err(Error::usage(
+            problem,
+            "write it as csv or tsv; a schema says what the columns of such a file mean",
+        ));
+    }
+    let delimiter = schema.delimiter.unwrap_or(if format == Some("csv") { ',' } else { '\t' });
+    match u8::try_from(delimiter) {
+        Ok(delimiter) if delimiter.is_ascii() => Ok(delimiter),
+        _ => Err(Error::usage(
+            format!("`{delimiter}` cannot separate columns"),
+            "give an ASCII character as `delimiter`",
+        )),
     }
 }
 

@@ -117,12 +117,13 @@ fn derived_fields_say_what_stands_where_in_the_list() {
 fn what_is_wrong_is_said_with_its_line() {
     let complain = |from: &str, to: &str| Log::complaint(&ROWS.replacen(from, to, 1), SCHEMA);
     for (from, to, parts) in [
-        ("7300", "noon", &["2", "`noon` in when is no time"][..]),
+        ("7300", "noon", &["2", "`noon` is no time"][..]),
         ("3|1|2|9", "3|1|free|9", &["2", "`free` of the field price is no number"]),
         ("shown", "seen", &["1", "column `shown`"]),
         ("3|1|2|9", "3|1|2", &["2", "3 values in prices for 4 items"]),
         ("7|7|7", "7||7", &["4", "2 values in prices for 3 items"]),
         ("\ta|c|b\t\t7|7|7", "", &["4", "fields"]),
+        ("bob", " ", &["log.tsv:4:1: the user is empty"]),
     ] {
         let complaint = complain(from, to);
         assert!(parts.iter().all(|part| complaint.contains(part)), "{complaint}");
@@ -140,9 +141,101 @@ fn what_is_wrong_is_said_with_its_line() {
         ("name = \"hour\"", "name = \"rank\"", "two fields `rank`"),
         ("length = 3", "length = 4", "hold"),
         ("user = \"who\"", "usr = \"who\"", "unknown field `usr`"),
+        ("0.4, 0.4, 0.2", "nan, 0.4, 0.6", "do not add up to 1"),
+        ("length = 3", "length = 3\nseparator = \"\"", "schema.toml: has an empty separator"),
+        ("length = 3", "length = 3\ngap = 1800", "has a gap, and no impressions with times"),
+        ("length = 3", "length = 3\ntime_unit = \"minutes\"", "`minutes`"),
+        ("separator = \",\"", "separator = \"\"", "the field `tags` has an empty separator"),
+        ("at_least = 2", "hashed = 0", "the field `item` is hashed to 0 rows"),
+        ("at_least = 2", "hashed = 4294967295", "the field `item` is hashed to 4294967295 rows"),
+        ("at_least = 2", "at_least = 2, hashed = 9", "has `hashed` and `at_least`"),
+        ("derive = \"position\"", "derive = \"position\", each = true", "the field `position` is made of no column"),
+        ("derive = \"hour\"", "derive = \"hour\", column = \"when\"", "the field `hour` is made of no column"),
+        ("derive = \"rank\"", "derive = \"rank\", buckets = \"log2\"", "has `derive` and `buckets`"),
+        ("each = true, buckets", "each = true, separator = \",\", buckets", "a separator of its own"),
     ] {
         let complaint = complain(from, to);
         assert!(complaint.contains(part), "{complaint}");
+    }
+}
+
+#[test]
+fn a_bag_of_numbers_holds_one_or_none() {
+    let schema = SCHEMA.replacen("separator = \",\"", "separator = \",\", buckets = \"round\"", 1);
+    let tags = [("x,y", "5"), ("\tx\t", "\t-0.4\t"), ("\tz\t", "\t0\t"), ("\ty\t", "\t6\t")];
+    let text = tags.iter().fold(ROWS.to_string(), |text, (tag, number)| text.replace(tag, number));
+    let lists = Log::new(&text, &schema).read().unwrap();
+    // Training has -0.4, which is 0, and 5; Bob has nothing, Cy 0, Dan 6.
+    assert_eq!([0, 1, 2, 3, 4].map(|list| rows(&lists, list, "tags")[0][0]), [1, 2, 0, 1, 0]);
+    let complaint = Log::complaint(&text.replacen("\t5\t", "\t5,7\t", 1), &schema);
+    assert!(complaint.contains("log.tsv:2:1: 2 values of the field tags"), "{complaint}");
+    let complaint = Log::complaint(&text.replacen("\t5\t", "\tfive\t", 1), &schema);
+    assert!(complaint.contains("log.tsv:2:1: `five` of the field tags is no number"), "{complaint}");
+}
+
+#[test]
+fn ranks_of_impressions_want_one_number_each() {
+    let schema = r#"
+user = "who"
+items = "shown"
+flags = "click"
+impression = true
+length = 2
+fields = [
+    { name = "who", of = "user", column = "who" },
+    { name = "rank", of = "item", column = "price", separator = ",", derive = "rank" },
+    { name = "position", of = "context", derive = "position" },
+]
+"#;
+    let rows = "who\tshown\tclick\tprice\nann\ta\t1\t3\nann\tb\t0\t\n";
+    assert!(Log::complaint(rows, schema).contains("the field `rank` compares numbers, and is a bag"));
+    let schema = schema.replacen("separator = \",\", ", "", 1);
+    assert!(Log::complaint(rows, &schema).contains("log.tsv:3:1: `` of the field rank is no number"));
+    let nameless = rows.replacen("\ta\t", "\t \t", 1);
+    assert!(Log::complaint(&nameless, &schema).contains("log.tsv:2:1: the item is empty"));
+    let gap = schema.replacen("length", "time = \"price\"\ngap = -1\nlength", 1);
+    assert!(Log::complaint(rows, &gap).contains("has a gap below 0"));
+}
+
+#[test]
+fn hours_of_milliseconds_are_those_of_seconds() {
+    let times = ["7300", "7400", "9000", "3600", "9100", "9200", "9300"];
+    let thousandfold = |text: String, time: &&str| text.replace(&format!("\t{time}\t"), &format!("\t{time}000\t"));
+    let text = times.iter().fold(ROWS.to_string(), thousandfold);
+    let schema = SCHEMA.replacen("length = 3", "length = 3\ntime_unit = \"ms\"", 1);
+    assert_eq!(Log::new(&text, &schema).read().unwrap(), Log::new(ROWS, SCHEMA).read().unwrap());
+}
+
+#[test]
+fn names_that_could_not_be_stored_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [log, schema] = ["log.csv", "schema.toml"].map(|file| folder.path().join(file));
+    std::fs::write(&schema, SCHEMA).unwrap();
+    let complaint = |who: &str, shown: &str| {
+        let text =
+            format!("who,when,device,tags,shown,clicks,prices\nann,1,tv,,a|b|c,a,1|2|3\n{who},2,tv,,{shown},a,1|2|3\n");
+        std::fs::write(&log, text).unwrap();
+        Lists::read(&log, Some(&schema)).unwrap_err().to_string()
+    };
+    assert!(complaint("bob", "\"a|b\nb|c\"").ends_with("log.csv:3:1: the item holds a line break or a tab"));
+    assert!(complaint("bob", "a|b\tb|c").ends_with("log.csv:3:1: the item holds a line break or a tab"));
+    assert!(complaint("\"bob\nby\"", "a|b|c").ends_with("log.csv:3:1: the user holds a line break or a tab"));
+}
+
+#[test]
+fn files_of_other_formats_are_not_taken_for_tables() {
+    let log = Log::new(ROWS, SCHEMA);
+    for name in ["log.jsonl", "log.jsonl.gz", "log.parquet"] {
+        std::fs::write(log.path(name), ROWS).unwrap();
+        let error = Lists::read(&log.path(name), Some(&log.path("schema.toml"))).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}: a log of lists is a csv or tsv file")), "{error}");
+    }
+}
+
+#[test]
+fn shipped_schemas_hold_to_the_rules() {
+    for name in ["trivago2019_lists", "yandex_serp10", "kuairand", "rl4rs"] {
+        Schema::shipped(name).unwrap().checked(Path::new(name)).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use csv::ByteRecord;
 use std::io::BufRead;
 use std::path::Path;
 
-/// The rows of a text, the header among them. They need not be equally long.
+/// The rows of a text, the header among them, without a byte order mark. They need not be equally long.
 pub(crate) struct Rows<'a> {
     reader: csv::Reader<Box<dyn BufRead + 'a>>,
     record: ByteRecord,
@@ -68,10 +68,19 @@ impl<'a> Row<'a> {
         std::str::from_utf8(bytes).map_err(|error| self.place.not_utf8(self.column(field) + error.valid_up_to()))
     }
 
-    /// All fields, without a byte order mark: the names of a header.
+    /// All fields: the names of a header.
     pub fn names(&self) -> Result<Vec<&'a str>> {
-        let texts = (0..self.record.len()).map(|field| self.text(field));
-        texts.map(|text| Ok(text?.trim_start_matches('\u{feff}'))).collect()
+        (0..self.record.len()).map(|field| self.text(field)).collect()
+    }
+
+    /// The name in a field; `role` is user, item or event.
+    pub fn name(&self, field: usize, role: &str) -> Result<&'a str> {
+        self.place.name(self.column(field), self.text(field)?, role)
+    }
+
+    /// The time in a field.
+    pub fn time(&self, field: usize) -> Result<f64> {
+        self.place.time(self.column(field), self.text(field)?)
     }
 
     /// Something is wrong in a field.
@@ -81,6 +90,7 @@ impl<'a> Row<'a> {
 
     /// The byte column of a field, as far as nothing before it is quoted.
     fn column(&self, field: usize) -> usize {
-        1 + self.record.iter().take(field).map(|field| field.len() + 1).sum::<usize>()
+        let start = self.record.range(field).map_or(self.record.as_slice().len(), |range| range.start);
+        1 + start + field
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::formats::{Format, Reader};
 use super::interactions::Interactions;
-use super::lists::Lists;
+use super::lists::{Lists, Schema};
 use super::log::EventLog;
 use super::split::SplitRule;
 use crate::error::{Error, Result};
@@ -39,21 +39,58 @@ pub struct ReadOptions {
     pub schema: Option<PathBuf>,
 }
 
+impl ReadOptions {
+    /// Refuses the first option that was given and that `used` does not accept; `--split` is another matter. `what` is
+    /// read, in words; `instead` completes "leave it away, or ...".
+    pub(crate) fn expect_only(&self, used: impl Fn(&str) -> bool, what: &str, instead: &str) -> Result<()> {
+        let Columns { user, item, time, event, no_header } = &self.columns;
+        let given = [
+            ("--format", self.format.is_some()),
+            ("--user-col", user.is_some()),
+            ("--item-col", item.is_some()),
+            ("--time-col", time.is_some()),
+            ("--event-col", event.is_some()),
+            ("--no-header", *no_header),
+            ("--separator", self.separator.is_some()),
+            ("--schema", self.schema.is_some()),
+        ];
+        match given.into_iter().find(|(name, given)| *given && !used(name)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let problem = format!("{name} means nothing for {what}");
+                Err(Error::usage(problem, format!("leave {name} away, or {instead}")))
+            }
+        }
+    }
+
+    /// Refuses what a schema says itself. The split is that of the schema wherever a run has stored it.
+    fn expect_lists(&self, name: &str, schema: &Schema) -> Result<()> {
+        let what = format!("{name}, a log of lists: its schema says how it is read");
+        let instead = "say it in a file for --schema; without --schema and under another name a file is read as events";
+        self.expect_only(|option| option == "--schema", &what, instead)?;
+        let Some(split) = self.split.as_ref().filter(|split| **split != SplitRule::Ratio(schema.split)) else {
+            return Ok(());
+        };
+        let [train, valid, test] = schema.split;
+        Err(Error::usage(
+            format!("{name} is a log of lists, whose split is said by its schema, not by --split {split}"),
+            format!(
+                "leave --split away ({train}, {valid} and {test} of the lists), or set `split` in a file for --schema"
+            ),
+        ))
+    }
+}
+
 /// Reads a file as sequences. The data set is named after the file, without its extensions.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Interactions> {
-    if let Some(lists) = Lists::read(path, options.schema.as_deref())? {
-        if let Some(split) = options.split.as_ref().filter(|split| **split != SplitRule::Ratio(lists.split)) {
-            let [train, valid, test] = lists.split;
-            let problem =
-                format!("{} is a log of lists, whose split is said by its schema, not by --split {split}", lists.name);
-            let help = format!(
-                "leave --split away ({train}, {valid} and {test} of the lists), or set `split` in a file for --schema"
-            );
-            return Err(Error::usage(problem, help));
+    let name = dataset_name(path);
+    match Schema::of_file(path, options.schema.as_deref())? {
+        Some(schema) => {
+            options.expect_lists(&name, &schema)?;
+            Interactions::from_lists(Lists::read_by(path, &schema)?)
         }
-        return Interactions::from_lists(lists);
+        None => sequences_of(&name, read_log(path, options)?, options),
     }
-    sequences_of(&dataset_name(path), read_log(path, options)?, options)
 }
 
 /// Reads text that is at hand already, a format of lines; `origin` is what errors call it.
@@ -72,14 +109,14 @@ pub fn read_log(path: &Path, options: &ReadOptions) -> Result<EventLog> {
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));
     }
-    match format(path, options).reader() {
+    match format(path, options)?.reader() {
         Reader::File(read) => not_empty(read(file, path, options)?, path),
         Reader::Text(_) => read_text(Box::new(BufReader::with_capacity(1 << 18, file)), path, options),
     }
 }
 
 fn read_text(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions) -> Result<EventLog> {
-    let format = format(origin, options);
+    let format = format(origin, options)?;
     let Reader::Text(read) = format.reader() else {
         let problem = format!("{}: {} is read from files only", origin.display(), format.name());
         return Err(Error::usage(problem, "write it to a file first"));
@@ -87,10 +124,14 @@ fn read_text(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions
     not_empty(read(unpacked(source, origin)?, origin, options)?, origin)
 }
 
-/// As given, else by the file's name, else text.
-fn format(path: &Path, options: &ReadOptions) -> Format {
+/// As given, else by the file's name, else text. Options that mean nothing in it are refused.
+fn format(path: &Path, options: &ReadOptions) -> Result<Format> {
     let text = || "txt".parse().expect("a format");
-    options.format.or(Format::of_file(path)).unwrap_or_else(text)
+    let format = options.format.or(Format::of_file(path)).unwrap_or_else(text);
+    let what = format!("{}, which is read as events in the format {}", path.display(), format.name());
+    let used = |option: &str| option == "--format" || format.options().contains(&option);
+    options.expect_only(used, &what, "say with --format what the file holds")?;
+    Ok(format)
 }
 
 fn not_empty(log: EventLog, origin: &Path) -> Result<EventLog> {

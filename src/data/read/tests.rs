@@ -109,6 +109,109 @@ fn tables_are_read_by_their_columns_with_or_without_header() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_table() {
+    let log = table("t.csv", "\u{feff}user,item\n1,2\n".as_bytes(), &ReadOptions::default()).unwrap();
+    assert_eq!((names(&log.users), names(&log.items)), (vec!["1"], vec!["2"]));
+    let columns = Columns { user: Some("1".into()), item: Some("2".into()), no_header: true, ..Columns::default() };
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    assert_eq!(names(&table("t.csv", "\u{feff}1,2\n".as_bytes(), &options).unwrap().users), ["1"]);
+}
+
+#[test]
+fn options_that_mean_nothing_for_a_file_are_refused() {
+    let name = |name: &str| Some(name.to_string());
+    let user = || Columns { user: name("who"), ..Columns::default() };
+    let columns = |columns: Columns| ReadOptions { columns, ..ReadOptions::default() };
+    let separated = || ReadOptions { separator: Some(';'), ..ReadOptions::default() };
+    let schema = || ReadOptions { schema: Some("lists.toml".into()), ..ReadOptions::default() };
+    for (file, options, flag) in [
+        ("t.txt", columns(user()), "--user-col"),
+        ("t.sequences", columns(Columns { event: name("2"), ..Columns::default() }), "--event-col"),
+        ("t.pairs", separated(), "--separator"),
+        ("t.jsonl", separated(), "--separator"),
+        ("t.jsonl", columns(Columns { no_header: true, ..user() }), "--no-header"),
+        ("t.dat", separated(), "--separator"),
+        ("t.csv", schema(), "--schema"),
+        ("t.parquet", separated(), "--separator"),
+        ("t.csv", ReadOptions { format: Some("txt".parse().unwrap()), ..columns(user()) }, "--user-col"),
+    ] {
+        let error = table(file, b"1 2 3 4\n", &options).unwrap_err();
+        assert!(
+            error.to_string().starts_with(&format!("{flag} means nothing for {file}, which is read as")),
+            "{error}"
+        );
+        assert!(error.help().unwrap().starts_with(&format!("leave {flag} away")));
+    }
+}
+
+#[test]
+fn a_schema_alone_says_how_lists_are_read() {
+    // Known by name: what is wrong with the options is said before the file, which is not there, is opened.
+    let refused = |options: ReadOptions| read(Path::new("nowhere/kuairand.csv"), &options).unwrap_err();
+    let format = ReadOptions { format: Some("csv".parse().unwrap()), ..ReadOptions::default() };
+    let separator = ReadOptions { separator: Some(','), ..ReadOptions::default() };
+    let columns = Columns { item: Some("video_id".into()), ..Columns::default() };
+    let columns = ReadOptions { columns, ..ReadOptions::default() };
+    for (options, flag) in [(format, "--format"), (separator, "--separator"), (columns, "--item-col")] {
+        let error = refused(options).to_string();
+        assert_eq!(error, format!("{flag} means nothing for kuairand, a log of lists: its schema says how it is read"));
+    }
+    let split = |rule: &str| ReadOptions { split: Some(rule.parse().unwrap()), ..ReadOptions::default() };
+    assert!(refused(split("ratio:0.8,0.1,0.1")).to_string().contains("not by --split"));
+    let as_a_run_stores_it = refused(split("ratio:0.63,0.07,0.3"));
+    assert!(matches!(as_a_run_stores_it, Error::Io { .. }), "{as_a_run_stores_it}");
+}
+
+#[test]
+fn names_in_json_lines_are_names() {
+    let complaint = |text: &str| table("t.jsonl", text.as_bytes(), &ReadOptions::default()).unwrap_err().to_string();
+    let line = |user: &str, item: &str| format!("{{\"user\": {user}, \"item\": {item}}}\n");
+    let good = line("1", "\"a cup\"");
+    for item in [r#""a\nb""#, r#""a\rb""#, r#""a\tb""#] {
+        let text = good.clone() + &line("1", item);
+        assert_eq!(complaint(&text), "t.jsonl:2:1: the item holds a line break or a tab");
+    }
+    assert_eq!(complaint(&line(r#""a\nb""#, "1")), "t.jsonl:1:1: the user holds a line break or a tab");
+    assert_eq!(complaint(&line("\" \"", "1")), "t.jsonl:1:1: the user is empty");
+    assert_eq!(complaint("{\"user\":1,\"item\":2,\"time\":\"soon\"}"), "t.jsonl:1:1: `soon` is no time");
+    assert_eq!(
+        complaint("{\"user\":1,\"item\":2,\"event\":\"a\\nb\"}"),
+        "t.jsonl:1:1: the event holds a line break or a tab"
+    );
+}
+
+#[test]
+fn a_key_with_a_dot_is_no_list() {
+    let options = |user: &str, item: &str| {
+        let columns = Columns { user: Some(user.into()), item: Some(item.into()), ..Columns::default() };
+        ReadOptions { columns, ..ReadOptions::default() }
+    };
+    let flat = b"{\"user.id\": 7, \"item.id\": 8}\n";
+    let log = table("t.jsonl", flat, &options("user.id", "item.id")).unwrap();
+    assert_eq!((names(&log.users), names(&log.items)), (vec!["7"], vec!["8"]));
+    let nested = b"{\"user.id\": 7, \"a.b\": [{\"c.d\": 1}, {\"c.d\": 2}]}\n";
+    let log = table("t.jsonl", nested, &options("user.id", "a.b.c.d")).unwrap();
+    assert_eq!((names(&log.users), names(&log.items)), (vec!["7"], vec!["1", "2"]));
+}
+
+#[test]
+fn first_lists_that_are_empty_hold_no_events_and_no_header() {
+    let columns = Columns { item: Some("events.aid".into()), ..Columns::default() };
+    let options = ReadOptions { columns, ..ReadOptions::default() };
+    let read = |text: &str| table("t.jsonl", text.as_bytes(), &options);
+    let (empty, full) = ("{\"user\": 1, \"events\": []}\n", "{\"user\": 2, \"events\": [{\"aid\": 5}]}\n");
+    let log = read(&format!("{empty}{empty}{full}{empty}")).unwrap();
+    assert_eq!((names(&log.users), names(&log.items)), (vec!["2"], vec!["5"]));
+    assert!(read(empty).is_err(), "no line says what an event holds");
+    // A first line that has the list in no form is a mistake, as it is further down.
+    assert!(read(&format!("{{\"user\": 1, \"tags\": []}}\n{full}")).is_err());
+    assert!(read(&format!("{{\"user\": 1}}\n{full}")).is_err());
+    let flat = |text: &str| table("t.jsonl", text.as_bytes(), &ReadOptions::default());
+    assert!(flat("{\"user\": 1, \"tags\": []}\n{\"user\": 1, \"item\": 2, \"tags\": []}\n").is_err());
+    assert_eq!(flat("{\"user\": 1, \"item\": 2, \"tags\": []}\n").unwrap().len(), 1);
+}
+
+#[test]
 fn json_lines_are_events_or_users_with_a_list_of_events() {
     let plain = b"{\"user_id\": \"u\", \"item\": 7, \"date\": \"1970-01-02\"}\n\n{\"user_id\": \"v\", \"item\": \"7\", \"date\": 5}\n";
     let log = table("reviews.jsonl", plain, &ReadOptions::default()).unwrap();
@@ -161,9 +264,9 @@ fn each_mistake_in_a_table_names_its_line_and_column() {
 
 mod parquet_files {
     use super::*;
-    use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+    use ::parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type};
     use ::parquet::file::properties::WriterProperties;
-    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
     use ::parquet::schema::parser::parse_message_type;
     use std::sync::Arc;
 
@@ -223,6 +326,87 @@ mod parquet_files {
             std::fs::write(&path, bytes).unwrap();
             let _ = read_log(&path, &ReadOptions::default());
         }
+    }
+
+    /// Reads a file of one row group with these columns.
+    fn log_of(schema: &str, write: impl FnOnce(&mut SerializedRowGroupWriter<File>)) -> Result<EventLog> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.parquet");
+        let schema = Arc::new(parse_message_type(&format!("message log {{ {schema} }}")).unwrap());
+        let mut file = SerializedFileWriter::new(File::create(&path).unwrap(), schema, Default::default()).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        write(&mut group);
+        group.close().unwrap();
+        file.close().unwrap();
+        read_log(&path, &ReadOptions::default())
+    }
+
+    fn put<T: DataType>(group: &mut SerializedRowGroupWriter<File>, values: &[T::T]) {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<T>().write_batch(values, None, None).unwrap();
+        column.close().unwrap();
+    }
+
+    fn texts(texts: &[&str]) -> Vec<ByteArray> {
+        texts.iter().map(|text| ByteArray::from(*text)).collect()
+    }
+
+    #[test]
+    fn whole_numbers_without_a_sign_are_read_as_such() {
+        let schema =
+            "REQUIRED INT32 user (UINT_32); REQUIRED INT64 item (INTEGER(64,false)); REQUIRED INT64 time (UINT_64);";
+        let log = log_of(schema, |group| {
+            put::<Int32Type>(group, &[-1, 1]);
+            put::<Int64Type>(group, &[-1, 1]);
+            put::<Int64Type>(group, &[i64::MIN, 1]);
+        });
+        let log = log.unwrap();
+        assert_eq!(names(&log.users), ["4294967295", "1"]);
+        assert_eq!(names(&log.items), ["18446744073709551615", "1"]);
+        assert_eq!(log.time, [9_223_372_036_854_775_808.0, 1.0]);
+    }
+
+    #[test]
+    fn decimals_are_refused_whatever_holds_them() {
+        for (kind, number) in [("INT32", true), ("BYTE_ARRAY", false)] {
+            let schema = format!("REQUIRED INT32 user; REQUIRED {kind} item (DECIMAL(9,2));");
+            let error = log_of(&schema, |group| {
+                put::<Int32Type>(group, &[1]);
+                match number {
+                    true => put::<Int32Type>(group, &[1250]),
+                    false => put::<ByteArrayType>(group, &[ByteArray::from(vec![4, 226])]),
+                }
+            });
+            let error = error.unwrap_err();
+            assert!(error.to_string().ends_with("column item holds decimal numbers"), "{error}");
+            assert!(error.help().unwrap().contains("cast it"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_its_row() {
+        let of_number = |number: f64| {
+            let log = log_of("REQUIRED INT32 user; REQUIRED DOUBLE item;", |group| {
+                put::<Int32Type>(group, &[1, 1]);
+                put::<DoubleType>(group, &[3.0, number]);
+            });
+            log.map(|log| names(&log.items).join(" ")).map_err(|error| error.to_string())
+        };
+        assert_eq!(of_number(4.0).unwrap(), "3 4");
+        assert!(of_number(f64::NAN).unwrap_err().ends_with(":2:1: the item is NaN"));
+        assert!(of_number(f64::NEG_INFINITY).unwrap_err().ends_with(":2:1: the item is -inf"));
+        let of_texts = |item: &str, event: &str| {
+            let schema = "REQUIRED INT32 user; REQUIRED BYTE_ARRAY item (UTF8); REQUIRED BYTE_ARRAY event (UTF8);";
+            let log = log_of(schema, |group| {
+                put::<Int32Type>(group, &[1, 1]);
+                put::<ByteArrayType>(group, &texts(&["cup", item]));
+                put::<ByteArrayType>(group, &texts(&["view", event]));
+            });
+            log.unwrap_err().to_string()
+        };
+        assert!(of_texts("pot", " ").ends_with(":2:1: the event is empty"));
+        assert!(of_texts("", "view").ends_with(":2:1: the item is empty"));
+        assert!(of_texts("a\nb", "view").ends_with(":2:1: the item holds a line break or a tab"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use crate::data::log::parse_time;
 use crate::error::{Error, Result};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -26,6 +27,25 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     pub fn error(self, column: usize, problem: String, help: &str) -> Error {
         Error::Data { path: self.path.to_owned(), line: self.line, column, problem, help: help.to_owned() }
+    }
+
+    /// A name without the spaces around it; `role` is user, item or event. Refused where it is empty, and where it holds
+    /// what stands between names in files: a line break or a tab.
+    pub fn name<'n>(self, column: usize, text: &'n str, role: &str) -> Result<&'n str> {
+        let name = text.trim();
+        let problem = match name {
+            "" => "is empty",
+            _ if name.contains(['\n', '\r', '\t']) => "holds a line break or a tab",
+            _ => return Ok(name),
+        };
+        Err(self.error(column, format!("the {role} {problem}"), "mend such lines, or remove them"))
+    }
+
+    /// A time as `parse_time` reads it.
+    pub fn time(self, column: usize, text: &str) -> Result<f64> {
+        let help = "times are finite numbers or dates such as 2019-10-01 or 2019-10-01T12:30:00Z; --time-col, or `time` \
+                    of a --schema, names their column";
+        parse_time(text).ok_or_else(|| self.error(column, format!("`{}` is no time", shortened(text)), help))
     }
 
     pub fn not_utf8(self, column: usize) -> Error {

@@ -112,8 +112,7 @@ impl Executor for ReferenceExecutor {
     }
 
     fn clear(&mut self) {
-        self.plans.clear();
-        self.sets.clear();
+        *self = Self::default();
     }
 
     fn state(&mut self) -> Result<State> {
@@ -155,7 +154,8 @@ impl Executor for ReferenceExecutor {
     }
 
     fn fetch(&mut self, plan: PlanId, output: &str) -> Result<Tensor> {
-        let id = self.plans[plan.0].0.outputs[output];
+        let id = self.plans[plan.0].0.outputs.get(output).copied();
+        let id = id.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
         let array = self.last.get(&plan).and_then(|values| values[id.0].as_ref());
         let array = array.ok_or_else(|| Error::graph("fetch", format!("`{output}` has not been computed")))?;
         let ty: TensorType = array.ty.clone();

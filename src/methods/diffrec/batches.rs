@@ -35,7 +35,7 @@ impl Layout {
             if self.mask == SlotMask::Bidirectional {
                 self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len);
             }
-            self.slots.push((key, self.packed.n_rows() as u32 - 1));
+            self.slots.push((key, (self.packed.n_rows() as u32).saturating_sub(1)));
         }
     }
 

@@ -5,6 +5,7 @@ use crate::engine::Tensor;
 use crate::engine::exec::DeviceChoice;
 use crate::methods::config;
 use crate::train::Trainer;
+use crate::train::trainer::layout_of;
 
 fn method(settings: &[&str], sizes: Sizes) -> DrlRec {
     let small = ["teacher_dim=4", "dim=2", "candidates=5", "batch_size=8", "epochs=1"];
@@ -43,7 +44,13 @@ fn trained(settings: &[&str]) -> Vec<(String, Vec<f32>)> {
     let mut trainer = Trainer::new(&method, data, 1, executor.as_mut(), None).unwrap();
     trainer.fit(executor.as_mut(), &mut ()).unwrap();
     let state = executor.state().unwrap();
-    trainer.layout().sets.iter().zip(state.sets).map(|(set, state)| (set.name.clone(), state.params)).collect()
+    layout_of(&method)
+        .unwrap()
+        .sets
+        .iter()
+        .zip(state.sets)
+        .map(|(set, state)| (set.name.clone(), state.params))
+        .collect()
 }
 
 #[test]

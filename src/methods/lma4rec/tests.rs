@@ -66,7 +66,6 @@ fn neighbours_of_item_0(settings: &[&str]) -> Vec<u32> {
     let offline = Similarity::item_cf(&data);
     let views = Views {
         config: method.config.clone(),
-        next_item: method.config.next_item,
         padding_item: method.padding_item(),
         owned: Arc::new(UserItems::new(&data)),
         similar: Some(Neighbours::new(offline)),

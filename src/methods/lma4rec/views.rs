@@ -10,7 +10,7 @@ use crate::engine::{Feed, Tensor};
 use crate::error::Result;
 use crate::methods::batch::{feed_ids, token_batch};
 use crate::methods::embedding_similarity::by_embeddings;
-use crate::methods::next_item::{BatchRows, NextItem};
+use crate::methods::next_item::BatchRows;
 use crate::methods::{Batch, ReadParameter, Sampler};
 use crate::ops::attention::{KEY_VISIBLE, QUERY_UNMASKED};
 use std::sync::Arc;
@@ -19,7 +19,6 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Views {
     pub config: Lma4RecConfig,
-    pub next_item: NextItem,
     pub padding_item: u32,
     pub data: Arc<Interactions>,
     pub owned: Arc<UserItems>,
@@ -140,7 +139,7 @@ impl Sampler for Views {
         }
         let mut batch = token_batch(&mut packed, Some(self.padding_item), rng);
         let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
-        self.next_item.feed(&mut batch.feed, &rows, rng);
+        self.config.next_item.feed(&mut batch.feed, &rows, rng);
         if self.config.ssl {
             self.feed_views(&mut batch.feed, &packed, users.len());
         }

@@ -1,11 +1,12 @@
 //! Attention of one sequence on one core: blocks of `GROUP` query rows against the keys they can reach.
 
 use super::panels::{Form, LANES, Lanes, Out, Product, QUAD, Reach, View, pack, pack_transposed};
-use super::{Attention, AttentionDropout, HIDDEN, KEY_VISIBLE, QUERY_UNMASKED};
+use super::{Attention, KEY_VISIBLE, QUERY_UNMASKED};
 use crate::engine::exec::cpu::In;
 use crate::engine::exec::simd;
-use crate::engine::rng::{RngState, drop_threshold};
-use crate::ops::dropout::draw_from;
+use crate::engine::rng::{RngState, draw_from, drop_threshold};
+use crate::engine::tensor::LOWEST;
+use crate::ops::dropout::Dropout;
 use bytemuck::cast_slice_mut;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -26,7 +27,7 @@ pub(super) struct Worker<'a> {
     op: &'a Attention,
     qkv: [&'a [f32]; 3],
     flags: Option<&'a [u32]>,
-    random: Option<(AttentionDropout, RngState, &'a [u32])>,
+    random: Option<(Dropout, RngState, &'a [u32])>,
     /// Words of a row: heads times width.
     pub stride: usize,
     /// Columns of a head.
@@ -75,14 +76,14 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Sets to `HIDDEN` what query `i` may not see of the scores, which begin at key `first` and end in whole panels.
+    /// Sets to `LOWEST` what query `i` may not see of the scores, which begin at key `first` and end in whole panels.
     fn mask(&self, scores: &mut [f32], i: usize, rows: &Range<usize>) {
         let unmasked = self.unmasked(i);
         let end = if self.op.causal && !unmasked { i + 1 } else { rows.end };
-        scores[end - rows.start..].fill(HIDDEN);
+        scores[end - rows.start..].fill(LOWEST);
         if let (Some(flags), false) = (self.flags, unmasked) {
             let hidden = scores.iter_mut().zip(&flags[rows.start..end]).filter(|(_, flag)| *flag & KEY_VISIBLE == 0);
-            hidden.for_each(|(score, _)| *score = HIDDEN);
+            hidden.for_each(|(score, _)| *score = LOWEST);
         }
     }
 
@@ -94,7 +95,7 @@ impl<'a> Worker<'a> {
 
     /// `keep_ij` for the first keys of the sequence.
     fn keep(&self, head: usize, i: usize, first: usize, consecutive: bool, keep: &mut [f32]) {
-        let Some((AttentionDropout { probability, site }, state, keys)) = self.random else { return };
+        let Some((Dropout { probability, site }, state, keys)) = self.random else { return };
         let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
         // By bits: behind a reference, `if word >= threshold { scale }` becomes a gather.
         let scale = scale.to_bits();
@@ -221,7 +222,7 @@ impl<'a> Worker<'a> {
                         let own = n * self.stride..n * self.stride + self.width;
                         let delta = simd::dot(&cotangent.data[own.clone()], &out.data[own]);
                         // A query without keys has lse = -1e30: its probabilities are zero, not one.
-                        simd::exp_sub_scale(p, lse, if lse > HIDDEN { 1.0 } else { 0.0 });
+                        simd::exp_sub_scale(p, lse, if lse > LOWEST { 1.0 } else { 0.0 });
                         if self.random.is_some() {
                             let keep = &mut cast_slice_mut::<_, f32>(keep)[..end.min(rows.len())];
                             self.keep(head, i, rows.start, consecutive, keep);
@@ -258,12 +259,12 @@ fn against_keys(a: View, panels: &[Lanes], reach: Reach, scores: &mut [f32], pad
     Product { form: Form::AgainstKeys, a, panels, reach, out }.run();
 }
 
-/// Softmax of a row in place; returns its lse. A row with nothing but `HIDDEN` becomes zeros.
+/// Softmax of a row in place; returns its lse. A row with nothing but `LOWEST` becomes zeros.
 fn softmax(row: &mut [f32]) -> f32 {
     let peak = simd::max(row);
-    if peak <= HIDDEN {
+    if peak <= LOWEST {
         row.fill(0.0);
-        return HIDDEN;
+        return LOWEST;
     }
     let total = simd::exp_sub_sum(row, peak);
     simd::scale(row, 1.0 / total);

@@ -2,10 +2,10 @@
 //!
 //! The kernels read quads of columns. Heads of other widths are filled up with zeros first, and the results cut.
 
-use super::{Attention, AttentionDropout};
+use super::Attention;
 use crate::engine::exec::gpu::kernel::{Access, Access::Read, Access::Write, AdapterClass, GpuBuilder, Region, Shader};
-use crate::engine::rng::{Site, drop_threshold};
 use crate::error::Result;
+use crate::ops::dropout::drop_params;
 use crate::shader;
 
 /// Rows that a workgroup of a GPU owns, one per thread.
@@ -84,7 +84,7 @@ impl<'a> Setting<'a> {
         let lanes = if software { SOFTWARE_LANES } else { GROUP };
         let most_heads = if software { (lanes / share).ilog2() } else { 0 };
         let heads = 1 << self.op.heads.trailing_zeros().min(most_heads);
-        let dropout = self.op.dropout.unwrap_or(AttentionDropout { probability: 0.0, site: Site(0) });
+        let [site, threshold, keep_scale] = drop_params(self.op.dropout);
         let consts = [
             ("QUADS", quads as u32),
             ("ROWS", rows as u32),
@@ -103,9 +103,9 @@ impl<'a> Setting<'a> {
             self.op.heads.into(),
             self.op.scale.into(),
             self.op.causal.into(),
-            dropout.site.0.into(),
-            drop_threshold(dropout.probability).into(),
-            (1.0 / (1.0 - dropout.probability)).into(),
+            site,
+            threshold,
+            keep_scale,
             self.op.key_flags.into(),
         ];
         let mut bindings = self.operands.map(|region| (region, Read)).to_vec();

@@ -3,8 +3,7 @@
 use super::{InfoNce, InfoNceGradient};
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, Region};
 use crate::error::Result;
-use crate::ops::arm_gradient::sum_all_gpu;
-use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
+use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu, sum_all_gpu};
 use crate::shader;
 
 /// Logits on a GPU: as many rows at a time as a scratch may hold.
@@ -29,15 +28,14 @@ impl Blocks {
         mut consume: impl FnMut(&mut GpuBuilder, usize, Region) -> Result<()>,
     ) -> Result<()> {
         let (n, width) = (b.inputs[0].rows(), b.inputs[0].width());
-        for first in (0..n).step_by(self.rows) {
+        b.repeat((0..n).step_by(self.rows), |b, first| {
             let rows = self.rows.min(n - first);
             let logits = self.scratch.slice(0, rows * n);
             let a = b.input(0).slice(first * width, rows * width);
             let sizes = Sizes { batch: 1, m: rows, n, k: width };
             gemm_gpu(b, Gemm::new(Matmul::NT, sizes, a, b.input(1), logits))?;
-            consume(b, first, logits)?;
-        }
-        Ok(())
+            consume(b, first, logits)
+        })
     }
 }
 

@@ -29,7 +29,7 @@ impl GpuProblem {
 /// Outputs 0 and 1: `loss`, `lse`.
 pub(super) fn loss(b: &mut GpuBuilder, problem: &GpuProblem) -> Result<()> {
     let &GpuProblem { rows, items, has_bias, target, .. } = problem;
-    let chunks = GpuChunks::new(b, items);
+    let chunks = GpuChunks::new(b, items).rounding();
     let stats = b.scratch(3 * rows);
     chunks.each(b, |b, first, len| {
         let z = chunks.scores(b, first, len, has_bias)?;
@@ -70,7 +70,7 @@ fn to_dz(
 pub(super) fn gradient(b: &mut GpuBuilder, problem: &GpuProblem, saved: [Region; 2], outputs: usize) -> Result<()> {
     let &GpuProblem { rows, items, has_bias, .. } = problem;
     // All rows of the table, so that those behind the vocabulary get their zeros.
-    let chunks = GpuChunks::new(b, problem.table_rows);
+    let chunks = GpuChunks::new(b, problem.table_rows).rounding();
     chunks.each(b, |b, first, len| {
         let dz = chunks.scores(b, first, len, has_bias)?;
         to_dz(b, (dz, rows), (first, len), items, [problem.target, saved[0], saved[1]])?;

@@ -30,6 +30,7 @@ pub struct GpuChunks {
     /// The input `hidden`; the table and its bias come behind it.
     hidden: usize,
     z: Region,
+    may_round: bool,
 }
 
 impl GpuChunks {
@@ -39,7 +40,12 @@ impl GpuChunks {
         let most = (limits.scratch_words / rows.max(1)).min(limits.binding_words / width.max(1));
         let chunk = (most / 64 * 64).clamp(64, items.next_multiple_of(64).min(MOST_CHUNK));
         let z = builder.scratch(rows * chunk);
-        GpuChunks { chunk, items, hidden: 0, z }
+        GpuChunks { chunk, items, hidden: 0, z, may_round: false }
+    }
+
+    /// The same, with products whose inputs mixed precision may round: those of losses, not of ranks and lists.
+    pub fn rounding(self) -> Self {
+        GpuChunks { may_round: true, ..self }
     }
 
     /// The same chunks with scratch of their own.
@@ -75,7 +81,7 @@ impl GpuChunks {
         let bias = has_bias.then(|| builder.input(self.hidden + 2).slice(first, len));
         let sizes = Sizes { batch: 1, m: rows, n: len, k: width };
         let product = Gemm::new(Matmul::NT, sizes, builder.input(self.hidden), weight, z);
-        gemm_gpu(builder, Gemm { bias, split_k: false, may_round: true, ..product })?;
+        gemm_gpu(builder, Gemm { bias, split_k: false, may_round: self.may_round, ..product })?;
         Ok(z)
     }
 

@@ -12,13 +12,10 @@ mod gpu;
 mod gradient;
 mod steady;
 
-pub use crate::engine::tensor::NONE;
+pub use crate::engine::tensor::{LOWEST, NONE};
 pub use gpu::{GpuChunks, item_ranges};
 pub use gradient::{Gradients, gradient, gradient_scratch};
 pub use steady::SteadyScorer;
-
-/// The score of what cannot be chosen; infinities are not portable.
-pub const LOWEST: f32 = -1e30;
 
 /// Most rows of a tile.
 pub const TILE_ROWS: usize = 128;

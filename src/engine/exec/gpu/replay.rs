@@ -318,6 +318,8 @@ impl Executor for GpuExecutor {
         self.plans.clear();
         self.buffers.clear();
         self.metrics.clear();
+        self.ring_rows.clear();
+        self.ring_used = 0;
     }
 
     fn state(&mut self) -> Result<State> {

@@ -1,0 +1,116 @@
+//! Finished runs, as their folders tell them.
+
+use super::eval::eval_command;
+use super::seeds;
+use crate::error::{Error, Result};
+use crate::files::{CONFIGURATION, read_toml};
+use crate::methods::config::differences;
+use crate::train::{Basis, DataIdentity, RunResult, UserRanks};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use toml::Table;
+
+/// What a folder tells of one seed.
+pub struct FinishedRun {
+    folder: PathBuf,
+    pub config: Table,
+    pub data: DataIdentity,
+    pub result: RunResult,
+}
+
+/// The folders of the seeds in a folder, or itself.
+pub fn of_seeds(folder: &Path) -> Vec<PathBuf> {
+    match seeds::folders(folder) {
+        several if !several.is_empty() => several.into_iter().map(|(_, folder)| folder).collect(),
+        _ => vec![folder.to_owned()],
+    }
+}
+
+/// Of a sweep the folders of its cells, by name: those in the folder that hold a run or seeds. Else the folder itself.
+pub fn of_cells(folder: &Path) -> Vec<PathBuf> {
+    let holds_a_run = |folder: &Path| folder.join("config.toml").exists() || !seeds::folders(folder).is_empty();
+    if holds_a_run(folder) {
+        return vec![folder.to_owned()];
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut cells: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| holds_a_run(path)).collect();
+    cells.sort();
+    if cells.is_empty() { vec![folder.to_owned()] } else { cells }
+}
+
+/// Whether a run has its result.
+pub fn is_finished(run: &Path) -> bool {
+    run.join("result.json").exists()
+}
+
+impl FinishedRun {
+    /// Refuses folders without a finished run.
+    pub fn read(folder: PathBuf) -> Result<FinishedRun> {
+        /// `config.toml`, in part.
+        #[derive(Deserialize)]
+        struct Config {
+            method: Table,
+        }
+        if !is_finished(&folder) {
+            return Err(not_finished(&folder));
+        }
+        let path = folder.join("result.json");
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let problem = |e: serde_json::Error| Error::Format { path, problem: format!("not the result of a run: {e}") };
+        let result = serde_json::from_str(&text).map_err(problem)?;
+        let Config { method } = read_toml(&folder.join("config.toml"), CONFIGURATION)?;
+        let data = Basis::data(&folder)?.ok_or_else(|| no_ranks(&folder))?;
+        Ok(FinishedRun { config: method, data, result, folder })
+    }
+
+    /// The first thing in which another run differs beside its seed; it may have been allowed more epochs.
+    fn difference(&self, other: &FinishedRun) -> Option<String> {
+        let free = |key: &str| ["epochs", "patience"].contains(&key);
+        let key = differences(&self.config, &other.config).into_iter().find(|(key, ..)| !free(key));
+        let method = (self.result.method != other.result.method).then(|| "the method".to_string());
+        method.or_else(|| self.data.difference(&other.data)).or(key.map(|(key, ..)| key))
+    }
+}
+
+/// A mean over seeds is one of runs that differ in nothing else.
+pub fn refuse_different(runs: &[FinishedRun]) -> Result<()> {
+    let Some((first, others)) = runs.split_first() else { return Ok(()) };
+    let Some((other, difference)) = others.iter().find_map(|other| Some((other, first.difference(other)?))) else {
+        return Ok(());
+    };
+    let (a, b) = (first.folder.display(), other.folder.display());
+    let problem = format!("{a} and {b} are not seeds of one run: they differ in {difference}");
+    Err(Error::usage(problem, "name the two folders one by one"))
+}
+
+/// Why a folder has no result.
+pub fn not_finished(folder: &Path) -> Error {
+    let (problem, help) = match (folder.is_dir(), folder.join("config.toml").exists()) {
+        (true, true) => ("holds a run that is not finished", "finish it with `gpurec run ... --resume`"),
+        (true, false) => ("holds no finished run", "give the --out folder of `gpurec run` or of `gpurec sweep`"),
+        (false, _) if folder.exists() => ("is no folder of a run", "give folders only, such as runs/ablation/*/"),
+        (false, _) => ("does not exist", "give the --out folder of `gpurec run`"),
+    };
+    Error::usage(format!("{} {problem}", folder.display()), help)
+}
+
+/// Why a folder has no ranks, and the way to make them.
+pub fn no_ranks(run: &Path) -> Error {
+    let path = UserRanks::path(run);
+    let has = |file: &str| run.join(file).exists();
+    if has("scores.safetensors") {
+        let problem = format!("{} holds scores of lists, and no ranks of items", run.display());
+        return Error::usage(
+            problem,
+            "`gpurec report` puts AUC and GAUC side by side; only ranks can be compared so far",
+        );
+    }
+    let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
+        (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
+        (true, false) => ("is not the folder of a finished run: it holds no ranks", "finish it with --resume".into()),
+        (true, true) => {
+            ("holds a model, but no ranks of users", format!("`{}` makes them", eval_command(run, Some(&path))))
+        }
+    };
+    Error::usage(format!("{} {problem}", run.display()), help)
+}
