@@ -80,21 +80,18 @@ impl ListScores {
     pub fn write(&self, path: &Path, data: &DataIdentity) -> Result<()> {
         let lists = &self.lists;
         let parts = [("valid", Part::Valid, &self.valid), ("test", Part::Test, &self.test)];
-        let columns: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = parts
-            .into_iter()
-            .flat_map(|(name, part, scores)| {
-                let count = lists.part(part).len();
-                let users: Vec<u32> = lists.part(part).map(|list| lists.user(list)).collect();
-                let bytes = |words: &[f32]| bytemuck::cast_slice::<f32, u8>(words).to_vec();
-                [
-                    (format!("{name}_scores"), Dtype::F32, vec![count, lists.length], bytes(scores)),
-                    (format!("{name}_clicks"), Dtype::F32, vec![count, lists.length], bytes(&clicks(lists, part))),
-                    (format!("{name}_users"), Dtype::U32, vec![count], bytemuck::cast_slice(&users).to_vec()),
-                ]
-            })
-            .collect();
-        let tensors = columns.iter().map(|(name, dtype, shape, bytes)| {
-            (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).expect("as many bytes as the shape says"))
+        let users = parts.map(|(_, part, _)| lists.part(part).map(|list| lists.user(list)).collect::<Vec<u32>>());
+        let tensors = parts.iter().zip(&users).flat_map(|((name, part, scores), users)| {
+            let tensor = |of: &str, dtype, shape, bytes| {
+                let view = TensorView::new(dtype, shape, bytes).expect("as many bytes as the shape says");
+                (format!("{name}_{of}"), view)
+            };
+            let shape = vec![users.len(), lists.length];
+            [
+                tensor("scores", Dtype::F32, shape.clone(), bytemuck::cast_slice(scores)),
+                tensor("clicks", Dtype::F32, shape, bytemuck::cast_slice(lists.clicks(*part))),
+                tensor("users", Dtype::U32, vec![users.len()], bytemuck::cast_slice(users)),
+            ]
         });
         let bytes = safetensors::serialize(tensors, Some(HashMap::from([data.metadata()])))
             .expect("names are unique and sizes fit");
@@ -104,10 +101,6 @@ impl ListScores {
 
 /// Of the scores of a part.
 pub fn metrics(lists: &Lists, part: Part, scores: &[f32]) -> Result<Metrics> {
-    let clicked: Vec<bool> = clicks(lists, part).into_iter().map(|click| click > 0.0).collect();
+    let clicked: Vec<bool> = lists.clicks(part).iter().map(|click| *click > 0.0).collect();
     Metrics::from_clicks(scores, &clicked, lists.length)
-}
-
-fn clicks(lists: &Lists, part: Part) -> Vec<f32> {
-    lists.part(part).flat_map(|list| lists.clicks_of(list)).copied().collect()
 }

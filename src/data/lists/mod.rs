@@ -120,7 +120,7 @@ impl Lists {
     /// Refuses a log from which nothing can be learned.
     fn checked(self, path: &Path) -> Result<Lists> {
         for part in [Part::Train, Part::Valid, Part::Test] {
-            let labels = self.impressions(part).map(|n| self.clicks[n] > 0.0);
+            let labels = self.clicks(part).iter().map(|click| *click > 0.0);
             let clicked = labels.clone().filter(|clicked| *clicked).count();
             if clicked == 0 || clicked == labels.count() {
                 let (what, name) = (if clicked == 0 { "no click" } else { "nothing but clicks" }, format!("{part:?}"));
@@ -161,6 +161,11 @@ impl Lists {
     /// The items of a list, top first.
     pub fn items_of(&self, list: usize) -> &[u32] {
         &self.item[list * self.length..(list + 1) * self.length]
+    }
+
+    /// Clicks of a part's impressions, 0 or 1.
+    pub fn clicks(&self, part: Part) -> &[f32] {
+        &self.clicks[self.impressions(part)]
     }
 
     /// Clicks of a list, 0 or 1 for each position: the rewards.
