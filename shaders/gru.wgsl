@@ -35,9 +35,11 @@ fn of_state(j: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    // Workgroups behind the last sequence have no rows.
+    let inside = flat_group(group) < p.sequences;
     let s = min(flat_group(group), p.sequences - 1u);
-    let first = cu_seqlens[s];
     let end = cu_seqlens[s + 1u];
+    let first = select(end, cu_seqlens[s], inside);
     for (var j = lane; j < HIDDEN; j += 64u) {
         h[j] = h0[s * HIDDEN + j];
     }
@@ -76,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
     // Inert rows are nobody's: the last workgroup clears them.
-    if (s == p.sequences - 1u) {
+    if (inside && s == p.sequences - 1u) {
         for (var i = end * HIDDEN + lane; i < p.rows * HIDDEN; i += 64u) {
             y[i] = 0.0;
             previous[i] = 0.0;

@@ -1,5 +1,6 @@
 // The total of losses under learned weights (place 0), or weight `place - 1` (the equations are in learned_weights.rs). K is
 // the number of teachers: one thread does it.
+//include math
 //include learned_weight
 struct Params { len: u32, place: u32 }
 

@@ -1,4 +1,5 @@
 // Gradients of the total of losses under learned weights (the equations are in learned_weights.rs). One thread.
+//include math
 //include learned_weight
 struct Params { len: u32 }
 
@@ -17,8 +18,7 @@ fn main() {
     }
     for (var k = 0u; k < p.len; k += 1u) {
         let lambda = learned_weight(rho[k]);
-        let sigmoid = 1.0 / (1.0 + exp(-clamp(rho[k], -80.0, 80.0)));
-        drho[k] = dtotal[0] * sigmoid * (losses[k] - (1.0 + 2.0 * inverse) / (lambda * lambda));
+        drho[k] = dtotal[0] * sigmoid(rho[k]) * (losses[k] - (1.0 + 2.0 * inverse) / (lambda * lambda));
         dlosses[k] = dtotal[0] * lambda;
     }
 }

@@ -27,10 +27,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let cotangent = dy[s * p.width + d];
         let centre = select(0.0, y[s * p.width + d], p.mean == 1u);
         along += (x[n * p.width + d] - centre) * cotangent;
-        dx[n * p.width + d] = factor * weight[n] * cotangent;
+        dx[n * p.width + d] = select(0.0, factor * weight[n] * cotangent, found < p.sequences);
     }
     let whole = workgroup_sum(lane, along);
     if (lane == 0u) {
-        dweight[n] = factor * whole;
+        dweight[n] = select(0.0, factor * whole, found < p.sequences);
     }
 }

@@ -1,7 +1,7 @@
 // dx: what each element of a row is in the windows behind it, one element per thread.
 //include grid
 //include sequences
-struct Params { len: u32, rows: u32, width: u32, sequences: u32, taps: u32, dilation: u32, by_column: u32 }
+struct Params { len: u32, width: u32, sequences: u32, taps: u32, dilation: u32, by_column: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;            // (rows, taps * width)

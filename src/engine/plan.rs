@@ -156,7 +156,8 @@ impl<'g> Planner<'g> {
             self.classes[i].home = match &value.source {
                 Source::Input => {
                     let offset = self.input_words;
-                    self.input_words += len.next_multiple_of(ALIGN_WORDS);
+                    // Also what is empty has a place to be bound at.
+                    self.input_words += len.max(1).next_multiple_of(ALIGN_WORDS);
                     Some(Place { buffer: Buffer::Inputs, offset, len })
                 }
                 Source::Parameter { set, range } => {
@@ -270,9 +271,9 @@ impl<'g> Planner<'g> {
     }
 }
 
-/// Words of the four flat buffers of every parameter set.
+/// Words of the flat buffers of every parameter set: four, or one of what is only read.
 fn flat_words(graph: &Graph) -> usize {
-    graph.layout.sets.iter().map(|set| 4 * set.flat_len()).sum()
+    graph.layout.sets.iter().map(|set| if set.is_frozen() { set.flat_len() } else { 4 * set.flat_len() }).sum()
 }
 
 /// What one execution of a node takes at least.

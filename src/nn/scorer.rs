@@ -41,7 +41,7 @@ impl Scorer {
     }
 
     /// Adds the inputs `target[B]`, `seen_offsets[B + 1]`, `seen_items[capacity]` and the outputs `better`,
-    /// `better_seen`, `ties` (each `[B]`).
+    /// `better_seen`, `ties` (each `[B]`), and `query`.
     ///
     /// With `sampled_capacity` also `sampled_offsets[B + 1]`, `sampled_items[sampled_capacity]` and the output
     /// `better_sampled[B]`: how many of these items are before the target.
@@ -61,6 +61,7 @@ impl Scorer {
         };
         let counts_of_seen = counts("seen", seen_capacity)?;
         sampled_capacity.map_or(Ok(()), |capacity| counts("sampled", capacity).map(drop))?;
+        graph.output("query", self.query);
         graph.output("better", counts_of_seen[0]);
         graph.output("ties", counts_of_seen[2]);
         Ok(())

@@ -121,8 +121,8 @@ impl Op for Attention {
             format!("q is {q}, k {}, v {}, of {} inputs", inputs[1], inputs[2], inputs.len())
         })?;
         let heads_fit = match q.shape[1..] {
-            [width] => self.heads > 0 && width % self.heads == 0,
-            [heads, _] => heads == self.heads,
+            [width] => self.heads > 0 && width > 0 && width % self.heads == 0,
+            [heads, width] => heads > 0 && width > 0 && heads == self.heads,
             _ => false,
         };
         expect("attention", heads_fit && self.head_dim(q) <= MAX_WIDTH, || {

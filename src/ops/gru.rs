@@ -67,7 +67,7 @@ impl Op for Gru {
         let (rows, hidden) = (x.rows(), h0.width());
         let fits = x.shape == [rows, 3 * hidden] && (1..=MAX_HIDDEN).contains(&hidden);
         expect("gru", fits, || format!("x is {x}, h0 {h0}; up to {MAX_HIDDEN} columns of state are possible"))?;
-        let fits = borders.dtype == DType::U32 && borders.len() == h0.rows() + 1;
+        let fits = borders.dtype == DType::U32 && borders.len() == h0.rows() + 1 && h0.rows() > 0;
         expect("gru", fits, || format!("cu_seqlens is {borders}, h0 {h0}"))?;
         let fits = match self.reset {
             Reset::After => a.shape == [3 * hidden, hidden] && b.len() == 3 * hidden,

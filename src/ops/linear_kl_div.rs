@@ -19,7 +19,7 @@ use crate::ops::fill::Fill;
 use crate::ops::tiles;
 use crate::ops::tiles::{
     GpuChunks, Gradients, LOWEST, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient, gradient_scratch,
-    lane_rows, reference_score,
+    lane_rows, reference_score, target_words,
 };
 use crate::shader;
 use rayon::prelude::*;
@@ -309,7 +309,7 @@ impl Op for LinearKlDivGradient {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        inputs[0].rows() + gradient_scratch(inputs[0].rows(), inputs[0].width(), TILE)
+        target_words(inputs[0].rows()) + gradient_scratch(inputs[0].rows(), inputs[0].width(), TILE)
     }
 
     fn cpu(&self, io: &mut CpuIo) {
@@ -318,8 +318,9 @@ impl Op for LinearKlDivGradient {
         let teachers: Vec<(Scorer, &[f32])> =
             (1..=op.teachers).map(|k| (op.scorer(io, k), io.inputs[forward + k].f())).collect();
         let (lse, sides) = (io.inputs[forward].f(), 1 + op.teachers);
-        let (rows, scratch) = io.scratch.split_at_mut(io.inputs[0].rows());
-        let rows: &mut [u32] = bytemuck::cast_slice_mut(rows);
+        let count = io.inputs[0].rows();
+        let (rows, scratch) = io.scratch.split_at_mut(target_words(count));
+        let rows: &mut [u32] = bytemuck::cast_slice_mut(&mut rows[..count]);
         rows.iter_mut().zip(0..).for_each(|(row, n)| *row = n);
         let gradients = Gradients::of(&mut io.outputs);
         gradient(student, (rows, items, TILE), gradients, scratch, |rows, chunk, tile, teacher_tile| {

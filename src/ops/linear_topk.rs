@@ -17,6 +17,7 @@ use crate::ops::tiles::{
 };
 use crate::shader;
 use rayon::prelude::*;
+use std::cmp::Ordering;
 
 /// Longest list: it lies in workgroup memory.
 pub const MAX_K: usize = 256;
@@ -270,7 +271,7 @@ fn list_types(op: &str, rows: usize, k: usize) -> Result<Vec<TensorType>> {
 }
 
 fn write_best(mut scored: Vec<(f64, u32)>, row: usize, k: usize, outputs: &mut [Array]) {
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    scored.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then(a.1.cmp(&b.1)));
     for i in 0..k {
         let (value, index) = scored.get(i).copied().unwrap_or((f64::from(LOWEST), NONE));
         outputs[0].f_mut()[row * k + i] = value;

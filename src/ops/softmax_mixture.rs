@@ -62,7 +62,9 @@ impl Op for SoftmaxMixture {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
         tiles::check(self.name(), inputs, inputs.get(2).copied(), self.items)?;
-        let fits = (1..=MAX_SAMPLES).contains(&self.samples) && inputs[0].rows().is_multiple_of(self.samples);
+        let fits = (1..=MAX_SAMPLES).contains(&self.samples)
+            && inputs[0].rows() > 0
+            && inputs[0].rows().is_multiple_of(self.samples);
         let problem = || format!("{} samples of {}; 1 to {MAX_SAMPLES} are possible", self.samples, inputs[0]);
         expect(self.name(), fits, problem)?;
         Ok(vec![TensorType::f32(&[inputs[0].rows() / self.samples, self.items(inputs[1])])])

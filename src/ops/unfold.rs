@@ -43,16 +43,9 @@ impl Unfold {
     }
 
     fn run(&self, b: &mut GpuBuilder, shader: Shader, width: usize) -> Result<()> {
-        let (rows, sequences, len) = (b.inputs[0].rows(), b.inputs[1].len() - 1, b.outputs[0].len());
-        let params = [
-            len.into(),
-            rows.into(),
-            width.into(),
-            sequences.into(),
-            self.taps.into(),
-            self.dilation.into(),
-            self.by_column.into(),
-        ];
+        let (sequences, len) = (b.inputs[1].len() - 1, b.outputs[0].len());
+        let params =
+            [len.into(), width.into(), sequences.into(), self.taps.into(), self.dilation.into(), self.by_column.into()];
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
         b.dispatch(shader, &[], &bindings, &params, len.div_ceil(64))
     }

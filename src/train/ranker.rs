@@ -100,6 +100,7 @@ impl<'m> Ranker<'m> {
             self.run_rounds(executor, &requests, key.shape, &mut feed)?;
             let plan = self.plan(executor, key)?;
             self.run(executor, plan, &feed)?;
+            refuse_not_finite(&executor.fetch(plan, "query")?)?;
             let fetched = ["better", "better_seen", "ties"].map(|name| executor.fetch(plan, name));
             let [better, better_seen, ties] = fetched;
             let (better, better_seen, ties) = (better?, better_seen?, ties?);
@@ -274,6 +275,15 @@ impl<'m> Ranker<'m> {
             Ok(graph)
         })
     }
+}
+
+/// A query of NaN would rank every target first: nothing is greater.
+fn refuse_not_finite(query: &Tensor) -> Result<()> {
+    if query.words.iter().all(|x| x.is_finite()) {
+        return Ok(());
+    }
+    let problem = "what the model makes of a history is no finite number, so that nothing can be ranked";
+    Err(Error::usage(problem, "train it again with a lower learning rate (--set learning_rate=...)"))
 }
 
 /// Lists grow to few sizes, so that few plans are compiled.

@@ -25,7 +25,7 @@ impl GpuExecutor {
         encoder.resolve_query_set(&clock, 0..count, &times, 0);
         self.submit_and_wait(encoder)?;
         let words = self.read_buffer(&times, 0, 2 * count as usize)?;
-        let ticks: &[u64] = bytemuck::cast_slice(&words);
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&words);
         let second = 1e-9 * f64::from(self.device.queue.get_timestamp_period());
         Ok(ticks.windows(2).map(|pair| second * pair[1].saturating_sub(pair[0]) as f64).collect())
     }

@@ -148,7 +148,7 @@ pub struct Device {
     pub timestamps: bool,
     pipelines: HashMap<KernelKey, Arc<Pipeline>>,
     /// Set by wgpu's callbacks; read after each submit.
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
 }
 
 /// A compiled kernel for one pattern of binding intents.
@@ -157,6 +157,14 @@ pub struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
     /// What its bind groups look like.
     pub layout: wgpu::BindGroupLayout,
+}
+
+/// What wgpu says behind our back.
+enum Failure {
+    Lost(String),
+    OutOfMemory(String),
+    /// A call that it does not accept.
+    Invalid(String),
 }
 
 impl Device {
@@ -207,10 +215,15 @@ impl Device {
         let failure = Arc::new(Mutex::new(None));
         let (lost, uncaptured) = (failure.clone(), failure.clone());
         device.set_device_lost_callback(move |reason, message| {
-            lost.lock().expect("no panic while held").get_or_insert(format!("device lost ({reason:?}): {message}"));
+            let failure = Failure::Lost(format!("device lost ({reason:?}): {message}"));
+            lost.lock().expect("no panic while held").get_or_insert(failure);
         });
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            uncaptured.lock().expect("no panic while held").get_or_insert(error.to_string());
+            let failure = match error {
+                wgpu::Error::OutOfMemory { .. } => Failure::OutOfMemory(error.to_string()),
+                _ => Failure::Invalid(error.to_string()),
+            };
+            uncaptured.lock().expect("no panic while held").get_or_insert(failure);
         }));
         let adapter = if summaries[index].is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let binding_words = (limits.max_storage_buffer_binding_size / 4) as usize;
@@ -242,10 +255,9 @@ impl Device {
     pub fn check(&self, running: &str) -> Result<()> {
         match self.failure.lock().expect("no panic while held").take() {
             None => Ok(()),
-            Some(message) if message.to_lowercase().contains("memory") => {
-                Err(Error::OutOfMemory { kernel: running.into(), message })
-            }
-            Some(message) => Err(Error::DeviceLost { kernel: running.into(), message }),
+            Some(Failure::OutOfMemory(message)) => Err(Error::OutOfMemory { kernel: running.into(), message }),
+            Some(Failure::Lost(message)) => Err(Error::DeviceLost { kernel: running.into(), message }),
+            Some(Failure::Invalid(message)) => Err(Error::graph(running, message)),
         }
     }
 
