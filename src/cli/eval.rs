@@ -4,10 +4,12 @@ use super::DeviceArgs;
 use super::console::{note, say, shell_command};
 use super::results::{Results, published_rows};
 use super::source::SourceArgs;
+use crate::data::lists::Lists;
 use crate::data::{Interactions, resolve};
 use crate::error::{Error, Result};
-use crate::train::{Basis, DataIdentity, Trained};
+use crate::train::{Basis, DataIdentity, Trained, UserRanks};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,24 +73,38 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let data = by_items_of(&trained, data)?;
     let identity = DataIdentity::new(dataset, &source, &data);
     same_users(&trained, &identity)?;
+    if lists_of(&trained, &data).is_some() && identity.lists != theirs.lists {
+        let problem = format!("{} is another log of lists than {}, the model's own", data.name, theirs.dataset);
+        let help = "a model of lists knows the values of its own log's fields by number, and those of no other log";
+        return Err(Error::usage(problem, help));
+    }
     let mut executor = args.device.open()?;
-    let lists = data.lists.as_ref().filter(|_| trained.method.list_model().is_some());
+    let lists = lists_of(&trained, &data);
     let statistics = lists.map_or_else(|| data.statistics().to_string(), |lists| lists.to_string());
     say(format!("method  {}\ndata    {}: {statistics}", trained.identity.method, data.name))?;
     say(format!("device  {}\n", executor.describe()))?;
-    if identity.training_events != theirs.training_events || lists.is_some() && identity.lists != theirs.lists {
+    if identity.training_events != theirs.training_events {
         note(format!(
-            "warning: the model was trained on other events than the training part of {}, so that test items may have \
-             been among them",
+            "warning: the model was trained on other events than the training part of {}, or on its users in another order; \
+             if the events are others, test items may have been among them",
             data.name
         ));
     }
     let evaluation = trained.evaluator(executor.as_mut())?.evaluate(executor.as_mut(), &data)?;
     if let (Some(file), Basis::Ranks(ranks)) = (&args.ranks, &evaluation.basis) {
+        if *file == UserRanks::path(&args.checkpoint) && identity.difference(theirs).is_some() {
+            let problem = format!("{} has the ranks that the run's own report is made of", file.display());
+            return Err(Error::usage(problem, "these are of other data or another split: give --ranks another file"));
+        }
         ranks.write(file, &identity)?;
     }
     let published = published_rows(&trained.identity.method, &trained.identity.config, &data.name, data.rule());
     say(Results::of_evaluation(&evaluation, &data, published).text())
+}
+
+/// What is scored, if the model scores lists.
+fn lists_of<'d>(trained: &Trained, data: &'d Interactions) -> Option<&'d Arc<Lists>> {
+    data.lists.as_ref().filter(|_| trained.method.list_model().is_some())
 }
 
 /// A model that learned about each user can rank for those users only.
@@ -112,7 +128,7 @@ fn by_items_of(trained: &Trained, data: Interactions) -> Result<Interactions> {
     );
     if data.lists.is_some() && data.items != trained.items {
         let problem =
-            format!("the items of {}, a log of lists, are not those that the model was trained with", data.name);
+            format!("the items of {}, a log of lists, are not those of the model, or in another order", data.name);
         return Err(Error::usage(problem, help));
     }
     let (name, n_items, known) = (data.name.clone(), data.n_items(), trained.items.len());

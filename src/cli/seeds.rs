@@ -107,13 +107,19 @@ impl SeedResults {
         self.runs[0].metrics.valid.shown().map(|(key, _)| key.to_string()).collect()
     }
 
+    /// Those that all runs have.
+    fn protocols(&self) -> impl Iterator<Item = Protocol> {
+        let all = |protocol: &Protocol| self.runs.iter().all(|run| run.metrics.test.get(*protocol).is_some());
+        Protocol::ALL.into_iter().filter(all)
+    }
+
     /// Their values in the test, if the protocol applies.
     pub fn test(&self, protocol: Protocol) -> Option<Figures> {
         let summary = |key: String| {
             let summary = self.summary(|metrics| &metrics.test[protocol], &key);
             (key, summary)
         };
-        let applies = self.runs.iter().all(|run| run.metrics.test.get(protocol).is_some());
+        let applies = self.protocols().any(|own| own == protocol);
         applies.then(|| self.keys().into_iter().map(summary).collect())
     }
 
@@ -131,7 +137,7 @@ impl SeedResults {
             keys.map(|key| (key.to_string(), json!(self.summary(metrics, key)))).collect()
         };
         json.insert("valid".into(), all(&|metrics| &metrics.valid));
-        for (protocol, _) in run.metrics.test.iter() {
+        for protocol in self.protocols() {
             json.insert(protocol.key().into(), all(&|metrics| &metrics.test[protocol]));
         }
         json.into()
@@ -140,13 +146,12 @@ impl SeedResults {
     /// `mean ± sd [low, high]` of each metric, with the published row beside it.
     pub fn text(&self, split: &SplitRule, published: &[Published]) -> String {
         let metrics = &self.runs[0].metrics;
-        let protocols = || metrics.test.iter().map(|(protocol, _)| protocol);
-        let titles = protocols().map(|protocol| format!("test ({})", protocol.title()));
+        let titles = self.protocols().map(|protocol| format!("test ({})", protocol.title()));
         let header = ["metric", "valid"].map(String::from).into_iter().chain(titles);
         let header: Vec<String> = header.chain(published.iter().map(Published::label)).collect();
         let rows = metrics.valid.shown().enumerate().map(|(place, (key, _))| {
             let valid = self.summary(|metrics| &metrics.valid, key);
-            let test = protocols().map(|protocol| self.summary(|metrics| &metrics.test[protocol], key));
+            let test = self.protocols().map(|protocol| self.summary(|metrics| &metrics.test[protocol], key));
             let ours = [valid].into_iter().chain(test).map(|summary| cell(&summary)).collect::<Vec<_>>();
             let theirs = published.iter().map(|row| shown(row.figures[place]));
             [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()

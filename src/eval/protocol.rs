@@ -1,7 +1,7 @@
 //! What the item of a test event is ranked among.
 
 use crate::error::{Error, Result};
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -122,13 +122,19 @@ impl<T: Serialize> Serialize for ByProtocol<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for ByProtocol<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let by_key = BTreeMap::<String, T>::deserialize(deserializer)?;
-        let protocol = |(key, own): (String, T)| {
-            let known = Protocol::ALL.into_iter().find(|protocol| protocol.key() == key);
-            let keys = Protocol::ALL.map(Protocol::key);
-            known.map(|protocol| (protocol, own)).ok_or_else(|| D::Error::custom(Error::unknown("test", &key, &keys)))
+        /// What else stands in the same table is somebody else's.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Entry<T> {
+            Own(T),
+            Other(IgnoredAny),
+        }
+        let mut entries = BTreeMap::<String, Entry<T>>::deserialize(deserializer)?;
+        let of = |protocol: Protocol| match entries.remove(protocol.key())? {
+            Entry::Own(own) => Some(Ok((protocol, own))),
+            Entry::Other(_) => Some(Err(D::Error::custom(format!("`{}` is of another kind", protocol.key())))),
         };
-        by_key.into_iter().map(protocol).collect()
+        Protocol::ALL.into_iter().filter_map(of).collect()
     }
 }
 
@@ -152,7 +158,8 @@ mod tests {
         assert_eq!(json, r#"{"test":1,"test_uni99":3}"#);
         assert_eq!(serde_json::from_str::<ByProtocol<u32>>(&json).unwrap(), ranks);
         assert_eq!((ranks[Protocol::Uni99], ranks.get(Protocol::HistoryKept)), (3, None));
-        let unknown = serde_json::from_str::<ByProtocol<u32>>(r#"{"test_uni100": 1}"#).unwrap_err().to_string();
-        assert!(unknown.contains("test_uni100"), "{unknown}");
+        let newer: ByProtocol<u32> = serde_json::from_str(r#"{"test": 1, "note": "x"}"#).unwrap();
+        assert_eq!(newer.iter().collect::<Vec<_>>(), [(Protocol::HistoryExcluded, &1)]);
+        assert!(serde_json::from_str::<ByProtocol<u32>>(r#"{"test": "x"}"#).is_err());
     }
 }

@@ -95,6 +95,7 @@ impl<'m> Evaluator<'m> {
     pub fn evaluate(&mut self, executor: &mut dyn Executor, data: &Interactions) -> Result<Evaluation> {
         match self {
             Evaluator::Ranks(ranker) => {
+                refuse_empty_parts(data)?;
                 let valid = rank_valid(ranker, executor, data)?;
                 let test: Vec<HeldOut> = data.test().collect();
                 let test = ranker.rank(executor, &test, Some(&Uni99::new(data)))?;
@@ -112,6 +113,14 @@ impl<'m> Evaluator<'m> {
             }
         }
     }
+}
+
+/// Without held-out events a metric is 0, which looks like a figure.
+pub(super) fn refuse_empty_parts(data: &Interactions) -> Result<()> {
+    let parts = [("validation", data.valid().count()), ("test", data.test().count())];
+    let Some((part, _)) = parts.into_iter().find(|(_, events)| *events == 0) else { return Ok(()) };
+    let problem = format!("the split {} leaves {} no {part} events", data.rule(), data.name);
+    Err(Error::usage(problem, "choose another --split; `gpurec data check` counts the events of each part"))
 }
 
 fn rank_valid(ranker: &mut Ranker, executor: &mut dyn Executor, data: &Interactions) -> Result<Ranks> {

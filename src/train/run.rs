@@ -5,7 +5,7 @@
 //! not at all.
 
 use super::checkpoint::{self, Checkpoint, Header};
-use super::evaluation::{Basis, Evaluation, Evaluator};
+use super::evaluation::{Basis, Evaluation, Evaluator, refuse_empty_parts};
 use super::identity::{DataIdentity, FORMAT, Identity};
 use super::ranker::Ranker;
 use super::stages::taught;
@@ -98,14 +98,6 @@ fn text_of(run: Table, config: &Table) -> String {
     format!("# Written by gpurec {}\n{text}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Without held-out events a metric is 0, which looks like a figure.
-fn refuse_empty_parts(data: &Interactions) -> Result<()> {
-    let parts = [("validation", data.valid().count()), ("test", data.test().count())];
-    let Some((part, _)) = parts.into_iter().find(|(_, events)| *events == 0) else { return Ok(()) };
-    let problem = format!("the split {} leaves {} no {part} events", data.rule(), data.name);
-    Err(Error::usage(problem, "choose another --split; `gpurec data check` counts the events of each part"))
-}
-
 /// A method set up on its data.
 pub struct Run {
     /// What the user asked for.
@@ -184,8 +176,16 @@ impl Run {
         let header = Header { identity: identity.clone(), items: data.items.clone() };
         let mut trainer = Trainer::new(method, data, seed, executor, Some(Checkpoints { folder, header }))?;
         if let Some(folder) = &self.options.starts_from {
+            let theirs = Trained::open(folder)?.identity.data;
+            if method.list_model().is_some() && theirs.lists != identity.data.lists {
+                let problem =
+                    format!("{} was trained on another log of lists than {}", folder.display(), self.data.name);
+                let help =
+                    "a model of lists knows the values of its own log's fields by number, and those of no other log";
+                return Err(Error::usage(problem, help));
+            }
             trainer.start_from(executor, folder)?;
-            if Trained::open(folder)?.identity.data.training_events != identity.data.training_events {
+            if theirs.training_events != identity.data.training_events {
                 observer.warning(&format!(
                     "{} was trained on other events than these, so that test items may have been among them",
                     folder.display()
@@ -361,8 +361,8 @@ impl Trained {
     pub fn open_with(path: &Path, settings: &[String]) -> Result<Trained> {
         let Some(file) = checkpoint::find_best(path) else {
             let problem = format!("{} holds no trained model", path.display());
-            let help = "--checkpoint takes the --out folder of `gpurec run`, such as runs/lma4rec-kuairec-seed1, or a file \
-                        best.safetensors";
+            let help =
+                "give the --out folder of `gpurec run`, such as runs/lma4rec-kuairec-seed1, or a file best.safetensors";
             return Err(Error::usage(problem, help));
         };
         let mut checkpoint = Checkpoint::read(&file)?;

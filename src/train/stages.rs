@@ -127,7 +127,8 @@ fn write_queries(
 pub fn start_from(folder: &Path, layout: &ParamLayout, state: &mut State, data: &Interactions) -> Result<()> {
     let trained = Trained::open(folder)?;
     if trained.items != data.items {
-        let problem = format!("{} was trained on other items than {}", folder.display(), data.name);
+        let problem =
+            format!("{} was trained on other items than {}, or on them in another order", folder.display(), data.name);
         return Err(Error::usage(problem, "start from a model of the same data set"));
     }
     let mut taken = 0;

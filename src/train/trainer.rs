@@ -76,7 +76,7 @@ pub trait Observer {
     fn epoch_started(&mut self, _epoch: usize, _epochs: usize, _steps: usize, _done: usize) {}
     /// Steps were done; `loss` is the last one read, if one was read.
     fn steps_done(&mut self, _steps: usize, _loss: Option<f32>, _tokens_per_second: f64) {}
-    /// An epoch was trained and validated.
+    /// An epoch was trained and validated. An error ends training, before the checkpoint of this epoch.
     fn epoch_finished(&mut self, _report: &EpochReport, _best_epoch: usize) -> Result<()> {
         Ok(())
     }
@@ -202,6 +202,10 @@ impl<'a> Trainer<'a> {
             // The line of the epoch before its checkpoint: a surplus line is dropped on resume, a missing one is lost.
             observer.epoch_finished(&report, self.progress.best_epoch)?;
             self.write_checkpoint(&state)?;
+            let goes_on = self.progress.epoch < training.epochs && !self.patience_spent();
+            if goes_on && observer.wants_to_stop() {
+                return Err(Error::Interrupted { epoch: self.progress.epoch, step: self.progress.step });
+            }
         }
         executor.load(&self.layout, &self.best)
     }
@@ -426,4 +430,32 @@ pub fn layout_of(method: &dyn Method) -> Result<ParamLayout> {
     let smallest = |graph| Shape { graph, sequences: 3, rows: 192 };
     (0..method.training_graphs())
         .try_fold(ParamLayout::default(), |layout, graph| Ok(method.train_graph(smallest(graph), layout)?.layout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::exec::DeviceChoice;
+    use crate::methods::{Sizes, config, find};
+
+    struct Impatient;
+
+    impl Observer for Impatient {
+        fn wants_to_stop(&mut self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn training_stops_when_asked_also_where_an_epoch_is_one_batch() {
+        let walks: Vec<Vec<u32>> = (0..6).map(|first| (first..first + 6).collect()).collect();
+        let data = Arc::new(Interactions::from_sequences("walks", &walks));
+        let settings = ["dim=4", "max_len=4", "epochs=9"].map(String::from);
+        let info = find("sasrec").unwrap();
+        let method = (info.build)(&config::resolve(info, None, None, &settings).unwrap(), Sizes::of(&data)).unwrap();
+        let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+        let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None).unwrap();
+        let stopped = trainer.fit(executor.as_mut(), &mut Impatient);
+        assert!(matches!(stopped, Err(Error::Interrupted { epoch: 1, step: 1 })), "{stopped:?}");
+    }
 }

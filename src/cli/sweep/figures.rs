@@ -23,8 +23,10 @@ pub fn write(folder: &Path, rows: &[Row], axis: &str, selected: &str) -> Result<
     let epochs = over_epochs(&series(folder, rows, selected)?, frame);
     for (name, drawn) in [("figure.svg", figure), ("epochs.svg", epochs)] {
         let path = folder.join(name);
-        if let Some(svg) = drawn.map_err(|e| failed(&path, e))? {
-            write_atomically(&path, svg.as_bytes())?;
+        match drawn.map_err(|e| failed(&path, e))? {
+            Some(svg) => write_atomically(&path, svg.as_bytes())?,
+            // One of other cells would be left from before.
+            None => drop(std::fs::remove_file(&path)),
         }
     }
     Ok(())
