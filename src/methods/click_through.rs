@@ -52,7 +52,7 @@ impl ClickConfig {
     }
 }
 
-/// What makes one such method another than the rest. It is its configuration.
+/// What makes one such method another than the rest, with its configuration.
 pub trait ClickModel: Clone + Send + Sync {
     /// The keys that all have.
     fn common(&self) -> &ClickConfig;

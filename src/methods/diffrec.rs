@@ -19,10 +19,10 @@ use crate::engine::graph::Flat;
 use crate::engine::params::{Init, ParamLayout, State};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::denoiser::History;
 use crate::nn::tokens::Random;
-use crate::nn::{Denoiser, Ids, PassNoise, Scorer, SlotMask, Tokens, Transformer};
+use crate::nn::{Denoiser, Ids, PassNoise, Scorer, SlotMask, Tokens};
 use crate::ops::add::Add;
 use crate::ops::detach::Detach;
 use crate::ops::embedding::Embedding;
@@ -31,17 +31,18 @@ use crate::ops::importance_sampler::{EMPTY, ImportanceRecord, ImportanceSampler}
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::row_mse::RowMse;
 use crate::ops::scale::Scale;
-use crate::ops::softmax_mixture::MAX_SAMPLES;
-use crate::ops::step_mix::{Noise, Schedule, StepMix};
+use crate::ops::step_mix::{Schedule, StepMix};
 use crate::ops::weighted_sum::WeightedSum;
-use crate::settings;
 use batches::{Layout, Noised};
+use config::checked;
+pub use config::{DiffRecConfig, Inference, RecOn};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 #[path = "diffrec/batches.rs"]
 mod batches;
+#[path = "diffrec/config.rs"]
+mod config;
 
 /// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
@@ -58,116 +59,8 @@ pub const INFO: MethodInfo = MethodInfo {
     build: |config, Sizes { items, .. }| Ok(Box::new(DiffRec { config: checked(typed(config)?)?, n_items: items })),
 };
 
-/// How a list is made from noise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Inference {
-    /// In one jump from pure noise (Algorithm 3).
-    Jump,
-    /// By all N steps back (Algorithm 2): N times the work.
-    Chain,
-}
-
 /// Steps back that one run of a graph makes.
 const STEPS_PER_ROUND: usize = 20;
-
-/// Which vector of the target the cross-entropy reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecOn {
-    /// The denoised one (Algorithm 1).
-    Predicted,
-    /// The item's own (Eq. 13 as it is printed).
-    True,
-    /// The sum of both.
-    Both,
-}
-
-/// Keys of the configuration.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DiffRecConfig {
-    /// The preset's table.
-    pub mode: String,
-    /// N: noise steps of the diffusion.
-    pub steps: usize,
-    /// How noise grows with the step.
-    pub schedule: Noise,
-    /// S: noises that a list is the mean of.
-    pub samples: usize,
-    /// How a list is made from noise.
-    pub inference: Inference,
-    /// What attends to the noisy slot.
-    pub slot_mask: SlotMask,
-    /// What the cross-entropy reads.
-    pub rec_on: RecOn,
-    /// Whether the output layer is the item table, without bias.
-    pub tie_weights: bool,
-    /// Items at the end that are noised in training, the target included; 0 for all.
-    pub noised_items: usize,
-    /// Draw steps with large losses more often.
-    pub importance: bool,
-    /// Whether the step's sinusoids are added.
-    pub step_embedding: bool,
-    /// Whether learned positions are added.
-    pub position_embedding: bool,
-    /// Whether the squared error leaves the item's vector alone.
-    pub detach_target: bool,
-    /// The network; `max_len` counts the slot.
-    #[serde(flatten)]
-    pub encoder: Transformer,
-    /// How long and how fast to train.
-    #[serde(flatten)]
-    pub training: Training,
-}
-
-impl Default for DiffRecConfig {
-    fn default() -> Self {
-        let encoder = Transformer {
-            dim: 256,
-            inner_dim: 1024,
-            hidden_dropout: 0.3,
-            attention_dropout: 0.3,
-            ..Default::default()
-        };
-        DiffRecConfig {
-            mode: String::new(),
-            steps: 1000,
-            schedule: Noise::Sqrt,
-            samples: 10,
-            inference: Inference::Jump,
-            slot_mask: SlotMask::Bidirectional,
-            rec_on: RecOn::Predicted,
-            tie_weights: false,
-            noised_items: 1,
-            importance: true,
-            step_embedding: true,
-            position_embedding: true,
-            detach_target: false,
-            encoder,
-            training: Training::default(),
-        }
-    }
-}
-
-fn checked(config: DiffRecConfig) -> Result<DiffRecConfig> {
-    config.encoder.validate()?;
-    config.training.validate()?;
-    settings::at_least_one(&[("steps", config.steps), ("samples", config.samples), ("blocks", config.encoder.blocks)])?;
-    if config.samples > MAX_SAMPLES {
-        let help = format!("set samples to {MAX_SAMPLES} or less");
-        return Err(Error::usage(format!("samples = {} are too many at a time", config.samples), help));
-    }
-    if config.encoder.max_len < 2 {
-        return Err(Error::usage("max_len = 1 leaves no place for a history", "set max_len to 2 or more"));
-    }
-    if config.slot_mask == SlotMask::Prefix && config.noised_items != 1 {
-        let problem =
-            format!("noised_items = {} noises the history, which slot_mask = prefix shares", config.noised_items);
-        return Err(Error::usage(problem, "set noised_items=1, or slot_mask=bidirectional"));
-    }
-    Ok(config)
-}
 
 /// Losses of a step that its importance is known by.
 const KEPT_LOSSES: usize = 10;

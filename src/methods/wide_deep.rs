@@ -4,9 +4,9 @@
 //! logit = w_0 + sum_f w_f + tower([v_1 | ... | v_F])
 //! ```
 
-use super::MethodInfo;
 use super::click_through::{ClickConfig, ClickModel, ClickThrough};
 use super::config::{table_of, typed};
+use super::{MethodInfo, fm};
 use crate::engine::rng::Site;
 use crate::engine::{Graph, ValueId};
 use crate::error::Result;
@@ -21,9 +21,11 @@ pub const INFO: MethodInfo = MethodInfo {
     title: "Wide & Deep",
     paper: "Cheng et al., Wide & Deep Learning for Recommender Systems, DLRS 2016",
     preset: include_str!("wide_deep.toml"),
-    defaults: || table_of(&WideDeep::default()),
+    defaults: || table_of(&WithTowerConfig::default()),
     cases: &[&["layers=[6, 5]"]],
-    build: |config, sizes| Ok(Box::new(ClickThrough::<WideDeep>::new(typed(config)?, sizes)?)),
+    build: |config, sizes| {
+        Ok(Box::new(ClickThrough::new(WithTower { config: typed(config)?, machine: false }, sizes)?))
+    },
 };
 
 /// Layers over the vectors of all fields.
@@ -59,29 +61,39 @@ impl Tower {
     }
 }
 
+/// Keys of a tower beside a shallow model.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct WideDeep {
+pub struct WithTowerConfig {
     #[serde(flatten)]
     common: ClickConfig,
     #[serde(flatten)]
     tower: Tower,
 }
 
-impl ClickModel for WideDeep {
+/// A tower beside a shallow model of the same fields.
+#[derive(Clone)]
+pub struct WithTower {
+    /// Its keys.
+    pub config: WithTowerConfig,
+    /// Whether the shallow model is a factorisation machine, not a linear one.
+    pub machine: bool,
+}
+
+impl ClickModel for WithTower {
     fn common(&self) -> &ClickConfig {
-        &self.common
+        &self.config.common
     }
 
     fn validate(&self) -> Result<()> {
-        self.tower.validate()
+        self.config.tower.validate()
     }
 
     fn logits(&self, graph: &mut Graph, x: &Impressions, rows: usize) -> Result<ValueId> {
-        let table = self.common.table(graph, rows);
+        let table = self.config.common.table(graph, rows);
         let vectors = x.embed(graph, table)?;
-        let deep = self.tower.deep(graph, x, vectors)?;
-        let wide = x.first_order(graph, rows)?;
-        graph.add1(Add, &[deep, wide])
+        let deep = self.config.tower.deep(graph, x, vectors)?;
+        let shallow = if self.machine { fm::machine(graph, x, vectors, rows)? } else { x.first_order(graph, rows)? };
+        graph.add1(Add, &[deep, shallow])
     }
 }

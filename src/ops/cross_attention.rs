@@ -10,10 +10,8 @@
 //! `dv_j = sum_i keep_ij p_ij dy_i`.
 
 use crate::engine::case::{Builder, Case, Kernel};
-use crate::engine::exec::cpu::{CpuIo, In};
-use crate::engine::exec::gpu::kernel::{
-    Access, Access::Read, Access::Update, Access::Write, GpuBuilder, Region, Shader,
-};
+use crate::engine::exec::cpu::CpuIo;
+use crate::engine::exec::gpu::kernel::{Access::Read, Access::Write, GpuBuilder};
 use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
 use crate::engine::op::{Cost, Op, expect};
@@ -21,9 +19,16 @@ use crate::engine::rng::{RngState, Site, drop_threshold};
 use crate::engine::tensor::{Array, DType, LOWEST, TensorType};
 use crate::error::Result;
 use crate::ops::attention::{MAX_WIDTH, cut, head_of};
-use crate::ops::dropout::{Dropout, drop_params};
+use crate::ops::dropout::Dropout;
 use crate::shader;
+use cpu::{Weights, Worker};
+use gpu::copy_gpu;
 use rayon::prelude::*;
+
+#[path = "cross_attention/cpu.rs"]
+mod cpu;
+#[path = "cross_attention/gpu.rs"]
+mod gpu;
 
 /// Inputs `q[Q, H * D]`, `k[R, H * D]`, `v[R, H * D]`, `cu_seqlens[B + 1]`, then `own_k`, `own_v` (like `q`) when `own_keys`, then
 /// `rng[4]`, `row_keys[Q, 2]` (logical sequence, position of the query) when `dropout`; outputs `y[Q, H * D]`, `lse[Q, H]` (saved).
@@ -278,177 +283,6 @@ impl Op for CrossAttentionGradient {
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
         Cost::new(5 * self.forward.pairs_flops(inputs), inputs, outputs)
-    }
-}
-
-/// Copies `len` words, from one place of a buffer to one of another.
-fn copy_gpu(b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize), len: usize) -> Result<()> {
-    let params = [len.into(), from.1.into(), to.1.into()];
-    b.dispatch(shader!("copy_words"), &[], &[(from.0, Read), (to.0, Update)], &params, len.div_ceil(64))
-}
-
-impl CrossAttention {
-    /// Rows of the keys as the kernels see them: those of the sequences, then the queries' own.
-    fn rows(&self, inputs: &[&TensorType]) -> usize {
-        inputs[1].rows() + if self.own_keys { inputs[0].rows() } else { 0 }
-    }
-
-    /// `q`, `k`, `v`, own keys and values behind the others, and what the kernels ask of a query: the rows that it reads, and
-    /// what its random numbers are counted by.
-    fn operands(&self, b: &mut GpuBuilder) -> Result<[Region; 4]> {
-        let (queries, borders, keyed) = (b.inputs[0].rows(), b.input(3), self.dropout.is_some());
-        let places = b.scratch(4 * (1 + queries));
-        let [rng, keys] = if keyed { [b.input(self.rng_at()), b.input(self.rng_at() + 1)] } else { [borders; 2] };
-        let params = [queries.into(), (queries / (borders.len - 1)).into(), keyed.into()];
-        let bindings = [(borders, Read), (rng, Read), (keys, Read), (places, Write)];
-        b.dispatch(shader!("cross_attention_places"), &[], &bindings, &params, queries.div_ceil(64))?;
-        let mut operands = [b.input(0), b.input(1), b.input(2), places];
-        if self.own_keys {
-            for (operand, own) in operands[1..3].iter_mut().zip([b.input(4), b.input(5)]) {
-                let joined = b.scratch(operand.len + own.len);
-                copy_gpu(b, (*operand, 0), (joined, 0), operand.len)?;
-                copy_gpu(b, (own, 0), (joined, operand.len), own.len)?;
-                *operand = joined;
-            }
-        }
-        Ok(operands)
-    }
-
-    fn run(
-        &self,
-        b: &mut GpuBuilder,
-        shader: Shader,
-        operands: [Region; 4],
-        more: &[(Region, Access)],
-        groups: usize,
-    ) -> Result<()> {
-        let (queries, sequences) = (b.inputs[0].rows(), b.inputs[3].len() - 1);
-        let [site, threshold, keep_scale] = drop_params(self.dropout);
-        let params = [
-            queries.into(),
-            (queries / sequences).into(),
-            self.rows(b.inputs).into(),
-            self.heads.into(),
-            (b.inputs[0].width() / self.heads).into(),
-            self.scale.into(),
-            self.own_keys.into(),
-            site,
-            threshold,
-            keep_scale,
-        ];
-        let bindings: Vec<_> = operands.map(|region| (region, Read)).into_iter().chain(more.iter().copied()).collect();
-        b.dispatch(shader, &[("DROPOUT", u32::from(self.dropout.is_some()))], &bindings, &params, groups)
-    }
-}
-
-/// Probabilities and dropout factors of one query and head, by the place of the key.
-#[derive(Default)]
-struct Weights {
-    p: Vec<f32>,
-    keep: Vec<f32>,
-}
-
-/// What the CPU kernels share.
-struct Worker<'a> {
-    op: &'a CrossAttention,
-    /// `q`, `k`, `v`, `own_k`, `own_v`
-    data: [&'a [f32]; 5],
-    borders: &'a [u32],
-    random: Option<(Dropout, RngState, &'a [u32])>,
-    queries: usize,
-    rows: usize,
-    /// Words of a row, and of a head.
-    stride: usize,
-    width: usize,
-}
-
-impl<'a> Worker<'a> {
-    fn new(op: &'a CrossAttention, inputs: &[In<'a>]) -> Self {
-        let (stride, at) = (inputs[0].width(), op.rng_at());
-        let own = |i: usize| if op.own_keys { inputs[i].f() } else { &[] };
-        Worker {
-            op,
-            data: [inputs[0].f(), inputs[1].f(), inputs[2].f(), own(4), own(5)],
-            borders: inputs[3].u(),
-            random: op.dropout.map(|dropout| (dropout, RngState::from_words(inputs[at].u()), inputs[at + 1].u())),
-            queries: inputs[0].rows(),
-            rows: inputs[1].rows(),
-            stride,
-            width: stride / op.heads,
-        }
-    }
-
-    fn keys(&self, i: usize) -> impl Iterator<Item = usize> + Clone + use<> {
-        self.op.keys(self.borders, self.queries, self.rows, i)
-    }
-
-    /// A head's columns in a row.
-    fn head(&self, data: &'a [f32], row: usize, head: usize) -> &'a [f32] {
-        &data[row * self.stride + head * self.width..][..self.width]
-    }
-
-    /// Those of a key (`which` = 1) or value (2), as `keys` numbers them.
-    fn key(&self, which: usize, row: usize, head: usize) -> &'a [f32] {
-        match row.checked_sub(self.rows) {
-            Some(own) => self.head(self.data[which + 2], own, head),
-            None => self.head(self.data[which], row, head),
-        }
-    }
-
-    /// Softmax and dropout factors of a query; its `lse`.
-    fn weigh(&self, i: usize, head: usize, weights: &mut Weights) -> f32 {
-        let q = self.head(self.data[0], i, head);
-        let score = |j| self.op.scale as f32 * simd::dot(q, self.key(1, j, head));
-        weights.p.clear();
-        weights.p.extend(self.keys(i).map(score));
-        weights.keep.clear();
-        weights.keep.resize(weights.p.len(), 1.0);
-        if weights.p.is_empty() {
-            return LOWEST;
-        }
-        let peak = simd::max(&weights.p);
-        let sum = simd::exp_sub_sum(&mut weights.p, peak);
-        simd::scale(&mut weights.p, 1.0 / sum);
-        if let Some((Dropout { probability, site }, state, keys)) = self.random {
-            let (threshold, scale) = (drop_threshold(probability), (1.0 / (1.0 - probability)) as f32);
-            for (keep, block) in weights.keep.chunks_mut(4).zip((head as u32) << 18..) {
-                let words = state.block(site, keys[2 * i], keys[2 * i + 1], block);
-                keep.iter_mut().zip(words).for_each(|(keep, word)| *keep = if word >= threshold { scale } else { 0.0 });
-            }
-        }
-        peak + sum.ln()
-    }
-
-    /// All gradients of one sequence: of its queries, its rows, its queries' own keys.
-    fn backward(
-        &self,
-        sequence: usize,
-        [y, dy]: [&[f32]; 2],
-        dq: &mut [f32],
-        [(dk, own_dk), (dv, own_dv)]: [(&mut [f32], &mut [f32]); 2],
-    ) {
-        let (stride, width, scale) = (self.stride, self.width, self.op.scale as f32);
-        [&mut *dk, &mut *own_dk, &mut *dv, &mut *own_dv].into_iter().for_each(|out| out.fill(0.0));
-        let (mut weights, queries, first) = (Weights::default(), dq.len() / stride, self.borders[sequence] as usize);
-        for (place, dq) in dq.chunks_exact_mut(width).enumerate() {
-            let (query, head) = (place / self.op.heads, place % self.op.heads);
-            let i = sequence * queries + query;
-            self.weigh(i, head, &mut weights);
-            let of_head = |row: usize| row * stride + head * width..row * stride + (head + 1) * width;
-            let (q, dy, y) = (self.head(self.data[0], i, head), &dy[of_head(i)], &y[of_head(i)]);
-            let delta = simd::dot(dy, y);
-            dq.fill(0.0);
-            for ((j, p), keep) in self.keys(i).zip(&weights.p).zip(&weights.keep) {
-                let (dk, dv, row) = match j < self.rows {
-                    true => (&mut *dk, &mut *dv, j - first),
-                    false => (&mut *own_dk, &mut *own_dv, query),
-                };
-                let ds = scale * p * (keep * simd::dot(dy, self.key(2, j, head)) - delta);
-                simd::axpy(ds, self.key(1, j, head), dq);
-                simd::axpy(ds, q, &mut dk[of_head(row)]);
-                simd::axpy(keep * p, dy, &mut dv[of_head(row)]);
-            }
-        }
     }
 }
 

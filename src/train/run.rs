@@ -176,7 +176,8 @@ impl Run {
         let header = Header { identity: identity.clone(), items: data.items.clone() };
         let mut trainer = Trainer::new(method, data, seed, executor, Some(Checkpoints { folder, header }))?;
         if let Some(folder) = &self.options.starts_from {
-            let theirs = Trained::open(folder)?.identity.data;
+            let start = Trained::open(folder)?;
+            let theirs = &start.identity.data;
             if method.list_model().is_some() && theirs.lists != identity.data.lists {
                 let problem =
                     format!("{} was trained on another log of lists than {}", folder.display(), self.data.name);
@@ -184,7 +185,7 @@ impl Run {
                     "a model of lists knows the values of its own log's fields by number, and those of no other log";
                 return Err(Error::usage(problem, help));
             }
-            trainer.start_from(executor, folder)?;
+            trainer.start_from(executor, &start, folder)?;
             if theirs.training_events != identity.data.training_events {
                 observer.warning(&format!(
                     "{} was trained on other events than these, so that test items may have been among them",

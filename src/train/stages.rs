@@ -124,8 +124,12 @@ fn write_queries(
 
 /// Takes over the trained parameters of another run that have the same names. A table may have more rows here than there,
 /// which keep what they hold. Refuses a run that has none of them.
-pub fn start_from(folder: &Path, layout: &ParamLayout, state: &mut State, data: &Interactions) -> Result<()> {
-    let trained = Trained::open(folder)?;
+pub fn start_from(
+    (trained, folder): (&Trained, &Path),
+    layout: &ParamLayout,
+    state: &mut State,
+    data: &Interactions,
+) -> Result<()> {
     if trained.items != data.items {
         let problem =
             format!("{} was trained on other items than {}, or on them in another order", folder.display(), data.name);

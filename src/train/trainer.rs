@@ -3,6 +3,7 @@
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::evaluation::{Evaluation, Evaluator};
 use super::plans::Plans;
+use super::run::Trained;
 use super::stages::start_from;
 use crate::data::sample::epoch_order;
 use crate::data::{Interactions, Prefetch};
@@ -152,8 +153,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Takes over parameters of another run in place of the initial ones.
-    pub fn start_from(&mut self, executor: &mut dyn Executor, folder: &Path) -> Result<()> {
-        start_from(folder, &self.layout, &mut self.best, &self.data)?;
+    pub(super) fn start_from(&mut self, executor: &mut dyn Executor, trained: &Trained, folder: &Path) -> Result<()> {
+        start_from((trained, folder), &self.layout, &mut self.best, &self.data)?;
         executor.load(&self.layout, &self.best)
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::engine::exec::DeviceChoice;
 use crate::methods::config;
+use crate::ops::step_mix::Noise;
 use crate::train::Ranker;
 use crate::train::trainer::layout_of;
 
