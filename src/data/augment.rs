@@ -11,8 +11,7 @@
 //! ```
 //!
 //! A sequence longer than `short_threshold` gets an operator of `long_set`, a shorter one an operator of `short_set`. A start
-//! never reaches n - f itself, so the last item is in no crop and in no reordered part. A quirk of the public code of
-//! CoSeRec, kept because its numbers come with it: the Reorder of a short set works at the ratio of Mask, not of Reorder.
+//! never reaches n - f itself, so the last item is in no crop and in no reordered part.
 
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +90,8 @@ pub enum SimilarityKind {
 }
 
 /// Ratios are shares of the sequence, 0 to 1. The defaults are those CoSeRec publishes for Amazon Sports, but for the
-/// similarity, which is hybrid there.
+/// similarity, which is hybrid there, and for Reorder, which its code hands the ratio of Mask wherever sequences are told by
+/// length (`coserec.toml`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
@@ -164,11 +164,10 @@ pub fn augment(
     let short = seq.len() <= cfg.short_threshold;
     let OperatorSet(operators) = if short { &cfg.short_set } else { &cfg.long_set };
     let operator = operators[stream.below(operators.len() as u32) as usize];
-    let reorder_ratio = if short { cfg.mask_ratio } else { cfg.reorder_ratio };
     match operator {
         Operator::Crop => crop(seq, cfg.crop_ratio, stream),
         Operator::Mask => mask(seq, cfg.mask_ratio, mask_item, stream),
-        Operator::Reorder => reorder(seq, reorder_ratio, stream),
+        Operator::Reorder => reorder(seq, cfg.reorder_ratio, stream),
         Operator::Insert => insert(seq, cfg.insert_ratio, similar, stream),
         Operator::Substitute => substitute(seq, cfg.substitute_ratio, similar, stream),
     }

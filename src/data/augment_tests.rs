@@ -111,19 +111,21 @@ fn chosen_places_are_uniform() {
 }
 
 #[test]
-fn short_sequences_draw_from_the_short_set_and_reorder_at_the_mask_ratio() {
-    let cfg = AugmentConfig { short_set: OperatorSet::try_from("R".to_owned()).unwrap(), ..AugmentConfig::default() };
-    let mut moved = 0;
-    for_each_draw(4..5, |seq, stream| {
-        let out = augment(&cfg, &plus_hundred(), stream, seq, MASK);
-        assert_eq!(out[3], 3, "floor(.7 * 4) = 2 items, and the start is 0 or 1");
-        assert!(out.iter().all(|&item| item < 4));
-    });
-    for step in 0..50 {
-        let mut stream = RngState { seed: 1, step }.stream(Site(3), 0);
-        moved += u32::from(augment(&cfg, &plus_hundred(), &mut stream, &[0, 1, 2, 3], MASK) != [0, 1, 2, 3]);
+fn short_and_long_sequences_are_reordered_at_the_same_ratio() {
+    let only_reorder = || OperatorSet::try_from("R".to_owned()).unwrap();
+    let cfg =
+        AugmentConfig { reorder_ratio: 0.7, short_set: only_reorder(), long_set: only_reorder(), ..Default::default() };
+    for n in [4, 5] {
+        let seq: Vec<u32> = (0..n).collect();
+        let mut moved = 0;
+        for step in 0..50 {
+            let mut stream = RngState { seed: 1, step }.stream(Site(3), 0);
+            let out = augment(&cfg, &plus_hundred(), &mut stream, &seq, MASK);
+            assert_eq!(out[n as usize - 1], n - 1, "no part reaches the last item");
+            moved += u32::from(out != seq);
+        }
+        assert!(moved > 10, "floor(.7 * {n}) items, two or three, are shuffled; at .2 nothing would ever move");
     }
-    assert!(moved > 10, "at the ratio of Reorder, floor(.2 * 4) = 0 items, nothing would ever move");
 }
 
 #[test]
