@@ -2,7 +2,7 @@
 //! thread pool in pieces that do not depend on the number of threads.
 
 use super::memory::Words;
-use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
+use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId, output_to_fetch};
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
@@ -10,7 +10,7 @@ use crate::engine::params::{ParamLayout, SetState, State};
 use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::share::share;
 use crate::engine::tensor::{Array, Tensor, TensorType};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -108,6 +108,8 @@ pub struct CpuExecutor {
     /// All memory, by place in the plans. Slots and inputs are shared by all plans: only one runs at a time.
     buffers: BTreeMap<Buffer, Words>,
     plans: Vec<Compiled>,
+    /// The plan whose values the slots hold.
+    ran: Option<PlanId>,
     metrics: Vec<Vec<f32>>,
 }
 
@@ -121,6 +123,7 @@ impl CpuExecutor {
             layout: ParamLayout::default(),
             buffers: BTreeMap::new(),
             plans: Vec::new(),
+            ran: None,
             metrics: Vec::new(),
         }
     }
@@ -129,9 +132,8 @@ impl CpuExecutor {
         let guard = if self.options.poison { GUARD_WORDS } else { 0 };
         let held = self.buffers.entry(buffer).or_default();
         if held.len() < words + guard {
-            let mut larger = Words::zeroed(words + guard);
-            larger[..held.len()].copy_from_slice(held);
-            *held = larger;
+            *held = Words::zeroed(words + guard);
+            self.ran = None;
         }
         if self.options.poison {
             let len = held.len();
@@ -153,6 +155,7 @@ impl CpuExecutor {
         if self.options.poison {
             self.poison_slots();
         }
+        self.ran = Some(id);
         let Compiled { graph, plan } = &self.plans[id.0];
         let inputs = self.buffers.get_mut(&Buffer::Inputs).expect("reserved at compile time");
         for (value, _) in graph.inputs() {
@@ -197,6 +200,7 @@ impl Executor for CpuExecutor {
 
     fn clear(&mut self) {
         self.plans.clear();
+        self.ran = None;
         self.buffers.clear();
         self.metrics.clear();
     }
@@ -247,8 +251,7 @@ impl Executor for CpuExecutor {
 
     fn fetch(&mut self, id: PlanId, output: &str) -> Result<Tensor> {
         let Compiled { graph, plan } = &self.plans[id.0];
-        let value = graph.outputs.get(output);
-        let value = *value.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
+        let value = output_to_fetch(graph, output, self.ran == Some(id))?;
         Ok(Tensor { ty: graph.ty(value).clone(), words: self.words(plan.place(value)).to_vec() })
     }
 

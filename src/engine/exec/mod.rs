@@ -98,7 +98,7 @@ pub trait Executor {
     /// Runs the plan with a clock beside it: the seconds of each of its steps. Slower than `run`, same results.
     fn run_timed(&mut self, plan: PlanId, feed: &Feed) -> Result<Vec<f64>>;
 
-    /// A named output of the last run of `plan`.
+    /// A named output of `plan`, which must be what ran last: plans share their memory.
     fn fetch(&mut self, plan: PlanId, output: &str) -> Result<Tensor>;
 
     /// The metrics of all runs since the last call, oldest first; one row per run that has metrics.
@@ -124,6 +124,16 @@ pub trait Executor {
     /// With `ExecOptions::poison`: whether every guard word is untouched.
     fn guards_intact(&mut self) -> Result<bool> {
         Ok(true)
+    }
+}
+
+/// The value behind an output's name; `ran`: whether the graph is what ran last.
+fn output_to_fetch(graph: &Graph, output: &str, ran: bool) -> Result<ValueId> {
+    let value = graph.outputs.get(output).copied();
+    let value = value.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
+    match ran {
+        true => Ok(value),
+        false => Err(Error::graph("fetch", format!("`{output}` is gone: its plan is not what ran last"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The specification: every op by its plain f64 loops, one value after the other, nothing shared.
 
-use super::{Executor, Feed, PlanId};
+use super::{Executor, Feed, PlanId, output_to_fetch};
 use crate::engine::graph::{Flat, Graph, Source, ValueId};
 use crate::engine::params::{ParamLayout, ParamSet, SetState, State};
 use crate::engine::plan::{self, Plan};
@@ -83,7 +83,7 @@ pub struct ReferenceExecutor {
     layout: ParamLayout,
     sets: Vec<Buffers>,
     plans: Vec<(Graph, Plan)>,
-    last: HashMap<PlanId, Vec<Option<Array>>>,
+    last: Option<(PlanId, Vec<Option<Array>>)>,
     metrics: Vec<Vec<f32>>,
 }
 
@@ -141,7 +141,7 @@ impl Executor for ReferenceExecutor {
             let scalar = |id: &ValueId| values[id.0].as_ref().map_or(f32::NAN, |a| a.f()[0] as f32);
             self.metrics.push(graph.metrics.iter().map(|(_, id)| scalar(id)).collect());
         }
-        self.last.insert(plan, values);
+        self.last = Some((plan, values));
         Ok(())
     }
 
@@ -154,9 +154,9 @@ impl Executor for ReferenceExecutor {
     }
 
     fn fetch(&mut self, plan: PlanId, output: &str) -> Result<Tensor> {
-        let id = self.plans[plan.0].0.outputs.get(output).copied();
-        let id = id.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
-        let array = self.last.get(&plan).and_then(|values| values[id.0].as_ref());
+        let last = self.last.as_ref().filter(|(ran, _)| *ran == plan);
+        let id = output_to_fetch(&self.plans[plan.0].0, output, last.is_some())?;
+        let array = last.and_then(|(_, values)| values[id.0].as_ref());
         let array = array.ok_or_else(|| Error::graph("fetch", format!("`{output}` has not been computed")))?;
         let ty: TensorType = array.ty.clone();
         Ok(Tensor { ty, words: array.to_words() })

@@ -1,7 +1,6 @@
 //! A replay with a clock beside it: `gpurec run --profile`.
 
 use super::GpuExecutor;
-use super::replay::encode;
 use crate::engine::exec::PlanId;
 use crate::error::Result;
 use std::time::Instant;
@@ -9,16 +8,16 @@ use std::time::Instant;
 impl GpuExecutor {
     /// Replays the plan with the device's clock read between its steps.
     pub(super) fn timed_by_device(&mut self, id: PlanId, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<f64>> {
-        let compiled = &self.plans[id.0];
-        let count = compiled.action_ends.len() as u32 + 1;
+        let action_ends = &self.bound(id).action_ends;
+        let count = action_ends.len() as u32 + 1;
         let ty = wgpu::QueryType::Timestamp;
         let clock = self.device.device.create_query_set(&wgpu::QuerySetDescriptor { label: Some("clock"), ty, count });
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
         let times = self.device.buffer("times", 2 * count as usize, usage)?;
         let mut begin = 0;
         encoder.write_timestamp(&clock, 0);
-        for (&end, index) in compiled.action_ends.iter().zip(1..) {
-            encode(encoder, compiled, begin..end);
+        for (&end, index) in action_ends.iter().zip(1..) {
+            self.encode(id, begin..end, encoder);
             encoder.write_timestamp(&clock, index);
             begin = end;
         }
@@ -34,9 +33,9 @@ impl GpuExecutor {
     pub(super) fn timed_by_waiting(&mut self, id: PlanId, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<f64>> {
         self.submit_and_wait(encoder)?;
         let (mut begin, mut seconds) = (0, Vec::new());
-        for end in self.plans[id.0].action_ends.clone() {
+        for end in self.bound(id).action_ends.clone() {
             let started = Instant::now();
-            encode(encoder, &self.plans[id.0], begin..end);
+            self.encode(id, begin..end, encoder);
             self.submit_and_wait(encoder)?;
             seconds.push(started.elapsed().as_secs_f64());
             begin = end;

@@ -2,7 +2,7 @@
 
 use super::device::{Device, Pipeline};
 use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
-use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId};
+use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId, output_to_fetch};
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::params::{ParamLayout, SetState, State};
@@ -36,25 +36,23 @@ struct Recorded {
     scratch: Vec<Vec<usize>>,
 }
 
-/// The actions of a plan, with what they refer to.
-struct Bound {
+/// The actions of a plan, over the buffers that the executor holds now.
+pub(super) struct Bound {
     actions: Vec<Action>,
-    action_ends: Vec<usize>,
-    uniforms: wgpu::Buffer,
+    /// By step of the plan: how many actions there are up to its end.
+    pub(super) action_ends: Vec<usize>,
+    _uniforms: wgpu::Buffer,
 }
 
 pub(super) struct Compiled {
     graph: Graph,
     plan: Plan,
-    grids: Vec<String>,
-    actions: Vec<Action>,
-    /// By step of the plan: how many actions there are up to its end.
-    pub(super) action_ends: Vec<usize>,
-    /// The buffers that the bind groups hold. A later plan may have replaced some by larger ones in the executor.
-    buffers: Buffers,
+    /// By step of the plan.
+    recorded: Vec<Vec<Dispatch>>,
+    /// None once a later plan has made some buffer larger: bound again before the next run.
+    bound: Option<Bound>,
     /// Label of the first kernel, to name the plan in errors.
     label: String,
-    _uniforms: wgpu::Buffer,
 }
 
 /// Runs graphs as prebuilt dispatches on one device.
@@ -62,12 +60,14 @@ pub struct GpuExecutor {
     pub(super) device: Device,
     options: ExecOptions,
     layout: ParamLayout,
-    /// All memory by place in the plans. Plans share it as far as it was large enough when they were compiled.
-    buffers: Buffers,
+    /// All memory, by place in the plans. Slots and inputs are shared by all plans: only one runs at a time.
+    pub(super) buffers: Buffers,
     /// Staging buffers, each as large as the largest upload of a plan.
     belt: Option<wgpu::util::StagingBelt>,
     belt_words: usize,
-    pub(super) plans: Vec<Compiled>,
+    plans: Vec<Compiled>,
+    /// The plan whose values the slots hold.
+    ran: Option<PlanId>,
     ring: Option<wgpu::Buffer>,
     ring_rows: Vec<usize>,
     ring_used: usize,
@@ -86,6 +86,7 @@ impl GpuExecutor {
             belt: None,
             belt_words: 0,
             plans: Vec::new(),
+            ran: None,
             ring: None,
             ring_rows: Vec::new(),
             ring_used: 0,
@@ -127,7 +128,10 @@ impl GpuExecutor {
             let guard = vec![GUARD; GUARD_WORDS];
             self.device.queue.write_buffer(&fresh, 4 * words as u64, bytemuck::cast_slice(&guard));
         }
-        self.buffers.insert(buffer, (fresh, words));
+        if self.buffers.insert(buffer, (fresh, words)).is_some() {
+            self.plans.iter_mut().for_each(|compiled| compiled.bound = None);
+            self.ran = None;
+        }
         Ok(())
     }
 
@@ -173,7 +177,8 @@ impl GpuExecutor {
         Ok(recorded)
     }
 
-    fn bind(&mut self, graph: &Graph, plan: &Plan, recorded: &[Vec<Dispatch>]) -> Result<Bound> {
+    fn bind(&mut self, id: PlanId) -> Result<Bound> {
+        let Compiled { graph, plan, recorded, .. } = &self.plans[id.0];
         let count: usize = recorded.iter().map(Vec::len).sum();
         let mut uniform_bytes = vec![0u8; UNIFORM_STRIDE * count.max(1)];
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -224,10 +229,19 @@ impl GpuExecutor {
             action_ends.push(actions.len());
         }
         self.device.queue.write_buffer(&uniforms, 0, &uniform_bytes);
-        Ok(Bound { actions, action_ends, uniforms })
+        Ok(Bound { actions, action_ends, _uniforms: uniforms })
+    }
+
+    /// The actions of a plan that `before_run` has seen.
+    pub(super) fn bound(&self, id: PlanId) -> &Bound {
+        self.plans[id.0].bound.as_ref().expect("bound before each run")
     }
 
     fn before_run(&mut self, id: PlanId) -> Result<()> {
+        if self.plans[id.0].bound.is_none() {
+            self.plans[id.0].bound = Some(self.bind(id)?);
+        }
+        self.ran = Some(id);
         if self.options.poison {
             self.fill_slots(POISON);
         }
@@ -238,10 +252,10 @@ impl GpuExecutor {
 
     /// All inputs in one copy, through a staging buffer that comes back when the device has read it.
     fn upload(&mut self, id: PlanId, feed: &Feed, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
+        let Compiled { graph, plan, .. } = &self.plans[id.0];
         let Some(size) = std::num::NonZeroU64::new(4 * plan.input_words as u64) else { return Ok(()) };
         let belt = self.belt.as_mut().expect("made with the first plan");
-        let mut view = belt.write_buffer(encoder, &buffers[&Buffer::Inputs].0, 0, size);
+        let mut view = belt.write_buffer(encoder, &self.buffers[&Buffer::Inputs].0, 0, size);
         for (value, _) in graph.inputs() {
             let place = plan.place(value);
             let bytes = 4 * place.offset..4 * (place.offset + place.len);
@@ -261,6 +275,28 @@ impl GpuExecutor {
         }
     }
 
+    /// Some of the plan's actions. Copies end a compute pass, so passes are as long as copies allow; a training step has
+    /// one.
+    pub(super) fn encode(&self, id: PlanId, actions: Range<usize>, encoder: &mut wgpu::CommandEncoder) {
+        let (mut rest, buffers) = (&self.bound(id).actions[actions], &self.buffers);
+        while let Some(action) = rest.first() {
+            if let Action::Copy { from, to } = action {
+                let (source, target) = (&buffers[&from.buffer].0, &buffers[&to.buffer].0);
+                let (from_bytes, to_bytes) = (4 * from.offset as u64, 4 * to.offset as u64);
+                encoder.copy_buffer_to_buffer(source, from_bytes, target, to_bytes, Some(4 * from.len as u64));
+                rest = &rest[1..];
+                continue;
+            }
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            while let Some(Action::Dispatch { pipeline, bind_group, uniform_offset, grid }) = rest.first() {
+                pass.set_pipeline(&pipeline.pipeline);
+                pass.set_bind_group(0, bind_group, &[*uniform_offset]);
+                pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                rest = &rest[1..];
+            }
+        }
+    }
+
     /// Copies the metrics of this run into the next row of the ring.
     fn record_metrics(&mut self, encoder: &mut wgpu::CommandEncoder, id: PlanId) -> Result<()> {
         let count = self.plans[id.0].graph.metrics.len();
@@ -272,10 +308,10 @@ impl GpuExecutor {
             self.ring = Some(self.device.buffer("metrics", RING_ROWS * 16, usage)?);
         }
         let ring = self.ring.as_ref().expect("just made");
-        let Compiled { graph, plan, buffers, .. } = &self.plans[id.0];
+        let Compiled { graph, plan, .. } = &self.plans[id.0];
         for (_, value) in &graph.metrics {
             let place = plan.place(*value);
-            let source = &buffers[&place.buffer].0;
+            let source = &self.buffers[&place.buffer].0;
             encoder.copy_buffer_to_buffer(source, 4 * place.offset as u64, ring, 4 * self.ring_used as u64, Some(4));
             self.ring_used += 1;
         }
@@ -316,6 +352,7 @@ impl Executor for GpuExecutor {
 
     fn clear(&mut self) {
         self.plans.clear();
+        self.ran = None;
         self.buffers.clear();
         self.metrics.clear();
         self.ring_rows.clear();
@@ -358,30 +395,23 @@ impl Executor for GpuExecutor {
             self.reserve(Buffer::Slot(slot), words, &format!("slot {slot}"))?;
         }
         let label = graph.nodes.first().map_or("empty plan".into(), |node| format!("the plan of {}", node.label));
+        let id = PlanId(self.plans.len());
+        self.plans.push(Compiled { graph, plan, recorded, bound: None, label });
         let scope = self.device.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let Bound { actions, action_ends, uniforms } = self.bind(&graph, &plan, &recorded)?;
+        let bound = self.bind(id)?;
         if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::ShaderCompile { kernel: label, message: error.to_string() });
+            let kernel = self.plans[id.0].label.clone();
+            return Err(Error::ShaderCompile { kernel, message: error.to_string() });
         }
-        let grids = recorded.iter().map(|dispatches| {
-            let grids = dispatches
-                .iter()
-                .map(|d| d.grid())
-                .map(|[x, y, _]| if y > 1 { format!("{x}x{y}") } else { x.to_string() });
-            grids.collect::<Vec<_>>().join("+")
-        });
-        let grids = grids.collect();
-        let buffers = self.buffers.clone();
-        let _uniforms = uniforms;
-        self.plans.push(Compiled { graph, plan, grids, actions, action_ends, buffers, label, _uniforms });
-        Ok(PlanId(self.plans.len() - 1))
+        self.plans[id.0].bound = Some(bound);
+        Ok(id)
     }
 
     fn run(&mut self, id: PlanId, feed: &Feed) -> Result<()> {
         self.before_run(id)?;
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
         self.upload(id, feed, &mut encoder)?;
-        encode(&mut encoder, &self.plans[id.0], 0..self.plans[id.0].actions.len());
+        self.encode(id, 0..self.bound(id).actions.len(), &mut encoder);
         self.record_metrics(&mut encoder, id)?;
         let submission = self.device.queue.submit([encoder.finish()]);
         self.in_flight.push_back(submission);
@@ -412,10 +442,9 @@ impl Executor for GpuExecutor {
 
     fn fetch(&mut self, id: PlanId, output: &str) -> Result<Tensor> {
         let Compiled { graph, plan, .. } = &self.plans[id.0];
-        let value = graph.outputs.get(output);
-        let value = *value.ok_or_else(|| Error::graph("fetch", format!("the graph has no output `{output}`")))?;
+        let value = output_to_fetch(graph, output, self.ran == Some(id))?;
         let (ty, place) = (graph.ty(value).clone(), plan.place(value));
-        let buffer = self.plans[id.0].buffers[&place.buffer].0.clone();
+        let buffer = self.buffers[&place.buffer].0.clone();
         Ok(Tensor { ty, words: self.read_buffer(&buffer, place.offset, place.len)? })
     }
 
@@ -433,7 +462,7 @@ impl Executor for GpuExecutor {
     }
 
     fn dispatches(&self, plan: PlanId) -> usize {
-        self.plans[plan.0].actions.iter().filter(|action| matches!(action, Action::Dispatch { .. })).count()
+        self.plans[plan.0].recorded.iter().map(Vec::len).sum()
     }
 
     fn allocated_bytes(&self) -> u64 {
@@ -441,7 +470,10 @@ impl Executor for GpuExecutor {
     }
 
     fn plan_table(&self, plan: PlanId) -> String {
-        plan::table(self.graph(plan), self.plan(plan), &self.plans[plan.0].grids)
+        let shown = |[x, y, _]: [u32; 3]| if y > 1 { format!("{x}x{y}") } else { x.to_string() };
+        let grids = self.plans[plan.0].recorded.iter();
+        let grids = grids.map(|dispatches| dispatches.iter().map(|d| shown(d.grid())).collect::<Vec<_>>().join("+"));
+        plan::table(self.graph(plan), self.plan(plan), &grids.collect::<Vec<_>>())
     }
 
     fn guards_intact(&mut self) -> Result<bool> {
@@ -455,26 +487,5 @@ impl Executor for GpuExecutor {
             }
         }
         Ok(true)
-    }
-}
-
-/// Some of the plan's actions. Copies end a compute pass, so passes are as long as copies allow; a training step has one.
-pub(super) fn encode(encoder: &mut wgpu::CommandEncoder, compiled: &Compiled, actions: Range<usize>) {
-    let (mut rest, buffers) = (&compiled.actions[actions], &compiled.buffers);
-    while let Some(action) = rest.first() {
-        if let Action::Copy { from, to } = action {
-            let (source, target) = (&buffers[&from.buffer].0, &buffers[&to.buffer].0);
-            let (from_bytes, to_bytes) = (4 * from.offset as u64, 4 * to.offset as u64);
-            encoder.copy_buffer_to_buffer(source, from_bytes, target, to_bytes, Some(4 * from.len as u64));
-            rest = &rest[1..];
-            continue;
-        }
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        while let Some(Action::Dispatch { pipeline, bind_group, uniform_offset, grid }) = rest.first() {
-            pass.set_pipeline(&pipeline.pipeline);
-            pass.set_bind_group(0, bind_group, &[*uniform_offset]);
-            pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
-            rest = &rest[1..];
-        }
     }
 }
