@@ -55,8 +55,8 @@ impl Op for Mutant {
         }
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> gpurec::Result<()> {
-        Linear::default().gpu(builder)
+    fn gpu(&self, builder: &mut GpuBuilder) {
+        Linear::default().gpu(builder);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> gpurec::Result<()> {
@@ -95,7 +95,7 @@ impl Op for ScaleBy {
         outputs[0].f_mut().iter_mut().zip(inputs[0].f()).for_each(|(y, x)| *y = self.0 * x);
     }
 
-    fn gpu(&self, _builder: &mut GpuBuilder) -> gpurec::Result<()> {
+    fn gpu(&self, _builder: &mut GpuBuilder) {
         unreachable!("mutants run on the cpu")
     }
 

@@ -63,7 +63,7 @@ pub trait Op: std::fmt::Debug + Send + Sync {
     }
 
     /// Which shaders run, with which constants, bindings and grids. Outputs hold anything on entry.
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()>;
+    fn gpu(&self, builder: &mut GpuBuilder);
 
     /// Appends nodes that compute the gradients of the inputs from the cotangents of the outputs.
     fn vjp(&self, _vjp: &mut Vjp) -> Result<()> {

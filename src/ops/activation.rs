@@ -70,10 +70,10 @@ impl Activation {
         }
     }
 
-    fn dispatch(self, b: &mut GpuBuilder, x: Region, dy: Option<Region>) -> Result<()> {
+    fn dispatch(self, b: &mut GpuBuilder, x: Region, dy: Option<Region>) {
         let consts = [("KIND", self as u32), ("SLOPE", u32::from(dy.is_some()))];
         let bindings = [(x, Read), (dy.unwrap_or(x), Read), (b.output(0), Write)];
-        b.dispatch(shader!("activation"), &consts, &bindings, &[x.len.into()], x.len.div_ceil(64))
+        b.dispatch(shader!("activation"), &consts, &bindings, &[x.len.into()], x.len.div_ceil(64));
     }
 }
 
@@ -243,8 +243,8 @@ impl Op for Activation {
         pieces.for_each(|(y, x)| activate(*self, x, y));
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        self.dispatch(b, b.input(0), None)
+    fn gpu(&self, b: &mut GpuBuilder) {
+        self.dispatch(b, b.input(0), None);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -282,8 +282,8 @@ impl Op for ActivationGradient {
         pieces.for_each(|((dx, x), dy)| activate_back(self.0, x, dy, dx));
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        self.0.dispatch(b, b.input(0), Some(b.input(1)))
+    fn gpu(&self, b: &mut GpuBuilder) {
+        self.0.dispatch(b, b.input(0), Some(b.input(1)));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -42,10 +42,10 @@ impl Op for Add {
         blocks.for_each(|(y, b)| y.iter_mut().zip(b).for_each(|(y, b)| *y += b));
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let len = builder.inputs[0].len();
         let bindings = [(builder.input(1), Read), (builder.output(0), Update)];
-        builder.dispatch(shader!("add"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        builder.dispatch(shader!("add"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

@@ -55,15 +55,19 @@ fn arm_gpu(
     site: u32,
     width: usize,
     grad: Region,
-) -> Result<()> {
+) {
     let rows = losses[0].len;
     let blocks = rows.div_ceil(ROW_BLOCK);
     let partial = b.scratch(blocks * width);
     let bindings = [(losses[0], Read), (losses[1], Read), (random[0], Read), (random[1], Read), (partial, Write)];
     let params = [rows.into(), width.into(), ROW_BLOCK.into(), site.into()];
     let groups = (blocks * width.div_ceil(4)).div_ceil(64);
-    b.dispatch(shader!("arm_gradient"), &[("UNIFORMS", u32::from(uniforms))], &bindings, &params, groups)?;
-    if grad.len == 1 { sum_all_gpu(b, partial, grad, 1.0) } else { sum_slabs_gpu(b, partial, grad, blocks, false) }
+    b.dispatch(shader!("arm_gradient"), &[("UNIFORMS", u32::from(uniforms))], &bindings, &params, groups);
+    if grad.len == 1 {
+        sum_all_gpu(b, partial, grad, 1.0);
+    } else {
+        sum_slabs_gpu(b, partial, grad, blocks, false);
+    }
 }
 
 impl Op for ArmGradient {
@@ -106,9 +110,9 @@ impl Op for ArmGradient {
         sum_blocks(io.scratch, self.features, io.outputs[0].f());
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (losses, random) = ([b.input(0), b.input(1)], [b.input(2), b.input(3)]);
-        arm_gpu(b, false, losses, random, self.site.0, self.features, b.output(0))
+        arm_gpu(b, false, losses, random, self.site.0, self.features, b.output(0));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -155,12 +159,12 @@ impl Op for ArmGradientFromUniforms {
         arm(inputs[0].f(), inputs[1].f(), width, |r, d| u[r * width + d], outputs[2].f_mut());
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (u, width) = (b.input(2), b.inputs[2].width());
         let bindings = [(u, Read), (b.output(0), Write), (b.output(1), Write)];
         let params = [u.len.into(), sigmoid(self.logit).into(), sigmoid(-self.logit).into()];
-        b.dispatch(shader!("arm_masks"), &[], &bindings, &params, u.len.div_ceil(64))?;
-        arm_gpu(b, true, [b.input(0), b.input(1)], [u, u], 0, width, b.output(2))
+        b.dispatch(shader!("arm_masks"), &[], &bindings, &params, u.len.div_ceil(64));
+        arm_gpu(b, true, [b.input(0), b.input(1)], [u, u], 0, width, b.output(2));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

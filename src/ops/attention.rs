@@ -163,8 +163,8 @@ impl Op for Attention {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        gpu::forward(self, b)
+    fn gpu(&self, b: &mut GpuBuilder) {
+        gpu::forward(self, b);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -242,8 +242,8 @@ impl Op for AttentionGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        gpu::backward(&self.forward, b)
+    fn gpu(&self, b: &mut GpuBuilder) {
+        gpu::backward(&self.forward, b);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

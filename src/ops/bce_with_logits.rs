@@ -50,10 +50,10 @@ impl Op for BceWithLogits {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.inputs[0].len();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
-        b.dispatch(shader!("bce_with_logits"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        b.dispatch(shader!("bce_with_logits"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -96,10 +96,10 @@ impl Op for BceWithLogitsGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.inputs[0].len();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
-        b.dispatch(shader!("bce_with_logits_gradient"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        b.dispatch(shader!("bce_with_logits_gradient"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

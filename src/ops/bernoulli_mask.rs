@@ -78,14 +78,14 @@ impl Op for BernoulliMask {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
         let mut bindings: Vec<_> = (0..4).map(|i| (builder.input(i), Read)).collect();
         bindings.push((builder.output(0), Write));
         let per_feature = builder.inputs[1].len() > 1;
         let params = [rows.into(), width.into(), self.site.0.into(), per_feature.into(), self.antithetic.into()];
         let groups = (rows * width.div_ceil(4)).div_ceil(64);
-        builder.dispatch(shader!("bernoulli_mask"), &[], &bindings, &params, groups)
+        builder.dispatch(shader!("bernoulli_mask"), &[], &bindings, &params, groups);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

@@ -44,10 +44,10 @@ impl Op for Bpr {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.inputs[0].len();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
-        b.dispatch(shader!("bpr"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        b.dispatch(shader!("bpr"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -98,11 +98,11 @@ impl Op for BprGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.inputs[0].len();
         let mut bindings = vec![(b.input(0), Read), (b.input(1), Read), (b.input(2), Read)];
         bindings.extend([(b.output(0), Write), (b.output(1), Write)]);
-        b.dispatch(shader!("bpr_gradient"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        b.dispatch(shader!("bpr_gradient"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

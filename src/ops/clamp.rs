@@ -38,10 +38,10 @@ impl Op for Clamp {
         io.outputs[0].f().iter_mut().for_each(|y| *y = y.clamp(self.low as f32, self.high as f32));
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let len = builder.outputs[0].len();
         let params = [len.into(), self.low.into(), self.high.into()];
-        builder.dispatch(shader!("clamp"), &[], &[(builder.output(0), Update)], &params, len.div_ceil(64))
+        builder.dispatch(shader!("clamp"), &[], &[(builder.output(0), Update)], &params, len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -57,7 +57,7 @@ impl Op for ClipScale {
         io.outputs[0].f()[0] = self.scale(io.scratch.iter().map(|x| f64::from(*x)).sum()) as f32;
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.inputs[0].len();
         let partial = b.scratch(len.div_ceil(BLOCK));
         // A piece starts on a whole block, and its partial sums on a whole 256 bytes.
@@ -66,10 +66,10 @@ impl Op for ClipScale {
             let words = piece.min(len - first);
             let sums = partial.slice(first / BLOCK, words.div_ceil(BLOCK));
             let bindings = [(b.input(0).slice(first, words), Read), (sums, Write)];
-            b.dispatch(shader!("square_sum"), &[], &bindings, &[words.into()], words.div_ceil(BLOCK))?;
+            b.dispatch(shader!("square_sum"), &[], &bindings, &[words.into()], words.div_ceil(BLOCK));
         }
         let bindings = [(partial, Read), (b.output(0), Write)];
-        b.dispatch(shader!("clip_scale"), &[], &bindings, &[partial.len.into(), self.max_norm.into()], 1)
+        b.dispatch(shader!("clip_scale"), &[], &bindings, &[partial.len.into(), self.max_norm.into()], 1);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -48,9 +48,9 @@ impl Op for ColumnSum {
         sum_rows(io.outputs[0].f(), io.scratch);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let sizes = (builder.inputs[0].rows(), builder.inputs[0].width());
-        column_sum_gpu(builder, builder.input(0), sizes, builder.output(0), false)
+        column_sum_gpu(builder, builder.input(0), sizes, builder.output(0), false);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -59,20 +59,16 @@ impl Op for ColumnSum {
 }
 
 /// `y (+)= column sums of x[rows, width]`, the blocks added in order.
-pub fn column_sum_gpu(
-    builder: &mut GpuBuilder,
-    x: Region,
-    (rows, width): (usize, usize),
-    y: Region,
-    accumulate: bool,
-) -> Result<()> {
+pub fn column_sum_gpu(builder: &mut GpuBuilder, x: Region, (rows, width): (usize, usize), y: Region, accumulate: bool) {
     let blocks = rows.div_ceil(BLOCK);
     let direct = blocks == 1 && !accumulate;
     let partial = if direct { y } else { builder.scratch(blocks * width) };
     let params = [rows.into(), width.into(), BLOCK.into()];
     let groups = blocks * width.div_ceil(64);
-    builder.dispatch(shader!("column_sum"), &[], &[(x, Read), (partial, Write)], &params, groups)?;
-    if direct { Ok(()) } else { sum_slabs_gpu(builder, partial, y, blocks, accumulate) }
+    builder.dispatch(shader!("column_sum"), &[], &[(x, Read), (partial, Write)], &params, groups);
+    if !direct {
+        sum_slabs_gpu(builder, partial, y, blocks, accumulate);
+    }
 }
 
 pub(crate) const KERNELS: &[Kernel] = &[("column_sum", build)];

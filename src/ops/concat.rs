@@ -48,17 +48,16 @@ impl Op for Concat {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let width = b.outputs[0].width();
         let mut first = 0;
         for i in 0..b.inputs.len() {
             let (len, own) = (b.inputs[i].len(), b.inputs[i].width());
             let bindings = [(b.input(i), Read), (b.output(0), Update)];
             let params = [len.into(), own.into(), width.into(), first.into()];
-            b.dispatch(shader!("concat"), &[], &bindings, &params, len.div_ceil(64))?;
+            b.dispatch(shader!("concat"), &[], &bindings, &params, len.div_ceil(64));
             first += own;
         }
-        Ok(())
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -113,11 +112,11 @@ impl Op for Columns {
         rows.for_each(|(y, x)| y.copy_from_slice(&x[self.first..self.first + self.count]));
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.outputs[0].len();
         let params = [len.into(), b.inputs[0].width().into(), self.first.into(), self.count.into()];
         let bindings = [(b.input(0), Read), (b.output(0), Write)];
-        b.dispatch(shader!("copy_columns"), &[], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader!("copy_columns"), &[], &bindings, &params, len.div_ceil(64));
     }
 
     /// Zeros on both sides.

@@ -40,9 +40,9 @@ impl Op for Confidence {
         io.outputs[0].f().iter_mut().enumerate().for_each(|(n, c)| *c = confidence(n));
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
-        b.dispatch(shader!("confidence"), &[], &bindings, &[b.inputs[0].len().into(), LEAST.into()], 1)
+        b.dispatch(shader!("confidence"), &[], &bindings, &[b.inputs[0].len().into(), LEAST.into()], 1);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -164,10 +164,10 @@ impl Op for CrossAttention {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        let operands = self.operands(b)?;
+    fn gpu(&self, b: &mut GpuBuilder) {
+        let operands = self.operands(b);
         let bindings = [(b.output(0), Write), (b.output(1), Write)];
-        self.run(b, shader!("cross_attention"), operands, &bindings, self.heads * b.inputs[0].rows())
+        self.run(b, shader!("cross_attention"), operands, &bindings, self.heads * b.inputs[0].rows());
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -258,27 +258,26 @@ impl Op for CrossAttentionGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let op = &self.forward;
         let [y, lse, dy] = [0, 1, 2].map(|i| b.input(op.arity() + i));
-        let operands = op.operands(b)?;
+        let operands = op.operands(b);
         let stats = b.scratch(2 * lse.len);
         let sizes = [lse.len.into(), (b.inputs[0].width() / op.heads).into()];
         let bindings = [(y, Read), (dy, Read), (lse, Read), (stats, Write)];
-        b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64))?;
+        b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64));
         let bindings = [(stats, Read), (dy, Read), (b.output(0), Write)];
-        op.run(b, shader!("cross_attention_query_gradient"), operands, &bindings, lse.len)?;
+        op.run(b, shader!("cross_attention_query_gradient"), operands, &bindings, lse.len);
         let (rows, words) = (op.rows(b.inputs), b.inputs[1].len());
         let [dk, dv] = [1, 2].map(|i| if op.own_keys { b.scratch(operands[1].len) } else { b.output(i) });
         let bindings = [(stats, Read), (dy, Read), (dk, Write), (dv, Write)];
-        op.run(b, shader!("cross_attention_key_gradient"), operands, &bindings, (op.heads * rows).div_ceil(64))?;
+        op.run(b, shader!("cross_attention_key_gradient"), operands, &bindings, (op.heads * rows).div_ceil(64));
         if op.own_keys {
             for (joined, shared, own) in [(dk, 1, 3), (dv, 2, 4)] {
-                copy_gpu(b, (joined, 0), (b.output(shared), 0), words)?;
-                copy_gpu(b, (joined, words), (b.output(own), 0), joined.len - words)?;
+                copy_gpu(b, (joined, 0), (b.output(shared), 0), words);
+                copy_gpu(b, (joined, words), (b.output(own), 0), joined.len - words);
             }
         }
-        Ok(())
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -30,9 +30,7 @@ impl Op for Detach {
 
     fn cpu(&self, _io: &mut CpuIo) {}
 
-    fn gpu(&self, _builder: &mut GpuBuilder) -> Result<()> {
-        Ok(())
-    }
+    fn gpu(&self, _builder: &mut GpuBuilder) {}
 
     fn vjp(&self, _vjp: &mut Vjp) -> Result<()> {
         Ok(())

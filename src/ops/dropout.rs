@@ -75,14 +75,14 @@ impl Op for Dropout {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
         let bindings =
             [(builder.input(0), Read), (builder.input(1), Read), (builder.input(2), Read), (builder.output(0), Write)];
         let mut params = vec![(rows * width).into(), width.into()];
         params.extend(drop_params(Some(*self)));
         let groups = (rows * width.div_ceil(4)).div_ceil(64);
-        builder.dispatch(shader!("dropout"), &[], &bindings, &params, groups)
+        builder.dispatch(shader!("dropout"), &[], &bindings, &params, groups);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

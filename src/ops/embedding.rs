@@ -61,7 +61,7 @@ impl Op for Embedding {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width, n) = (b.inputs[0].shape[0], b.inputs[0].width(), b.inputs[1].len());
         for chunk in table_chunks(rows, width, b.limits) {
             let table = b.input(0).slice(chunk.start * width, chunk.len() * width);
@@ -69,9 +69,8 @@ impl Op for Embedding {
             let access = if chunk.len() == rows { Write } else { Update };
             let bindings = [(table, Read), (b.input(1), Read), (b.output(0), access)];
             let params = [(n * width).into(), width.into(), chunk.start.into(), chunk.len().into()];
-            b.dispatch(shader!("embedding"), &[], &bindings, &params, (n * width).div_ceil(64))?;
+            b.dispatch(shader!("embedding"), &[], &bindings, &params, (n * width).div_ceil(64));
         }
-        Ok(())
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -153,7 +152,7 @@ impl Op for EmbeddingGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let sum = SegmentSum {
             segments: b.input(self.ids_at() + 1),
             x: b.input(self.ids_at() + 2),
@@ -163,7 +162,7 @@ impl Op for EmbeddingGradient {
             width: b.outputs[0].width(),
             accumulate: self.accumulate,
         };
-        sum.dispatch(b, b.output(0))
+        sum.dispatch(b, b.output(0));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

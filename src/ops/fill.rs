@@ -34,10 +34,10 @@ impl Op for Fill {
         io.outputs[0].f().fill(self.value);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let len = builder.outputs[0].len();
         let params = [len.into(), f64::from(self.value).into()];
-        builder.dispatch(shader!("fill"), &[], &[(builder.output(0), Write)], &params, len.div_ceil(64))
+        builder.dispatch(shader!("fill"), &[], &[(builder.output(0), Write)], &params, len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

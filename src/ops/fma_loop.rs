@@ -53,11 +53,11 @@ impl Op for FmaLoop {
         io.outputs[0].f().par_chunks_mut(CPU_BLOCK).for_each(|y| simd::iterate_affine(y, a, b, self.rounds));
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let len = builder.outputs[0].len();
         let params = [len.into(), (self.rounds / UNROLLED).into(), self.a.into(), self.b.into()];
         let groups = len.div_ceil(64 * GPU_ELEMENTS);
-        builder.dispatch(shader!("fma_loop"), &[], &[(builder.output(0), Update)], &params, groups)
+        builder.dispatch(shader!("fma_loop"), &[], &[(builder.output(0), Update)], &params, groups);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -122,8 +122,8 @@ impl Op for Gru {
         cpu::forward(*self, io);
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        gpu::forward(*self, b)
+    fn gpu(&self, b: &mut GpuBuilder) {
+        gpu::forward(*self, b);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -239,8 +239,8 @@ impl Op for GruGradient {
         cpu::backward(self.forward, io);
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        gpu::backward(self.forward, b)
+    fn gpu(&self, b: &mut GpuBuilder) {
+        gpu::backward(self.forward, b);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -94,14 +94,14 @@ impl Op for ImportanceSampler {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         // p_n, then its running sums.
         let table = b.scratch(2 * self.steps);
         let params = [self.steps.into(), self.kept.into(), UNIFORM.into()];
-        b.dispatch(shader!("importance_table"), &[], &[(b.input(0), Read), (table, Write)], &params, 1)?;
+        b.dispatch(shader!("importance_table"), &[], &[(b.input(0), Read), (table, Write)], &params, 1);
         let len = b.inputs[1].len();
         let bindings = [(table, Read), (b.input(1), Read), (b.output(0), Write), (b.output(1), Write)];
-        b.dispatch(shader!("importance_draw"), &[], &bindings, &[len.into(), self.steps.into()], len.div_ceil(64))
+        b.dispatch(shader!("importance_draw"), &[], &bindings, &[len.into(), self.steps.into()], len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -151,11 +151,11 @@ impl Op for ImportanceRecord {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let ImportanceSampler { steps, kept } = self.sampler;
         let bindings = [(b.input(1), Read), (b.input(2), Read), (b.output(0), Update)];
         let params = [b.inputs[1].len().into(), steps.into(), kept.into()];
-        b.dispatch(shader!("importance_record"), &[], &bindings, &params, steps.div_ceil(64))
+        b.dispatch(shader!("importance_record"), &[], &bindings, &params, steps.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

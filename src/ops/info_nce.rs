@@ -123,10 +123,10 @@ impl Op for InfoNce {
         cpu::forward(problem, io.scratch, loss.f(), Losses { rows: rows.f(), lse: lse.f() });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let blocks = Blocks::new(b);
-        blocks.each(b, |b, first, logits| gpu::losses(*self, b, first, logits))?;
-        gpu::mean(b)
+        blocks.each(b, |b, first, logits| gpu::losses(*self, b, first, logits));
+        gpu::mean(b);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -235,10 +235,10 @@ impl Op for InfoNceGradient {
         cpu::gradient(self.op.problem(io), *self, io.scratch, Saved { lse, c }, io.outputs[0].f());
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let places = Places { lse: b.input(2), dloss: b.input(3), da: b.output(0) };
         let blocks = Blocks::new(b);
-        blocks.each(b, |b, first, logits| gpu::gradient(*self, b, places, first, logits))
+        blocks.each(b, |b, first, logits| gpu::gradient(*self, b, places, first, logits));
     }
 
     /// Two views without `lse`, which becomes an output.
@@ -295,21 +295,21 @@ impl Op for InfoNceWithGradient {
         cpu::together(problem, self.gradient(), io.scratch, (loss.f(), losses), (c, da.f()));
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (op, gradient) = (self.0, self.gradient());
         let places = Places { lse: b.output(2), dloss: b.input(2), da: b.output(3) };
         let blocks = Blocks::new(b);
         // The gradient needs the lse of all rows. Where these are one block, it takes over the logits.
         if blocks.rows == b.inputs[0].rows() {
             blocks.each(b, |b, first, logits| {
-                gpu::losses(op, b, first, logits)?;
-                gpu::gradient(gradient, b, places, first, logits)
-            })?;
+                gpu::losses(op, b, first, logits);
+                gpu::gradient(gradient, b, places, first, logits);
+            });
         } else {
-            blocks.each(b, |b, first, logits| gpu::losses(op, b, first, logits))?;
-            blocks.each(b, |b, first, logits| gpu::gradient(gradient, b, places, first, logits))?;
+            blocks.each(b, |b, first, logits| gpu::losses(op, b, first, logits));
+            blocks.each(b, |b, first, logits| gpu::gradient(gradient, b, places, first, logits));
         }
-        gpu::mean(b)
+        gpu::mean(b);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -114,7 +114,7 @@ impl Op for LayerNorm {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let consts = [
             ("RESIDUAL", u32::from(self.residual)),
@@ -130,11 +130,11 @@ impl Op for LayerNorm {
         bindings.extend([(b.output(0), Write), (sum, Write)]);
         let mut params = vec![rows.into(), width.into(), self.eps.into()];
         params.extend(drop_params(self.dropout));
-        b.dispatch(shader!("layer_norm"), &consts, &bindings, &params, rows.div_ceil(64))?;
+        b.dispatch(shader!("layer_norm"), &consts, &bindings, &params, rows.div_ceil(64));
         // Eight storage buffers are all that every adapter allows, and the first kernel has them: the statistics come after.
         let bindings = [(if self.has_sum() { sum } else { b.input(0) }, Read), (b.output(1), Write)];
         let params = [rows.into(), width.into(), self.eps.into()];
-        b.dispatch(shader!("row_stats"), &[], &bindings, &params, rows.div_ceil(64))
+        b.dispatch(shader!("row_stats"), &[], &bindings, &params, rows.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -245,7 +245,7 @@ impl Op for LayerNormGradient {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         const BLOCK: usize = 64;
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let consts = [("FURTHER", u32::from(self.sum_cotangent))];
@@ -254,22 +254,21 @@ impl Op for LayerNormGradient {
         let mut bindings = statistics.to_vec();
         bindings.extend([(b.input(3), Read), (further, Read), (b.output(0), Write)]);
         let params = [rows.into(), width.into()];
-        b.dispatch(shader!("layer_norm_gradient"), &consts, &bindings, &params, rows.div_ceil(64))?;
+        b.dispatch(shader!("layer_norm_gradient"), &consts, &bindings, &params, rows.div_ceil(64));
         let blocks = rows.div_ceil(BLOCK);
         let partial = [b.scratch(blocks * width), b.scratch(blocks * width)];
         let mut bindings = statistics.to_vec();
         bindings.extend(partial.map(|region| (region, Write)));
         let params = [rows.into(), width.into(), BLOCK.into()];
-        b.dispatch(shader!("layer_norm_affine"), &[], &bindings, &params, blocks * width.div_ceil(64))?;
-        sum_slabs_gpu(b, partial[0], b.output(1), blocks, false)?;
-        sum_slabs_gpu(b, partial[1], b.output(2), blocks, false)?;
+        b.dispatch(shader!("layer_norm_affine"), &[], &bindings, &params, blocks * width.div_ceil(64));
+        sum_slabs_gpu(b, partial[0], b.output(1), blocks, false);
+        sum_slabs_gpu(b, partial[1], b.output(2), blocks, false);
         if self.dropout.is_some() {
             let bindings = [(b.output(0), Read), (b.input(4), Read), (b.input(5), Read), (b.output(3), Write)];
             let mut params = vec![(rows * width).into(), width.into()];
             params.extend(drop_params(self.dropout));
-            b.dispatch(shader!("dropout"), &[], &bindings, &params, (rows * width.div_ceil(4)).div_ceil(64))?;
+            b.dispatch(shader!("dropout"), &[], &bindings, &params, (rows * width.div_ceil(4)).div_ceil(64));
         }
-        Ok(())
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

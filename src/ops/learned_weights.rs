@@ -65,13 +65,12 @@ impl Op for LearnedWeights {
         io.outputs[1..].iter_mut().zip(lambda).for_each(|(output, lambda)| output.f()[0] = lambda as f32);
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         // The kernel gives the total, or one weight.
         for place in 0..=b.inputs[0].len() {
             let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(place), Write)];
-            b.dispatch(shader!("learned_weights"), &[], &bindings, &[b.inputs[0].len().into(), place.into()], 1)?;
+            b.dispatch(shader!("learned_weights"), &[], &bindings, &[b.inputs[0].len().into(), place.into()], 1);
         }
-        Ok(())
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -130,10 +129,10 @@ impl Op for LearnedWeightsGradient {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let inputs = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read)];
         let bindings = [inputs[0], inputs[1], inputs[2], (b.output(0), Write), (b.output(1), Write)];
-        b.dispatch(shader!("learned_weights_gradient"), &[], &bindings, &[b.inputs[0].len().into()], 1)
+        b.dispatch(shader!("learned_weights_gradient"), &[], &bindings, &[b.inputs[0].len().into()], 1);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -95,7 +95,7 @@ impl Op for Linear {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (x, weight) = (b.inputs[0], b.inputs[1]);
         let sizes = Sizes { batch: 1, m: x.rows(), n: weight.shape[0], k: x.width() };
         let product = Gemm::new(Matmul::NT, sizes, b.input(0), b.input(1), b.output(0));
@@ -111,7 +111,7 @@ impl Op for Linear {
             (b.output(0), Write),
             (b.output(1), Write),
         ];
-        b.dispatch(shader!("linear"), &consts, &bindings, &params, groups)
+        b.dispatch(shader!("linear"), &consts, &bindings, &params, groups);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

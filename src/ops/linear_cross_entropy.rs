@@ -68,9 +68,9 @@ impl Op for LinearCrossEntropy {
         cpu::loss(problem, Losses { loss: loss.f(), lse: lse.f() }, io.scratch);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let problem = GpuProblem::new(builder, builder.inputs.len() > 3, builder.inputs.len() - 1, self.items);
-        gpu::loss(builder, &problem)
+        gpu::loss(builder, &problem);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -139,11 +139,11 @@ impl Op for LinearCrossEntropyGradient {
         cpu::gradient(problem, lse, dloss, gradients, io.scratch);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let last = builder.inputs.len() - 1;
         let problem = GpuProblem::new(builder, last > 4, last - 2, self.items);
         let saved = [builder.input(last - 1), builder.input(last)];
-        gpu::gradient(builder, &problem, saved, 0)
+        gpu::gradient(builder, &problem, saved, 0);
     }
 
     /// Inputs without `lse`, which becomes an output.
@@ -198,10 +198,10 @@ impl Op for LinearCrossEntropyWithGradient {
         cpu::together(problem, dloss, losses, Gradients::of(gradients), io.scratch);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let last = builder.inputs.len() - 1;
         let problem = GpuProblem::new(builder, last > 3, last - 1, self.items);
-        gpu::together(builder, &problem, builder.input(last))
+        gpu::together(builder, &problem, builder.input(last));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -185,25 +185,24 @@ impl Op for LinearKlDiv {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let (rows, items) = (builder.inputs[0].rows(), self.items(builder.inputs[1].rows()));
         let student = GpuChunks::new(builder, items).rounding();
         let teacher = student.beside(builder);
         let stats: Vec<Region> = (0..self.teachers).map(|_| builder.scratch(STATS * rows)).collect();
         student.each(builder, |builder, first, len| {
-            let s = student.scores(builder, first, len, self.student_bias)?;
+            let s = student.scores(builder, first, len, self.student_bias);
             for (k, stats) in stats.iter().enumerate() {
                 let (hidden, has_bias) = self.side(k + 1);
-                let t = teacher.of(hidden).scores(builder, first, len, has_bias)?;
+                let t = teacher.of(hidden).scores(builder, first, len, has_bias);
                 let mut bindings = vec![(s, Read), (t, Read), (*stats, Update)];
                 bindings.extend([(builder.output(k), Update), (builder.output(self.teachers), Update)]);
                 let (is_first, is_last, sides) =
                     ((first == 0).into(), (first + len == items).into(), 1 + self.teachers);
                 let params = [rows.into(), len.into(), is_first, is_last, self.scale().into(), k.into(), sides.into()];
-                builder.dispatch(shader!("linear_kl_div"), &[], &bindings, &params, rows)?;
+                builder.dispatch(shader!("linear_kl_div"), &[], &bindings, &params, rows);
             }
-            Ok(())
-        })
+        });
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -345,33 +344,32 @@ impl Op for LinearKlDivGradient {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let (op, forward) = (&self.0, self.0.inputs());
         let (rows, table_rows) = (builder.inputs[0].rows(), builder.inputs[1].rows());
         // All rows of the table, so that those behind the catalogue get their zeros.
         let student = GpuChunks::new(builder, table_rows).rounding();
         let (teacher, sum) = (student.beside(builder), student.beside(builder));
         student.each(builder, |builder, first, len| {
-            let s = student.scores(builder, first, len, op.student_bias)?;
+            let s = student.scores(builder, first, len, op.student_bias);
             let ds = sum.region(rows * len);
             for k in 0..op.teachers {
                 let (hidden, has_bias) = op.side(k + 1);
-                let t = teacher.of(hidden).scores(builder, first, len, has_bias)?;
+                let t = teacher.of(hidden).scores(builder, first, len, has_bias);
                 let mut bindings = vec![(s, Read), (t, Read), (builder.input(forward), Read)];
                 bindings.extend([(builder.input(forward + 1 + k), Read), (ds, Update)]);
                 let (items, sides) = (op.items(table_rows).into(), 1 + op.teachers);
                 let params = [rows.into(), len.into(), first.into(), items, op.scale().into(), k.into(), sides.into()];
                 let groups = (rows * len).div_ceil(64);
-                builder.dispatch(shader!("linear_kl_div_gradient"), &[], &bindings, &params, groups)?;
+                builder.dispatch(shader!("linear_kl_div_gradient"), &[], &bindings, &params, groups);
             }
             let gradients = [builder.output(0), builder.output(1)];
-            student.products(builder, ds, (first, len), gradients)?;
+            student.products(builder, ds, (first, len), gradients);
             if op.student_bias {
                 let dbias = builder.output(2).slice(first, len);
-                column_sum_gpu(builder, ds, (rows, len), dbias, false)?;
+                column_sum_gpu(builder, ds, (rows, len), dbias, false);
             }
-            Ok(())
-        })
+        });
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

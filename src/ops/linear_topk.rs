@@ -106,16 +106,16 @@ impl Op for LinearTopK {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let (rows, inputs) = (builder.inputs[0].rows(), builder.inputs.len());
         let chunks = GpuChunks::new(builder, self.items.unwrap_or(builder.inputs[1].rows()));
         chunks.each(builder, |builder, first, len| {
-            let z = chunks.scores(builder, first, len, self.has_bias(inputs))?;
+            let z = chunks.scores(builder, first, len, self.has_bias(inputs));
             if self.exclude {
-                exclude_gpu(builder, inputs - 2, z, (first, len))?;
+                exclude_gpu(builder, inputs - 2, z, (first, len));
             }
-            topk_gpu(builder, z, rows, first, len, self.k)
-        })
+            topk_gpu(builder, z, rows, first, len, self.k);
+        });
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -159,8 +159,8 @@ impl Op for LinearMax {
         self.list().cpu(io);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
-        self.list().gpu(builder)
+    fn gpu(&self, builder: &mut GpuBuilder) {
+        self.list().gpu(builder);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -202,9 +202,9 @@ impl Op for TopK {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
-        topk_gpu(builder, builder.input(0), rows, 0, width, self.k)
+        topk_gpu(builder, builder.input(0), rows, 0, width, self.k);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -248,8 +248,8 @@ impl Op for ExcludeSeen {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
-        exclude_gpu(builder, 1, builder.output(0), (0, builder.outputs[0].width()))
+    fn gpu(&self, builder: &mut GpuBuilder) {
+        exclude_gpu(builder, 1, builder.output(0), (0, builder.outputs[0].width()));
     }
 
     fn cost(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> Cost {
@@ -259,10 +259,10 @@ impl Op for ExcludeSeen {
 
 /// Gives the items of the histories the lowest score in the scores `z` of `len` items from `first` on; the histories are the
 /// inputs `offsets` and the one behind it.
-fn exclude_gpu(builder: &mut GpuBuilder, offsets: usize, z: Region, (first, len): (usize, usize)) -> Result<()> {
+fn exclude_gpu(builder: &mut GpuBuilder, offsets: usize, z: Region, (first, len): (usize, usize)) {
     let rows = builder.inputs[0].rows();
     let bindings = [(builder.input(offsets), Read), (builder.input(offsets + 1), Read), (z, Update)];
-    builder.dispatch(shader!("topk_exclude"), &[], &bindings, &[rows.into(), len.into(), first.into()], rows)
+    builder.dispatch(shader!("topk_exclude"), &[], &bindings, &[rows.into(), len.into(), first.into()], rows);
 }
 
 fn list_types(op: &str, rows: usize, k: usize) -> Result<Vec<TensorType>> {
@@ -296,10 +296,10 @@ fn offer(scores: &[f32], first: usize, values: &mut [f32], indices: &mut [u32]) 
 }
 
 /// Merges the scores `z[N, len]` of the items from `first` on into the lists; the first chunk begins them.
-fn topk_gpu(builder: &mut GpuBuilder, z: Region, rows: usize, first: usize, len: usize, k: usize) -> Result<()> {
+fn topk_gpu(builder: &mut GpuBuilder, z: Region, rows: usize, first: usize, len: usize, k: usize) {
     let bindings = [(z, Read), (builder.output(0), Update), (builder.output(1), Update)];
     let params = [rows.into(), len.into(), first.into(), k.into()];
-    builder.dispatch(shader!("topk"), &[], &bindings, &params, rows)
+    builder.dispatch(shader!("topk"), &[], &bindings, &params, rows);
 }
 
 pub(crate) const KERNELS: &[Kernel] =

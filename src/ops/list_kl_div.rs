@@ -82,11 +82,11 @@ impl Op for ListKlDiv {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width, (scale_t, scale_s)) = (b.inputs[0].rows(), b.inputs[0].width(), self.scales());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
         let params = [rows.into(), width.into(), f64::from(scale_t).into(), f64::from(scale_s).into()];
-        b.dispatch(shader!("list_kl_div"), &[], &bindings, &params, rows.div_ceil(64))
+        b.dispatch(shader!("list_kl_div"), &[], &bindings, &params, rows.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -143,11 +143,11 @@ impl Op for ListKlDivGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width, (scale_t, scale_s)) = (b.inputs[0].rows(), b.inputs[0].width(), self.0.scales());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
         let params = [rows.into(), width.into(), f64::from(scale_t).into(), f64::from(scale_s).into()];
-        b.dispatch(shader!("list_kl_div_gradient"), &[], &bindings, &params, rows.div_ceil(64))
+        b.dispatch(shader!("list_kl_div_gradient"), &[], &bindings, &params, rows.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

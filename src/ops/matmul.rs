@@ -105,9 +105,9 @@ impl Op for Matmul {
         }
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let sizes = self.sizes(builder.inputs[0], builder.inputs[1]).expect("inferred");
-        gemm_gpu(builder, Gemm::new(*self, sizes, builder.input(0), builder.input(1), builder.output(0)))
+        gemm_gpu(builder, Gemm::new(*self, sizes, builder.input(0), builder.input(1), builder.output(0)));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -282,7 +282,7 @@ pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mu
 }
 
 /// Appends the dispatches of a product.
-pub(crate) fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
+pub(crate) fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) {
     let Launch { mut consts, params, groups, slices } = gemm.launch(builder.limits);
     let sliced = slices > 1;
     let target = if sliced { builder.scratch(slices * gemm.y.len) } else { gemm.y };
@@ -290,20 +290,22 @@ pub(crate) fn gemm_gpu(builder: &mut GpuBuilder, gemm: Gemm) -> Result<()> {
     consts.extend([("BIAS", u32::from(gemm.bias.is_some())), ("ACCUMULATE", u32::from(accumulate))]);
     let access = if accumulate { Update } else { Write };
     let bindings = [(gemm.a, Read), (gemm.b, Read), (gemm.bias.unwrap_or(gemm.b), Read), (target, access)];
-    builder.dispatch(shader!("gemm"), &consts, &bindings, &params, groups)?;
-    if sliced { sum_slabs_gpu(builder, target, gemm.y, slices, gemm.accumulate) } else { Ok(()) }
+    builder.dispatch(shader!("gemm"), &consts, &bindings, &params, groups);
+    if sliced {
+        sum_slabs_gpu(builder, target, gemm.y, slices, gemm.accumulate);
+    }
 }
 
 /// `y (+)= sum of the slabs of x`, in order; each slab has the length of `y`.
-pub fn sum_slabs_gpu(builder: &mut GpuBuilder, x: Region, y: Region, slabs: usize, accumulate: bool) -> Result<()> {
+pub fn sum_slabs_gpu(builder: &mut GpuBuilder, x: Region, y: Region, slabs: usize, accumulate: bool) {
     let params = [y.len.into(), slabs.into(), accumulate.into()];
     let access = if accumulate { Update } else { Write };
-    builder.dispatch(shader!("sum_slabs"), &[], &[(x, Read), (y, access)], &params, y.len.div_ceil(64))
+    builder.dispatch(shader!("sum_slabs"), &[], &[(x, Read), (y, access)], &params, y.len.div_ceil(64));
 }
 
 /// `y[0] = scale * sum of x`, by one workgroup.
-pub fn sum_all_gpu(builder: &mut GpuBuilder, x: Region, y: Region, scale: f64) -> Result<()> {
-    builder.dispatch(shader!("sum_all"), &[], &[(x, Read), (y, Write)], &[x.len.into(), scale.into()], 1)
+pub fn sum_all_gpu(builder: &mut GpuBuilder, x: Region, y: Region, scale: f64) {
+    builder.dispatch(shader!("sum_all"), &[], &[(x, Read), (y, Write)], &[x.len.into(), scale.into()], 1);
 }
 
 pub(crate) const KERNELS: &[Kernel] = &[("matmul", build)];

@@ -39,10 +39,10 @@ impl Op for Multiply {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.outputs[0].len();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
-        b.dispatch(shader!("multiply"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        b.dispatch(shader!("multiply"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

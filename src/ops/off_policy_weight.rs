@@ -39,11 +39,11 @@ impl Op for OffPolicyWeight {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let len = b.inputs[0].len();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
         let params = [len.into(), self.kappa.into(), self.clip[0].into(), self.clip[1].into()];
-        b.dispatch(shader!("off_policy_weight"), &[], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader!("off_policy_weight"), &[], &bindings, &params, len.div_ceil(64));
     }
 
     fn vjp(&self, _vjp: &mut Vjp) -> Result<()> {

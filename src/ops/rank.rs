@@ -90,7 +90,7 @@ impl Op for Rank {
         });
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         const BLOCK: usize = 64;
         let (rows, width) = (builder.inputs[0].rows(), builder.inputs[0].width());
         let (has_bias, last) = (builder.inputs.len() > 5, builder.inputs.len() - 1);
@@ -105,8 +105,8 @@ impl Op for Rank {
             let weight = builder.input(1).slice(first * width, len * width);
             let bindings = [(weight, Read), (target, Read), (own_items, Update)];
             let params = [rows.into(), width.into(), first.into(), len.into(), own_items.len.into()];
-            builder.dispatch(shader!("rank_targets"), &[], &bindings, &params, own_items.len.div_ceil(64))
-        })?;
+            builder.dispatch(shader!("rank_targets"), &[], &bindings, &params, own_items.len.div_ceil(64));
+        });
         // The targets' scores are the diagonals of products of 64 queries with their 64 targets.
         for (first, batch, m) in [(0, rows / BLOCK, BLOCK), (rows / BLOCK, 1, rows % BLOCK)] {
             if batch * m > 0 {
@@ -114,16 +114,16 @@ impl Op for Rank {
                 let a = hidden.slice(first * BLOCK * width, batch * m * width);
                 let b = own_items.slice(first * BLOCK * width, batch * BLOCK * width);
                 let y = pairs.slice(first * BLOCK * BLOCK, batch * m * BLOCK);
-                gemm_gpu(builder, Gemm { split_k: false, ..Gemm::new(Matmul::NT, sizes, a, b, y) })?;
+                gemm_gpu(builder, Gemm { split_k: false, ..Gemm::new(Matmul::NT, sizes, a, b, y) });
             }
         }
         let bias = if has_bias { builder.input(2) } else { pairs };
         let bindings = [(pairs, Read), (target, Read), (bias, Read), (own, Write)];
-        builder.dispatch(shader!("rank_scores"), &[], &bindings, &[rows.into(), has_bias.into()], rows.div_ceil(64))?;
+        builder.dispatch(shader!("rank_scores"), &[], &bindings, &[rows.into(), has_bias.into()], rows.div_ceil(64));
         chunks.each(builder, |builder, first, len| {
-            let z = chunks.scores(builder, first, len, has_bias)?;
-            count_gpu(builder, [z, own], last - 2, (first, len))
-        })
+            let z = chunks.scores(builder, first, len, has_bias);
+            count_gpu(builder, [z, own], last - 2, (first, len));
+        });
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -177,13 +177,13 @@ impl Op for RankOfScores {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, items, scores, target) = (b.inputs[0].rows(), b.inputs[0].width(), b.input(0), b.input(1));
         let own = b.scratch(rows);
         let bindings = [(scores, Read), (target, Read), (own, Write)];
         let params = [rows.into(), items.into()];
-        b.dispatch(shader!("rank_own"), &[], &bindings, &params, rows.div_ceil(64))?;
-        count_gpu(b, [scores, own], 1, (0, items))
+        b.dispatch(shader!("rank_own"), &[], &bindings, &params, rows.div_ceil(64));
+        count_gpu(b, [scores, own], 1, (0, items));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -220,13 +220,13 @@ fn rank_in_reference(
 }
 
 /// Counts in a chunk of `len` items from `first` on, from its scores and the targets' own; `target` is the input's place.
-fn count_gpu(b: &mut GpuBuilder, [z, own]: [Region; 2], target: usize, (first, len): (usize, usize)) -> Result<()> {
+fn count_gpu(b: &mut GpuBuilder, [z, own]: [Region; 2], target: usize, (first, len): (usize, usize)) {
     let rows = b.inputs[0].rows();
     let mut bindings = vec![(z, Read), (b.input(target), Read), (own, Read)];
     bindings.extend([(b.input(target + 1), Read), (b.input(target + 2), Read)]);
     bindings.extend((0..3).map(|i| (b.output(i), Update)));
     let params = [rows.into(), len.into(), first.into(), (first == 0).into()];
-    b.dispatch(shader!("rank"), &[], &bindings, &params, rows)
+    b.dispatch(shader!("rank"), &[], &bindings, &params, rows);
 }
 
 /// Scratch of a lane: a tile, the targets' scores, the queries, the targets' rows of the table with their bias.

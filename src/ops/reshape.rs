@@ -34,9 +34,7 @@ impl Op for Reshape {
 
     fn cpu(&self, _io: &mut CpuIo) {}
 
-    fn gpu(&self, _builder: &mut GpuBuilder) -> Result<()> {
-        Ok(())
-    }
+    fn gpu(&self, _builder: &mut GpuBuilder) {}
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
         let Some(dy) = vjp.cotangent(0) else { return Ok(()) };

@@ -63,7 +63,7 @@ impl Op for RowDot {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (ids, width, items) = (b.inputs[2].len(), b.inputs[0].width(), b.inputs[1].rows());
         let per_row = ids / b.inputs[0].rows().max(1);
         for chunk in table_chunks(items, width, b.limits) {
@@ -71,9 +71,8 @@ impl Op for RowDot {
             let access = if chunk.start == 0 { Write } else { Update };
             let bindings = [(b.input(0), Read), (table, Read), (b.input(2), Read), (b.output(0), access)];
             let params = [ids.into(), per_row.into(), width.into(), chunk.start.into(), chunk.len().into()];
-            b.dispatch(shader!("row_dot"), &[], &bindings, &params, ids.div_ceil(64))?;
+            b.dispatch(shader!("row_dot"), &[], &bindings, &params, ids.div_ceil(64));
         }
-        Ok(())
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -148,7 +147,7 @@ impl Op for RowDotHiddenGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (len, width, items) = (b.outputs[0].len(), b.inputs[1].width(), b.inputs[1].rows());
         let per_row = b.inputs[2].len() / b.outputs[0].rows().max(1);
         for chunk in table_chunks(items, width, b.limits) {
@@ -156,9 +155,8 @@ impl Op for RowDotHiddenGradient {
             let access = if chunk.start == 0 { Write } else { Update };
             let bindings = [(b.input(0), Read), (table, Read), (b.input(2), Read), (b.output(0), access)];
             let params = [len.into(), per_row.into(), width.into(), chunk.start.into(), chunk.len().into()];
-            b.dispatch(shader!("row_dot_hidden_gradient"), &[], &bindings, &params, len.div_ceil(64))?;
+            b.dispatch(shader!("row_dot_hidden_gradient"), &[], &bindings, &params, len.div_ceil(64));
         }
-        Ok(())
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -216,7 +214,7 @@ impl Op for RowDotTableGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let places = b.inputs[0].len();
         let sum = SegmentSum {
             segments: b.input(3),
@@ -227,7 +225,7 @@ impl Op for RowDotTableGradient {
             width: b.inputs[1].width(),
             accumulate: self.accumulate,
         };
-        sum.dispatch(b, b.output(0))
+        sum.dispatch(b, b.output(0));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

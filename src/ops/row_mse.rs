@@ -50,10 +50,10 @@ impl Op for RowMse {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
-        b.dispatch(shader!("row_mse"), &[], &bindings, &[rows.into(), width.into()], rows)
+        b.dispatch(shader!("row_mse"), &[], &bindings, &[rows.into(), width.into()], rows);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -102,10 +102,10 @@ impl Op for RowMseGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (len, width) = (b.inputs[0].len(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
-        b.dispatch(shader!("row_mse_gradient"), &[], &bindings, &[len.into(), width.into()], len.div_ceil(64))
+        b.dispatch(shader!("row_mse_gradient"), &[], &bindings, &[len.into(), width.into()], len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

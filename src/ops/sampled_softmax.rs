@@ -72,10 +72,10 @@ impl Op for SampledSoftmax {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write), (b.output(1), Write)];
-        b.dispatch(shader!("sampled_softmax"), &[], &bindings, &[rows.into(), width.into()], rows.div_ceil(64))
+        b.dispatch(shader!("sampled_softmax"), &[], &bindings, &[rows.into(), width.into()], rows.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -128,12 +128,12 @@ impl Op for SampledSoftmaxGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (len, width) = (b.inputs[0].len(), b.inputs[0].width());
         let mut bindings: Vec<_> = (0..4).map(|i| (b.input(i), Read)).collect();
         bindings.push((b.output(0), Write));
         let params = [len.into(), width.into()];
-        b.dispatch(shader!("sampled_softmax_gradient"), &[], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader!("sampled_softmax_gradient"), &[], &bindings, &params, len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

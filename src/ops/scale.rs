@@ -42,10 +42,10 @@ impl Op for Scale {
         io.outputs[0].f().par_chunks_mut(BLOCK).for_each(|y| y.iter_mut().for_each(|y| *y *= factor));
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let len = builder.outputs[0].len();
         let params = [len.into(), self.factor.into()];
-        builder.dispatch(shader!("scale"), &[], &[(builder.output(0), Update)], &params, len.div_ceil(64))
+        builder.dispatch(shader!("scale"), &[], &[(builder.output(0), Update)], &params, len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

@@ -66,7 +66,7 @@ impl Op for SequenceMax {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (len, width) = (b.outputs[0].len(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write), (b.output(1), Write)];
         b.dispatch(
@@ -75,7 +75,7 @@ impl Op for SequenceMax {
             &bindings,
             &[len.into(), width.into(), self.skip.into()],
             len.div_ceil(64),
-        )
+        );
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -122,11 +122,11 @@ impl Op for SequenceMaxGradient {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (len, width, sequences) = (b.outputs[0].len(), b.inputs[0].width(), b.inputs[2].len() - 1);
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
         let params = [len.into(), width.into(), sequences.into()];
-        b.dispatch(shader!("sequence_max_gradient"), &[], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader!("sequence_max_gradient"), &[], &bindings, &params, len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

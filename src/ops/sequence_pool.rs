@@ -79,15 +79,15 @@ impl Op for SequencePool {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (len, width) = (b.outputs[0].len(), b.inputs[0].width());
         let bindings = [(b.input(1), Read), (b.input(2), Read), (b.output(1), Write)];
         let sequences = b.outputs[1].len();
         let params = [sequences.into(), self.mean.into(), NOTHING.into()];
-        b.dispatch(shader!("sequence_share"), &[], &bindings, &params, sequences.div_ceil(64))?;
+        b.dispatch(shader!("sequence_share"), &[], &bindings, &params, sequences.div_ceil(64));
         let bindings =
             [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(1), Read), (b.output(0), Write)];
-        b.dispatch(shader!("sequence_pool"), &[], &bindings, &[len.into(), width.into()], len.div_ceil(64))
+        b.dispatch(shader!("sequence_pool"), &[], &bindings, &[len.into(), width.into()], len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -156,12 +156,12 @@ impl Op for SequencePoolGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width, sequences) = (b.inputs[0].rows(), b.inputs[0].width(), b.inputs[2].len() - 1);
         let mut bindings: Vec<_> = (0..6).map(|i| (b.input(i), Read)).collect();
         bindings.extend([(b.output(0), Write), (b.output(1), Write)]);
         let params = [rows.into(), width.into(), sequences.into(), self.mean.into()];
-        b.dispatch(shader!("sequence_pool_gradient"), &[], &bindings, &params, rows)
+        b.dispatch(shader!("sequence_pool_gradient"), &[], &bindings, &params, rows);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -39,10 +39,10 @@ impl Op for SequenceSum {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let sequences = b.outputs[0].len();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
-        b.dispatch(shader!("sequence_sum"), &[], &bindings, &[sequences.into()], sequences.div_ceil(64))
+        b.dispatch(shader!("sequence_sum"), &[], &bindings, &[sequences.into()], sequences.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

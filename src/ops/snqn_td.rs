@@ -79,10 +79,10 @@ impl Op for SnqnTd {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let mut bindings: Vec<_> = (0..6).map(|i| (b.input(i), Read)).collect();
         bindings.extend([(b.output(0), Write), (b.output(1), Write)]);
-        b.dispatch(shader!("snqn_td"), &[], &bindings, &self.params(b), b.inputs[0].len().div_ceil(64))
+        b.dispatch(shader!("snqn_td"), &[], &bindings, &self.params(b), b.inputs[0].len().div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -128,16 +128,16 @@ impl Op for SnqnTdGradient {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         // The error of the positive reads other inputs than those of the negatives.
         let len = b.inputs[1].len();
         let params = self.forward.params(b);
         let (pos, neg, reward, done) = (b.input(0), b.input(1), b.input(2), b.input(3));
         let (next, now, dloss) = (b.input(4), b.input(5), b.input(6));
         let bindings = [(pos, Read), (reward, Read), (done, Read), (next, Read), (dloss, Read), (b.output(0), Write)];
-        b.dispatch(shader!("snqn_td_positive_gradient"), &[], &bindings, &params, pos.len.div_ceil(64))?;
+        b.dispatch(shader!("snqn_td_positive_gradient"), &[], &bindings, &params, pos.len.div_ceil(64));
         let bindings = [(neg, Read), (now, Read), (dloss, Read), (b.output(1), Write)];
-        b.dispatch(shader!("snqn_td_negative_gradient"), &[], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader!("snqn_td_negative_gradient"), &[], &bindings, &params, len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -68,11 +68,11 @@ impl Op for Softmax {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let rows = b.inputs[0].rows();
         let (bindings, params) =
             ([(b.input(0), Read), (b.output(0), Write)], [rows.into(), b.inputs[0].width().into()]);
-        b.dispatch(shader!("softmax"), &self.consts(), &bindings, &params, rows.div_ceil(64))
+        b.dispatch(shader!("softmax"), &self.consts(), &bindings, &params, rows.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -147,11 +147,11 @@ impl Op for SoftmaxGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let rows = b.inputs[0].rows();
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
         let params = [rows.into(), b.inputs[0].width().into()];
-        b.dispatch(shader!("softmax_gradient"), &self.0.consts(), &bindings, &params, rows.div_ceil(64))
+        b.dispatch(shader!("softmax_gradient"), &self.0.consts(), &bindings, &params, rows.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -119,21 +119,21 @@ impl Op for SoftmaxMixture {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, has_bias, items) = (b.inputs[0].rows(), b.inputs.len() > 2, self.items(b.inputs[1]));
         let (chunks, stats) = (GpuChunks::new(b, items), b.scratch(2 * rows));
         chunks.each(b, |b, first, len| {
-            let bindings = [(chunks.scores(b, first, len, has_bias)?, Read), (stats, Update)];
+            let bindings = [(chunks.scores(b, first, len, has_bias), Read), (stats, Update)];
             let params = [rows.into(), len.into(), (first == 0).into()];
-            b.dispatch(shader!("softmax_mixture_stats"), &[], &bindings, &params, rows)
-        })?;
+            b.dispatch(shader!("softmax_mixture_stats"), &[], &bindings, &params, rows);
+        });
         chunks.each(b, |b, first, len| {
-            let z = chunks.scores(b, first, len, has_bias)?;
+            let z = chunks.scores(b, first, len, has_bias);
             let (batch, p) = (rows / self.samples, b.output(0));
             let params = [batch.into(), self.samples.into(), len.into(), first.into(), items.into()];
             let bindings = [(z, Read), (stats, Read), (p, Update)];
-            b.dispatch(shader!("softmax_mixture"), &[], &bindings, &params, (batch * len).div_ceil(64))
-        })
+            b.dispatch(shader!("softmax_mixture"), &[], &bindings, &params, (batch * len).div_ceil(64));
+        });
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

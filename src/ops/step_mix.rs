@@ -135,14 +135,14 @@ impl Op for StepMix {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (terms, len) = (b.inputs.len() - 1, b.outputs[0].len());
         let (width, columns) = (b.inputs[0].width(), b.inputs[terms].width());
         // Absent terms are not read, but the kernel has their bindings.
         let term = |b: &GpuBuilder, k: usize| (b.input(if k < terms { k } else { 0 }), Read);
         let bindings = [term(b, 0), term(b, 1), term(b, 2), (b.input(terms), Read), (b.output(0), Write)];
         let params = [len.into(), width.into(), columns.into(), self.first.into()];
-        b.dispatch(shader!("step_mix"), &[("TERMS", terms as u32)], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader!("step_mix"), &[("TERMS", terms as u32)], &bindings, &params, len.div_ceil(64));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {

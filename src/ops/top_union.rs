@@ -54,11 +54,11 @@ impl Op for TopUnion {
         }
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write), (b.output(1), Write)];
         let params = [rows.into(), width.into(), self.candidates.into()];
-        b.dispatch(shader!("top_union"), &[], &bindings, &params, (rows * self.candidates).div_ceil(64))
+        b.dispatch(shader!("top_union"), &[], &bindings, &params, (rows * self.candidates).div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -42,12 +42,12 @@ impl Unfold {
         (0..taps).map(move |k| (k, (taps - 1 - k) * dilation)).filter(move |(_, back)| *back <= at)
     }
 
-    fn run(&self, b: &mut GpuBuilder, shader: Shader, width: usize) -> Result<()> {
+    fn run(&self, b: &mut GpuBuilder, shader: Shader, width: usize) {
         let (sequences, len) = (b.inputs[1].len() - 1, b.outputs[0].len());
         let params =
             [len.into(), width.into(), sequences.into(), self.taps.into(), self.dilation.into(), self.by_column.into()];
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.output(0), Write)];
-        b.dispatch(shader, &[], &bindings, &params, len.div_ceil(64))
+        b.dispatch(shader, &[], &bindings, &params, len.div_ceil(64));
     }
 }
 
@@ -94,8 +94,8 @@ impl Op for Unfold {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        self.run(b, shader!("unfold"), b.inputs[0].width())
+    fn gpu(&self, b: &mut GpuBuilder) {
+        self.run(b, shader!("unfold"), b.inputs[0].width());
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -159,8 +159,8 @@ impl Op for UnfoldGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
-        self.forward.run(b, shader!("unfold_gradient"), b.outputs[0].width())
+    fn gpu(&self, b: &mut GpuBuilder) {
+        self.forward.run(b, shader!("unfold_gradient"), b.outputs[0].width());
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -56,11 +56,11 @@ impl Op for UnitRows {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.output(0), Write), (b.output(1), Write)];
         let params = [rows.into(), width.into(), (EPS * EPS).into()];
-        b.dispatch(shader!("unit_rows"), &[], &bindings, &params, rows)
+        b.dispatch(shader!("unit_rows"), &[], &bindings, &params, rows);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -110,10 +110,10 @@ impl Op for UnitRowsGradient {
         });
     }
 
-    fn gpu(&self, b: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, b: &mut GpuBuilder) {
         let (rows, width) = (b.inputs[0].rows(), b.inputs[0].width());
         let bindings = [(b.input(0), Read), (b.input(1), Read), (b.input(2), Read), (b.output(0), Write)];
-        b.dispatch(shader!("unit_rows_gradient"), &[], &bindings, &[rows.into(), width.into()], rows)
+        b.dispatch(shader!("unit_rows_gradient"), &[], &bindings, &[rows.into(), width.into()], rows);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -36,9 +36,9 @@ impl Op for WeightedSum {
         io.outputs[0].f()[0] = sum as f32;
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let bindings = [(builder.input(0), Read), (builder.input(1), Read), (builder.output(0), Write)];
-        builder.dispatch(shader!("weighted_sum"), &[], &bindings, &[builder.inputs[0].len().into()], 1)
+        builder.dispatch(shader!("weighted_sum"), &[], &bindings, &[builder.inputs[0].len().into()], 1);
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -79,10 +79,10 @@ impl Op for WeightedSumGradient {
         io.outputs[0].f().iter_mut().zip(io.inputs[0].f()).for_each(|(dx, w)| *dx = dy * w);
     }
 
-    fn gpu(&self, builder: &mut GpuBuilder) -> Result<()> {
+    fn gpu(&self, builder: &mut GpuBuilder) {
         let len = builder.inputs[0].len();
         let bindings = [(builder.input(0), Read), (builder.input(1), Read), (builder.output(0), Write)];
-        builder.dispatch(shader!("weighted_sum_gradient"), &[], &bindings, &[len.into()], len.div_ceil(64))
+        builder.dispatch(shader!("weighted_sum_gradient"), &[], &bindings, &[len.into()], len.div_ceil(64));
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {

@@ -4,7 +4,6 @@
 
 use super::Attention;
 use crate::engine::exec::gpu::kernel::{Access, Access::Read, Access::Write, AdapterClass, GpuBuilder, Region, Shader};
-use crate::error::Result;
 use crate::ops::dropout::drop_params;
 use crate::shader;
 
@@ -33,22 +32,22 @@ struct Setting<'a> {
 }
 
 impl<'a> Setting<'a> {
-    fn new(op: &'a Attention, b: &mut GpuBuilder) -> Result<Self> {
+    fn new(op: &'a Attention, b: &mut GpuBuilder) -> Self {
         let (rows, width) = (b.inputs[0].shape[0], op.head_dim(b.inputs[0]));
         let mut setting = Setting { op, rows, width, padded: width.next_multiple_of(4), operands: [b.input(0); 4] };
         for i in 0..3 {
             let input = b.input(i);
-            setting.operands[i] = setting.widened(b, input)?;
+            setting.operands[i] = setting.widened(b, input);
         }
-        setting.operands[3] = gather_rows(op, b)?;
-        Ok(setting)
+        setting.operands[3] = gather_rows(op, b);
+        setting
     }
 
     /// A tensor like `q` in whole quads.
-    fn widened(&self, b: &mut GpuBuilder, x: Region) -> Result<Region> {
+    fn widened(&self, b: &mut GpuBuilder, x: Region) -> Region {
         let wide = self.target(b, x);
-        self.change_width(b, (x, self.width), (wide, self.padded))?;
-        Ok(wide)
+        self.change_width(b, (x, self.width), (wide, self.padded));
+        wide
     }
 
     /// Where a kernel writes an output like `q`; `narrowed` brings it home.
@@ -56,16 +55,16 @@ impl<'a> Setting<'a> {
         if self.padded == self.width { output } else { b.scratch(self.rows * self.op.heads * self.padded) }
     }
 
-    fn narrowed(&self, b: &mut GpuBuilder, target: Region, output: Region) -> Result<()> {
-        self.change_width(b, (target, self.padded), (output, self.width))
+    fn narrowed(&self, b: &mut GpuBuilder, target: Region, output: Region) {
+        self.change_width(b, (target, self.padded), (output, self.width));
     }
 
-    fn change_width(&self, b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize)) -> Result<()> {
+    fn change_width(&self, b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize)) {
         if from == to {
-            return Ok(());
+            return;
         }
         let params = [to.0.len.into(), from.1.into(), to.1.into()];
-        b.dispatch(shader!("attention_pad"), &[], &[(from.0, Read), (to.0, Write)], &params, to.0.len.div_ceil(64))
+        b.dispatch(shader!("attention_pad"), &[], &[(from.0, Read), (to.0, Write)], &params, to.0.len.div_ceil(64));
     }
 
     /// How many threads read a passing row together (`SHARE`), each its part of the quads.
@@ -77,7 +76,7 @@ impl<'a> Setting<'a> {
         powers.rev().find(|share| *share <= most && quads % share == 0).unwrap_or(1)
     }
 
-    fn run(&self, b: &mut GpuBuilder, shader: Shader, more_bindings: &[(Region, Access)]) -> Result<()> {
+    fn run(&self, b: &mut GpuBuilder, shader: Shader, more_bindings: &[(Region, Access)]) {
         let (quads, software) = (self.padded / 4, b.limits.adapter == AdapterClass::Software);
         let (wide, share) = (quads > WIDE_QUADS, self.share(b));
         let rows = if software && !wide { SOFTWARE_ROWS } else { 1 };
@@ -116,12 +115,12 @@ impl<'a> Setting<'a> {
             &bindings,
             &params,
             self.rows.div_ceil(lanes / heads * rows) * (self.op.heads / heads),
-        )
+        );
     }
 }
 
 /// What the kernels ask of a row.
-fn gather_rows(op: &Attention, b: &mut GpuBuilder) -> Result<Region> {
+fn gather_rows(op: &Attention, b: &mut GpuBuilder) -> Region {
     let (rows, dropout) = (b.inputs[0].shape[0], op.dropout.is_some());
     let info = b.scratch(4 * (1 + rows));
     let borders = b.input(3);
@@ -129,30 +128,30 @@ fn gather_rows(op: &Attention, b: &mut GpuBuilder) -> Result<Region> {
     let [rng, keys] = if dropout { [b.input(op.rng_at()), b.input(op.rng_at() + 1)] } else { [borders; 2] };
     let params = [rows.into(), (borders.len - 1).into(), op.key_flags.into(), dropout.into()];
     let bindings = [(borders, Read), (flags, Read), (rng, Read), (keys, Read), (info, Write)];
-    b.dispatch(shader!("attention_rows"), &[], &bindings, &params, rows.div_ceil(64).max(1))?;
-    Ok(info)
+    b.dispatch(shader!("attention_rows"), &[], &bindings, &params, rows.div_ceil(64).max(1));
+    info
 }
 
-pub(super) fn forward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
-    let setting = Setting::new(op, b)?;
+pub(super) fn forward(op: &Attention, b: &mut GpuBuilder) {
+    let setting = Setting::new(op, b);
     let y = setting.target(b, b.output(0));
     let bindings = [(y, Write), (b.output(1), Write)];
-    setting.run(b, shader!("attention"), &bindings)?;
-    setting.narrowed(b, y, b.output(0))
+    setting.run(b, shader!("attention"), &bindings);
+    setting.narrowed(b, y, b.output(0));
 }
 
-pub(super) fn backward(op: &Attention, b: &mut GpuBuilder) -> Result<()> {
-    let setting = Setting::new(op, b)?;
+pub(super) fn backward(op: &Attention, b: &mut GpuBuilder) {
+    let setting = Setting::new(op, b);
     let [y, lse, dy] = [0, 1, 2].map(|i| b.input(op.arity() + i));
     let stats = b.scratch(2 * lse.len);
     let sizes = [lse.len.into(), setting.width.into()];
     let bindings = [(y, Read), (dy, Read), (lse, Read), (stats, Write)];
-    b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64))?;
+    b.dispatch(shader!("attention_stats"), &[], &bindings, &sizes, lse.len.div_ceil(64));
 
-    let dy = setting.widened(b, dy)?;
+    let dy = setting.widened(b, dy);
     let [dq, dk, dv] = [0, 1, 2].map(|i| setting.target(b, b.output(i)));
-    setting.run(b, shader!("attention_query_gradient"), &[(stats, Read), (dy, Read), (dq, Write)])?;
+    setting.run(b, shader!("attention_query_gradient"), &[(stats, Read), (dy, Read), (dq, Write)]);
     let bindings = [(stats, Read), (dy, Read), (dk, Write), (dv, Write)];
-    setting.run(b, shader!("attention_key_gradient"), &bindings)?;
-    (0..3).zip([dq, dk, dv]).try_for_each(|(i, target)| setting.narrowed(b, target, b.output(i)))
+    setting.run(b, shader!("attention_key_gradient"), &bindings);
+    (0..3).zip([dq, dk, dv]).for_each(|(i, target)| setting.narrowed(b, target, b.output(i)));
 }

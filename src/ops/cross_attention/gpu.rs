@@ -5,14 +5,13 @@ use crate::engine::exec::gpu::kernel::{
     Access, Access::Read, Access::Update, Access::Write, GpuBuilder, Region, Shader,
 };
 use crate::engine::tensor::TensorType;
-use crate::error::Result;
 use crate::ops::dropout::drop_params;
 use crate::shader;
 
 /// Copies `len` words, from one place of a buffer to one of another.
-pub(super) fn copy_gpu(b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize), len: usize) -> Result<()> {
+pub(super) fn copy_gpu(b: &mut GpuBuilder, from: (Region, usize), to: (Region, usize), len: usize) {
     let params = [len.into(), from.1.into(), to.1.into()];
-    b.dispatch(shader!("copy_words"), &[], &[(from.0, Read), (to.0, Update)], &params, len.div_ceil(64))
+    b.dispatch(shader!("copy_words"), &[], &[(from.0, Read), (to.0, Update)], &params, len.div_ceil(64));
 }
 
 impl CrossAttention {
@@ -23,23 +22,23 @@ impl CrossAttention {
 
     /// `q`, `k`, `v`, own keys and values behind the others, and what the kernels ask of a query: the rows that it reads, and
     /// what its random numbers are counted by.
-    pub(super) fn operands(&self, b: &mut GpuBuilder) -> Result<[Region; 4]> {
+    pub(super) fn operands(&self, b: &mut GpuBuilder) -> [Region; 4] {
         let (queries, borders, keyed) = (b.inputs[0].rows(), b.input(3), self.dropout.is_some());
         let places = b.scratch(4 * (1 + queries));
         let [rng, keys] = if keyed { [b.input(self.rng_at()), b.input(self.rng_at() + 1)] } else { [borders; 2] };
         let params = [queries.into(), (queries / (borders.len - 1)).into(), keyed.into()];
         let bindings = [(borders, Read), (rng, Read), (keys, Read), (places, Write)];
-        b.dispatch(shader!("cross_attention_places"), &[], &bindings, &params, queries.div_ceil(64))?;
+        b.dispatch(shader!("cross_attention_places"), &[], &bindings, &params, queries.div_ceil(64));
         let mut operands = [b.input(0), b.input(1), b.input(2), places];
         if self.own_keys {
             for (operand, own) in operands[1..3].iter_mut().zip([b.input(4), b.input(5)]) {
                 let joined = b.scratch(operand.len + own.len);
-                copy_gpu(b, (*operand, 0), (joined, 0), operand.len)?;
-                copy_gpu(b, (own, 0), (joined, operand.len), own.len)?;
+                copy_gpu(b, (*operand, 0), (joined, 0), operand.len);
+                copy_gpu(b, (own, 0), (joined, operand.len), own.len);
                 *operand = joined;
             }
         }
-        Ok(operands)
+        operands
     }
 
     pub(super) fn run(
@@ -49,7 +48,7 @@ impl CrossAttention {
         operands: [Region; 4],
         more: &[(Region, Access)],
         groups: usize,
-    ) -> Result<()> {
+    ) {
         let (queries, sequences) = (b.inputs[0].rows(), b.inputs[3].len() - 1);
         let [site, threshold, keep_scale] = drop_params(self.dropout);
         let params = [
@@ -65,6 +64,6 @@ impl CrossAttention {
             keep_scale,
         ];
         let bindings: Vec<_> = operands.map(|region| (region, Read)).into_iter().chain(more.iter().copied()).collect();
-        b.dispatch(shader, &[("DROPOUT", u32::from(self.dropout.is_some()))], &bindings, &params, groups)
+        b.dispatch(shader, &[("DROPOUT", u32::from(self.dropout.is_some()))], &bindings, &params, groups);
     }
 }

@@ -1,7 +1,6 @@
 //! Softmax cross-entropy on a GPU: the loss, its gradient, and both in one sweep.
 
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, GpuBuilder, Region};
-use crate::error::Result;
 use crate::ops::column_sum::column_sum_gpu;
 use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
 use crate::ops::tiles::{GpuChunks, item_ranges};
@@ -27,15 +26,15 @@ impl GpuProblem {
 }
 
 /// Outputs 0 and 1: `loss`, `lse`.
-pub(super) fn loss(b: &mut GpuBuilder, problem: &GpuProblem) -> Result<()> {
+pub(super) fn loss(b: &mut GpuBuilder, problem: &GpuProblem) {
     let &GpuProblem { rows, items, has_bias, target, .. } = problem;
     let chunks = GpuChunks::new(b, items).rounding();
     let stats = b.scratch(3 * rows);
     chunks.each(b, |b, first, len| {
-        let z = chunks.scores(b, first, len, has_bias)?;
+        let z = chunks.scores(b, first, len, has_bias);
         let places = [target, stats, b.output(0), b.output(1)];
-        fold(b, (z, rows, len), (first, len), items, places)
-    })
+        fold(b, (z, rows, len), (first, len), items, places);
+    });
 }
 
 /// Takes the logits `z[rows, stride]` of `len` items from `first` on into the rows' statistics; behind the last of all
@@ -46,11 +45,11 @@ fn fold(
     (first, len): (usize, usize),
     items: usize,
     [target, stats, loss, lse]: [Region; 4],
-) -> Result<()> {
+) {
     let bindings = [(z, Read), (target, Read), (stats, Update), (loss, Update), (lse, Update)];
     let (is_first, is_last) = (first == 0, first + len == items);
     let params = [rows.into(), len.into(), stride.into(), first.into(), is_first.into(), is_last.into()];
-    b.dispatch(shader!("linear_cross_entropy"), &[], &bindings, &params, rows)
+    b.dispatch(shader!("linear_cross_entropy"), &[], &bindings, &params, rows);
 }
 
 /// Turns the logits of `len` items from `first` on into `dz`, which is zero behind the last of all `items`.
@@ -60,27 +59,26 @@ fn to_dz(
     (first, len): (usize, usize),
     items: usize,
     [target, lse, dloss]: [Region; 3],
-) -> Result<()> {
+) {
     let bindings = [(z, Update), (target, Read), (lse, Read), (dloss, Read)];
     let params = [rows.into(), len.into(), first.into(), items.into()];
-    b.dispatch(shader!("linear_cross_entropy_gradient"), &[], &bindings, &params, (rows * len).div_ceil(64))
+    b.dispatch(shader!("linear_cross_entropy_gradient"), &[], &bindings, &params, (rows * len).div_ceil(64));
 }
 
 /// Outputs from `outputs` on: `dhidden`, `dweight`, (`dbias`); `saved` are `lse` and `dloss`.
-pub(super) fn gradient(b: &mut GpuBuilder, problem: &GpuProblem, saved: [Region; 2], outputs: usize) -> Result<()> {
+pub(super) fn gradient(b: &mut GpuBuilder, problem: &GpuProblem, saved: [Region; 2], outputs: usize) {
     let &GpuProblem { rows, items, has_bias, .. } = problem;
     // All rows of the table, so that those behind the vocabulary get their zeros.
     let chunks = GpuChunks::new(b, problem.table_rows).rounding();
     chunks.each(b, |b, first, len| {
-        let dz = chunks.scores(b, first, len, has_bias)?;
-        to_dz(b, (dz, rows), (first, len), items, [problem.target, saved[0], saved[1]])?;
-        chunks.products(b, dz, (first, len), [b.output(outputs), b.output(outputs + 1)])?;
+        let dz = chunks.scores(b, first, len, has_bias);
+        to_dz(b, (dz, rows), (first, len), items, [problem.target, saved[0], saved[1]]);
+        chunks.products(b, dz, (first, len), [b.output(outputs), b.output(outputs + 1)]);
         if has_bias {
             let dbias = b.output(outputs + 2).slice(first, len);
-            column_sum_gpu(b, dz, (rows, len), dbias, false)?;
+            column_sum_gpu(b, dz, (rows, len), dbias, false);
         }
-        Ok(())
-    })
+    });
 }
 
 /// Fewest rows whose logits are worth keeping: adding to `dW` after each block must cost less than the product saved.
@@ -88,13 +86,13 @@ const KEPT_ROWS: usize = 256;
 
 /// Outputs `loss`, `lse`, `dhidden`, `dweight`, (`dbias`): from logits that are kept for a block of rows where enough of
 /// them fit the scratch, else one after the other.
-pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) -> Result<()> {
+pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) {
     let &GpuProblem { rows, width, table_rows, items, target, .. } = problem;
     let most = b.limits.scratch_words.min(b.limits.binding_words);
     let fits = most / table_rows / 64 * 64;
     let table_binds = table_rows * width <= b.limits.binding_words;
     if fits < KEPT_ROWS.min(rows.next_multiple_of(64)) || !table_binds {
-        loss(b, problem)?;
+        loss(b, problem);
         return gradient(b, problem, [b.output(1), dloss], 2);
     }
     let block = fits.min(rows);
@@ -114,24 +112,26 @@ pub(super) fn together(b: &mut GpuBuilder, problem: &GpuProblem, dloss: Region) 
             let bias = has_bias.then(|| b.input(2).slice(chunk.start, n));
             let sizes = Sizes { batch: 1, m, n, k: width };
             let product = Gemm::new(Matmul::NT, sizes, hidden, of_items(weight, chunk), z);
-            gemm_gpu(b, Gemm { bias, may_round: true, ..product })?;
+            gemm_gpu(b, Gemm { bias, may_round: true, ..product });
             // Items behind the vocabulary take no part in the loss.
             let counted = n.min(items.saturating_sub(chunk.start));
             if counted > 0 {
-                fold(b, (z, m, n), (chunk.start, counted), items, [target, stats, loss, lse])?;
+                fold(b, (z, m, n), (chunk.start, counted), items, [target, stats, loss, lse]);
             }
         }
         b.repeat(&chunks, |b, chunk| {
             let (z, n) = (logits_of(chunk), chunk.len());
-            to_dz(b, (z, m), (chunk.start, n), items, [target, lse, dloss])?;
+            to_dz(b, (z, m), (chunk.start, n), items, [target, lse, dloss]);
             let sizes = Sizes { batch: 1, m: n, n: width, k: m };
             let product = Gemm::new(Matmul::TN, sizes, z, hidden, of_items(dweight, chunk));
-            gemm_gpu(b, Gemm { accumulate: first_row > 0, ..product })?;
+            gemm_gpu(b, Gemm { accumulate: first_row > 0, ..product });
             let sizes = Sizes { batch: 1, m, n: width, k: n };
             let product = Gemm::new(Matmul::NN, sizes, z, of_items(weight, chunk), dhidden);
-            gemm_gpu(b, Gemm { accumulate: chunk.start > 0, ..product })?;
-            let dbias = has_bias.then(|| b.output(4).slice(chunk.start, n));
-            dbias.map_or(Ok(()), |dbias| column_sum_gpu(b, z, (m, n), dbias, first_row > 0))
-        })
-    })
+            gemm_gpu(b, Gemm { accumulate: chunk.start > 0, ..product });
+            if has_bias {
+                let dbias = b.output(4).slice(chunk.start, n);
+                column_sum_gpu(b, z, (m, n), dbias, first_row > 0);
+            }
+        });
+    });
 }

@@ -6,7 +6,6 @@
 
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, Access::Write, GpuBuilder, GpuLimits, Region};
 use crate::engine::tensor::{NONE, Tensor};
-use crate::error::Result;
 use crate::shader;
 use std::ops::Range;
 
@@ -97,7 +96,7 @@ pub struct SegmentSum {
 
 impl SegmentSum {
     /// Adds the sums to `table`, an output of the op.
-    pub fn dispatch(&self, b: &mut GpuBuilder, table: Region) -> Result<()> {
+    pub fn dispatch(&self, b: &mut GpuBuilder, table: Region) {
         let (width, slots) = (self.width, self.places.div_ceil(LONGEST));
         // Nothing is cut where all places make one segment. A binding must be something all the same.
         let cut = self.places > LONGEST;
@@ -107,19 +106,18 @@ impl SegmentSum {
             let table = table.slice(chunk.start * width, chunk.len() * width);
             if !self.accumulate {
                 let params = [table.len.into(), 0.0.into()];
-                b.dispatch(shader!("fill"), &[], &[(table, Write)], &params, table.len.div_ceil(64))?;
+                b.dispatch(shader!("fill"), &[], &[(table, Write)], &params, table.len.div_ceil(64));
             }
             let sizes = [self.places, self.places_per_row, width, chunk.start, chunk.len()].map(Into::into);
             let read = [self.segments, self.x, self.weights.unwrap_or(self.x)].map(|region| (region, Read));
             let [segments, x, weights] = read;
             if cut {
                 let bindings = [segments, x, weights, (parts, Update)];
-                b.dispatch(shader!("segment_parts"), &consts, &bindings, &sizes, (slots * width).div_ceil(64))?;
+                b.dispatch(shader!("segment_parts"), &consts, &bindings, &sizes, (slots * width).div_ceil(64));
             }
             let bindings = [segments, x, weights, (parts, Read), (table, Update)];
-            b.dispatch(shader!("segment_sum"), &consts, &bindings, &sizes, (self.places * width).div_ceil(64))?;
+            b.dispatch(shader!("segment_sum"), &consts, &bindings, &sizes, (self.places * width).div_ceil(64));
         }
-        Ok(())
     }
 }
 

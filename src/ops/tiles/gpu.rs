@@ -1,7 +1,6 @@
 //! The same on a GPU.
 
 use crate::engine::exec::gpu::kernel::{GpuBuilder, Region};
-use crate::error::Result;
 use crate::ops::matmul::{Gemm, Matmul, Sizes, gemm_gpu};
 use std::ops::Range;
 
@@ -64,42 +63,32 @@ impl GpuChunks {
     }
 
     /// Calls `each(builder, first, len)` for every chunk.
-    pub fn each(
-        &self,
-        builder: &mut GpuBuilder,
-        mut each: impl FnMut(&mut GpuBuilder, usize, usize) -> Result<()>,
-    ) -> Result<()> {
+    pub fn each(&self, builder: &mut GpuBuilder, mut each: impl FnMut(&mut GpuBuilder, usize, usize)) {
         let ranges = item_ranges(self.items, self.chunk);
-        builder.repeat(ranges, |builder, items| each(builder, items.start, items.len()))
+        builder.repeat(ranges, |builder, items| each(builder, items.start, items.len()));
     }
 
     /// Appends the product that makes `z[N, len]` for the items from `first` on.
-    pub fn scores(&self, builder: &mut GpuBuilder, first: usize, len: usize, has_bias: bool) -> Result<Region> {
+    pub fn scores(&self, builder: &mut GpuBuilder, first: usize, len: usize, has_bias: bool) -> Region {
         let (rows, width) = (builder.inputs[self.hidden].rows(), builder.inputs[self.hidden].width());
         let z = self.z.slice(0, rows * len);
         let weight = builder.input(self.hidden + 1).slice(first * width, len * width);
         let bias = has_bias.then(|| builder.input(self.hidden + 2).slice(first, len));
         let sizes = Sizes { batch: 1, m: rows, n: len, k: width };
         let product = Gemm::new(Matmul::NT, sizes, builder.input(self.hidden), weight, z);
-        gemm_gpu(builder, Gemm { bias, split_k: false, may_round: self.may_round, ..product })?;
-        Ok(z)
+        gemm_gpu(builder, Gemm { bias, split_k: false, may_round: self.may_round, ..product });
+        z
     }
 
     /// Appends `dH (+)= dz W` and `dW = dz^T H` for the items from `first` on; `gradients` are `dH` and `dW`.
-    pub fn products(
-        &self,
-        builder: &mut GpuBuilder,
-        dz: Region,
-        (first, len): (usize, usize),
-        gradients: [Region; 2],
-    ) -> Result<()> {
+    pub fn products(&self, builder: &mut GpuBuilder, dz: Region, (first, len): (usize, usize), gradients: [Region; 2]) {
         let (rows, width) = (builder.inputs[self.hidden].rows(), builder.inputs[self.hidden].width());
         let (hidden, weight) = (builder.input(self.hidden), builder.input(self.hidden + 1));
         let slice = |table: Region| table.slice(first * width, len * width);
         let sizes = Sizes { batch: 1, m: len, n: width, k: rows };
-        gemm_gpu(builder, Gemm::new(Matmul::TN, sizes, dz, hidden, slice(gradients[1])))?;
+        gemm_gpu(builder, Gemm::new(Matmul::TN, sizes, dz, hidden, slice(gradients[1])));
         let sizes = Sizes { batch: 1, m: rows, n: width, k: len };
         let product = Gemm::new(Matmul::NN, sizes, dz, slice(weight), gradients[0]);
-        gemm_gpu(builder, Gemm { accumulate: first > 0, ..product })
+        gemm_gpu(builder, Gemm { accumulate: first > 0, ..product });
     }
 }

@@ -7,7 +7,6 @@
 
 use super::unroll::unroll;
 use crate::engine::tensor::TensorType;
-use crate::error::Result;
 
 /// A file of `shaders/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -251,22 +250,17 @@ impl<'a> GpuBuilder<'a> {
     }
 
     /// Calls `each` for every turn of a loop. Turns run one after the other, so they share the scratch that they take.
-    pub fn repeat<T>(
-        &mut self,
-        turns: impl IntoIterator<Item = T>,
-        mut each: impl FnMut(&mut Self, T) -> Result<()>,
-    ) -> Result<()> {
+    pub fn repeat<T>(&mut self, turns: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
         let before = self.scratch_words.len();
         let mut most: Vec<usize> = Vec::new();
         for turn in turns {
-            each(self, turn)?;
+            each(self, turn);
             for (i, words) in self.scratch_words.drain(before..).enumerate() {
                 most.resize(most.len().max(i + 1), 0);
                 most[i] = most[i].max(words);
             }
         }
         self.scratch_words.extend(most);
-        Ok(())
     }
 
     /// Runs a shader with these constants on `groups` workgroups: `bindings` from binding 1 on, `params` in the uniform
@@ -278,12 +272,11 @@ impl<'a> GpuBuilder<'a> {
         bindings: &[(Region, Access)],
         params: &[Param],
         groups: usize,
-    ) -> Result<()> {
+    ) {
         if groups > 0 {
             let kernel = KernelKey { shader, consts: consts.to_vec() };
             let (bindings, params) = (bindings.to_vec(), params.to_vec());
             self.dispatches.push(Dispatch { kernel, bindings, params, groups });
         }
-        Ok(())
     }
 }

@@ -158,7 +158,7 @@ impl GpuExecutor {
         for node in &graph.nodes {
             let (inputs, outputs) = graph.node_types(node);
             let mut builder = GpuBuilder::new(&inputs, &outputs, self.device.limits);
-            node.op.gpu(&mut builder)?;
+            node.op.gpu(&mut builder);
             for dispatch in &builder.dispatches {
                 for (region, _) in &dispatch.bindings {
                     if region.len > self.device.limits.binding_words {
