@@ -23,6 +23,14 @@ pub fn write_with(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::
     file.finish()
 }
 
+/// Removes a file if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
 /// A file that takes its name when it is complete, and that a drop before `finish` leaves no trace of.
 pub struct WholeFile<'p> {
     path: &'p Path,

@@ -33,6 +33,9 @@ impl StepWork {
             let problem = format!("{} trains nothing here, so there is no step to measure", self.method);
             return Err(Error::usage(problem, "measure a method that trains, such as sasrec"));
         }
+        if method.list_model().is_some() {
+            data.lists()?;
+        }
         let mut shape = format!("method={} dataset={} batch={}", self.method, data.name, method.training().batch_size);
         self.assignments.iter().for_each(|assignment| shape += &format!(" {assignment}"));
         let mut trainer = Trainer::new(method.as_ref(), data, 1, executor, None)?;

@@ -2,6 +2,7 @@
 
 use plotters::prelude::*;
 
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<Option<String>, Box<dyn std::error::Error>>;
 
 /// Legible on white and on black.
@@ -41,13 +42,15 @@ pub fn over_epochs(series: &[Series], frame: Frame) -> Drawn {
     let first = points().map(|point| point.0).fold(f64::MAX, f64::min);
     let last = points().map(|point| point.0).fold(f64::MIN, f64::max);
     let names = distinct(series.iter().map(|(name, _)| name.as_str()));
+    let legend = Legend { names: if frame.legend { &names } else { &[] } };
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, frame.size).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, legend.beside(frame.size)).into_drawing_area();
         if frame.legend {
             root.fill(&WHITE)?;
         }
-        let mut chart = ChartBuilder::on(&root)
+        let area = legend.draw(&root)?;
+        let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(36)
             .y_label_area_size(56)
@@ -59,22 +62,47 @@ pub fn over_epochs(series: &[Series], frame: Frame) -> Drawn {
         mesh.draw()?;
         for (place, name) in names.iter().enumerate() {
             let colour = colour(place);
-            for (number, (_, points)) in series.iter().filter(|(own, _)| own == name).enumerate() {
-                let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-                if number == 0 {
-                    line.label(*name).legend(move |(x, y)| Circle::new((x + 6, y), 4, colour.filled()));
-                }
+            for (_, points) in series.iter().filter(|(own, _)| own == name) {
+                chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
                 let ends = points.last().into_iter().map(|point| Circle::new(*point, 3, colour.filled()));
                 chart.draw_series(ends)?;
             }
         }
-        if frame.legend && names.len() > 1 {
-            let mut labels = chart.configure_series_labels();
-            labels.position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).draw()?;
-        }
         root.present()?;
     }
     Ok(Some(svg))
+}
+
+/// The names of lines beside a chart; of one line there is nothing to tell apart.
+struct Legend<'a> {
+    names: &'a [&'a str],
+}
+
+impl Legend<'_> {
+    const ROW: usize = 18;
+
+    fn width(&self) -> u32 {
+        let longest = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        if self.names.len() > 1 { 40 + 7 * longest as u32 } else { 0 }
+    }
+
+    /// The size of a picture with a chart of this size in it.
+    fn beside(&self, (width, height): (u32, u32)) -> (u32, u32) {
+        (width + self.width(), height.max((Self::ROW * (self.names.len() + 2)) as u32))
+    }
+
+    /// Draws it at the right, and gives the area that is left.
+    fn draw<'b>(&self, root: &Area<'b>) -> Result<Area<'b>, Box<dyn std::error::Error>> {
+        let (chart, beside) = root.split_horizontally(root.dim_in_pixel().0 - self.width());
+        if self.width() > 0 {
+            for (place, name) in self.names.iter().enumerate() {
+                let y = (Self::ROW * (place + 1)) as i32;
+                beside.draw(&Circle::new((10, y), 4, colour(place).filled()))?;
+                beside.draw(&Text::new(*name, (20, y - 6), ("sans-serif", 13)))?;
+            }
+        }
+        Ok(chart)
+    }
 }
 
 /// What was measured at a place: the mean, and how far it spreads.
@@ -87,7 +115,7 @@ pub struct Measured {
     pub sd: f64,
 }
 
-/// Means with their spread at places of one axis, which are equally far apart. `None` where there are not two places.
+/// Means with their spread at places of one axis, which are equally far apart; joined by lines where the places are numbers. `None` where there are not two places.
 pub fn over_places(all: &[Measured], x: &str, y: &str) -> Drawn {
     let places = distinct(all.iter().map(|one| one.place.as_str()));
     let lines = distinct(all.iter().map(|one| one.line.as_str()));
@@ -95,11 +123,14 @@ pub fn over_places(all: &[Measured], x: &str, y: &str) -> Drawn {
     let (Some(heights), true) = (heights, places.len() > 1) else { return Ok(None) };
     let longest = places.iter().map(|place| place.len()).max().unwrap_or(0);
     let width = (120 + places.len() * (30 + 7 * longest)).max(560) as u32;
+    let ordered = places.iter().all(|place| place.parse::<f64>().is_ok());
+    let legend = Legend { names: &lines };
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (width, 360)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, legend.beside((width, 360))).into_drawing_area();
         root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
+        let area = legend.draw(&root)?;
+        let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(64)
@@ -121,17 +152,14 @@ pub fn over_places(all: &[Measured], x: &str, y: &str) -> Drawn {
                 })
                 .collect();
             let means = own.iter().map(|(at, one)| (at.clone(), one.mean));
-            chart.draw_series(LineSeries::new(means.clone(), colour.stroke_width(1)))?;
+            if ordered {
+                chart.draw_series(LineSeries::new(means.clone(), colour.stroke_width(1)))?;
+            }
             chart.draw_series(own.iter().map(|(at, one)| {
                 let ends = [one.mean - one.sd, one.mean + one.sd].map(|end| (at.clone(), end));
                 PathElement::new(ends.to_vec(), colour.stroke_width(2))
             }))?;
-            let dots = chart.draw_series(means.map(|point| Circle::new(point, 4, colour.filled())))?;
-            dots.label(*line).legend(move |(x, y)| Circle::new((x + 6, y), 4, colour.filled()));
-        }
-        if lines.len() > 1 {
-            let mut labels = chart.configure_series_labels();
-            labels.position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).draw()?;
+            chart.draw_series(means.map(|point| Circle::new(point, 4, colour.filled())))?;
         }
         root.present()?;
     }

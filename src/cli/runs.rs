@@ -26,21 +26,27 @@ pub fn of_seeds(folder: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Of a sweep the folders of its cells, by name: those in the folder that hold a run or seeds. Else the folder itself.
+/// The folders in a folder, however deep, that hold a run or seeds, by name: the cells of a sweep, the runs of a project.
+/// The folder itself where it holds a run, or where nothing below it does.
 pub fn of_cells(folder: &Path) -> Vec<PathBuf> {
-    let holds_a_run = |folder: &Path| folder.join("config.toml").exists() || !seeds::folders(folder).is_empty();
-    if holds_a_run(folder) {
-        return vec![folder.to_owned()];
-    }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut cells: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| holds_a_run(path)).collect();
+    let mut cells = cells_below(folder);
     cells.sort();
     if cells.is_empty() { vec![folder.to_owned()] } else { cells }
 }
 
-/// Whether a run has its result.
+fn cells_below(folder: &Path) -> Vec<PathBuf> {
+    if folder.join("config.toml").exists() || !seeds::folders(folder).is_empty() {
+        return vec![folder.to_owned()];
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // A link may lead back up.
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.flat_map(|entry| cells_below(&entry.path())).collect()
+}
+
+/// Whether a run has its result and what it was measured on.
 pub fn is_finished(run: &Path) -> bool {
-    run.join("result.json").exists()
+    run.join("result.json").exists() && Basis::file(run).is_some()
 }
 
 impl FinishedRun {
@@ -85,6 +91,9 @@ pub fn refuse_different(runs: &[FinishedRun]) -> Result<()> {
 
 /// Why a folder has no result.
 pub fn not_finished(folder: &Path) -> Error {
+    if folder.join("result.json").exists() {
+        return no_ranks(folder);
+    }
     let (problem, help) = match (folder.is_dir(), folder.join("config.toml").exists()) {
         (true, true) => ("holds a run that is not finished", "finish it with `gpurec run ... --resume`"),
         (true, false) => ("holds no finished run", "give the --out folder of `gpurec run` or of `gpurec sweep`"),

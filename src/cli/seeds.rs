@@ -8,7 +8,7 @@ use super::training;
 use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
 use crate::eval::{Metrics, Protocol, Published, SplitMetrics, Summary, shown};
-use crate::files::write_atomically;
+use crate::files::{remove, write_atomically};
 use crate::train::{Run, RunResult};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -70,6 +70,11 @@ impl SeedRuns {
 
     /// Trains what is not finished, seed after seed, and writes `seeds.json`. `place` goes before each line of progress.
     pub fn train(&self, place: &str) -> Result<SeedResults> {
+        let summary = self.folder.join("seeds.json");
+        if self.finished() < self.count() {
+            // That of an earlier end, or of fewer seeds.
+            remove(&summary)?;
+        }
         let mut results = Vec::new();
         for (number, (args, run, finished)) in self.runs.iter().enumerate() {
             let state = if finished.is_some() { ": finished before" } else { "" };
@@ -87,7 +92,7 @@ impl SeedRuns {
         }
         let results = SeedResults { runs: results };
         let text = serde_json::to_string_pretty(&results.json()).expect("numbers and strings serialise") + "\n";
-        write_atomically(&self.folder.join("seeds.json"), text.as_bytes())?;
+        write_atomically(&summary, text.as_bytes())?;
         Ok(results)
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::Executor;
 use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
 use crate::eval::SplitMetrics;
-use crate::files::{CONFIGURATION, discard_temporary, hexadecimal, read_toml, write_atomically};
+use crate::files::{CONFIGURATION, discard_temporary, hexadecimal, read_toml, remove, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -196,19 +196,19 @@ impl Run {
         let (mut epochs, mut seconds_before) = (Vec::new(), 0.0);
         if self.options.resume && trainer.resume(executor)? {
             let progress = trainer.progress();
+            let wanted = method.training().epochs;
+            if progress.epoch > wanted {
+                let trained = progress.epoch;
+                let problem =
+                    format!("{} has trained {trained} epochs, more than {wanted}", self.options.out.display());
+                return Err(Error::usage(problem, format!("give --epochs {trained} or more, or choose another --out")));
+            }
             epochs = EpochReport::read_all(&self.options.out)?;
             epochs.truncate(progress.epoch);
             seconds_before = progress.partial.seconds + epochs.iter().map(|epoch| epoch.seconds).sum::<f64>();
         }
         // What is there of an earlier end is of other parameters, as soon as training goes on.
-        for name in RESULTS {
-            match std::fs::remove_file(self.path(name)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove the earlier result", &self.path(name), e));
-                }
-                _ => {}
-            }
-        }
+        RESULTS.iter().try_for_each(|name| remove(&self.path(name)))?;
         write_atomically(&self.path("config.toml"), self.config_text().as_bytes())?;
         let mut log = Log { path: EpochReport::path(&self.options.out), epochs, observer };
         log.write()?;

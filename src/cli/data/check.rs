@@ -34,7 +34,8 @@ pub fn report(data: &Interactions) -> String {
     ));
     lines.push(("repeated items", share(repeated_items, n)));
     for (name, targets) in [("validation targets", valid), ("test targets", test)] {
-        lines.push((name, grouped(targets.count)));
+        let none = if targets.count == 0 { ": this split leaves none, and no method can be trained on it" } else { "" };
+        lines.push((name, grouped(targets.count) + none));
         let bound = format!("HR cannot exceed {:.4} where the history is excluded", targets.ceiling());
         lines.push((
             "  in the history",
@@ -44,6 +45,9 @@ pub fn report(data: &Interactions) -> String {
         lines.push(("  cold", share(targets.cold, targets.count) + &hint(Some(targets.cold), untrained)));
     }
     match span {
+        None if data.has_times() => {
+            lines.push(("leakage in time", "not known: training or test has no events".into()));
+        }
         None => lines.push(("leakage in time", without_times.into())),
         Some(span) => {
             let leaked = span.train_after_first_test;

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  gpurec report runs/*                                              every run, a table for each data set
+  gpurec report runs                                                every run below, a table for each data set
   gpurec report runs/lma4rec-kuairec-seeds1-5 runs/pop-kuairec-seed1
   gpurec report runs/ablation --format html --out ablation.html     the cells of a sweep
-  gpurec report runs/* --format csv --out runs.csv
+  gpurec report runs --format csv --out runs.csv
 
 A folder of several seeds (`gpurec run --seeds`, a cell of `gpurec sweep`) is one row: mean ± standard deviation. Runs that are not \
 finished are left out, and named on stderr.";
@@ -24,7 +24,7 @@ finished are left out, and named on stderr.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
-    /// Folders of finished runs, of several seeds, or of sweeps
+    /// Folders of finished runs, of several seeds, of sweeps, or that hold such folders
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
 

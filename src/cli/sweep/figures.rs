@@ -4,7 +4,7 @@ use super::table::Row;
 use crate::cli::chart::{Frame, Measured, Series, over_epochs, over_places};
 use crate::error::{Error, Result};
 use crate::eval::Protocol;
-use crate::files::write_atomically;
+use crate::files::{remove, write_atomically};
 use crate::train::EpochReport;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub fn write(folder: &Path, rows: &[Row], axis: &str, selected: &str) -> Result<
         match drawn.map_err(|e| failed(&path, e))? {
             Some(svg) => write_atomically(&path, svg.as_bytes())?,
             // One of other cells would be left from before.
-            None => drop(std::fs::remove_file(&path)),
+            None => remove(&path)?,
         }
     }
     Ok(())

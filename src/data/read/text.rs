@@ -45,7 +45,11 @@ impl Place<'_> {
     pub fn time(self, column: usize, text: &str) -> Result<f64> {
         let help = "times are finite numbers or dates such as 2019-10-01 or 2019-10-01T12:30:00Z; --time-col, or `time` \
                     of a --schema, names their column";
-        parse_time(text).ok_or_else(|| self.error(column, format!("`{}` is no time", shortened(text)), help))
+        let problem = || match text.trim().is_empty() {
+            true => "the time is missing".into(),
+            false => format!("`{}` is no time", shortened(text)),
+        };
+        parse_time(text).ok_or_else(|| self.error(column, problem(), help))
     }
 
     pub fn not_utf8(self, column: usize) -> Error {
