@@ -2,9 +2,14 @@
 
 use crate::{gpu_trial, trial};
 use gpurec::data;
-use gpurec::engine::exec::{ExecOptions, Executor};
+use gpurec::engine::Graph;
+use gpurec::engine::exec::reference::ReferenceExecutor;
+use gpurec::engine::exec::{ExecOptions, Executor, Feed};
+use gpurec::engine::params::ParamLayout;
+use gpurec::engine::tensor::{Tensor, TensorType};
 use gpurec::error::Result;
 use gpurec::methods::{self, Batch, Method};
+use gpurec::ops::scale::Scale;
 use gpurec::train::Trainer;
 use gpurec::verify::{Checked, Failure, Outcome, Target};
 use libtest_mimic::Trial;
@@ -32,6 +37,9 @@ pub fn trials() -> Vec<Trial> {
         gpu_trial("memory::gpu::nothing_grows_in_2000_steps".into(), |target| on(target, nothing_grows)),
         trial("memory::cpu::the_plan_is_what_is_allocated".into(), move || on(&mut cpu(), plan_is_allocated)),
         gpu_trial("memory::gpu::the_plan_is_what_is_allocated".into(), |target| on(target, plan_is_allocated)),
+        trial("memory::cpu::plans_share_what_the_largest_needs".into(), move || shared_memory(&mut cpu())),
+        gpu_trial("memory::gpu::plans_share_what_the_largest_needs".into(), shared_memory),
+        trial("memory::reference::values_of_the_last_plan_only".into(), || overwritten(&mut ReferenceExecutor::new())),
     ]
 }
 
@@ -88,6 +96,55 @@ fn plan_is_allocated(_: &dyn Method, trainer: &mut Trainer, executor: &mut dyn E
         return Ok(Err(Failure(format!("the plan announces {announced} bytes, {allocated} are allocated"))));
     }
     Ok(Ok(Outcome::default()))
+}
+
+/// `y = 3 (2 x)` of so many elements, and an `x`.
+fn six_times(len: usize) -> Result<(Graph, Feed, Tensor)> {
+    let ty = TensorType::f32(&[len]);
+    let mut graph = Graph::new(ParamLayout::default());
+    let x = graph.input("x", ty.clone());
+    let twice = graph.add1(Scale { factor: 2.0 }, &[x])?;
+    let y = graph.add1(Scale { factor: 3.0 }, &[twice])?;
+    graph.output("y", y);
+    let of = |factor: f32| Tensor::f32(&[len], (0..len).map(|i| factor * i as f32).collect());
+    let mut feed = Feed::default();
+    feed.set("x", of(1.0));
+    Ok((graph, feed, of(6.0)))
+}
+
+/// A plan runs as before when a later, larger one has moved its memory; what another plan has overwritten is not handed out.
+fn overwritten(executor: &mut dyn Executor) -> Checked {
+    let ((graph, feed, expected), (larger, larger_feed, _)) = (six_times(100)?, six_times(5_000)?);
+    let plan = executor.compile(graph)?;
+    executor.run(plan, &feed)?;
+    let before = executor.fetch(plan, "y")?;
+    let second = executor.compile(larger)?;
+    executor.run(second, &larger_feed)?;
+    if let Ok(stale) = executor.fetch(plan, "y") {
+        return Err(Failure(format!("y is handed out after another plan ran: {:?}", &stale.words[..4])));
+    }
+    executor.run(plan, &feed)?;
+    let after = executor.fetch(plan, "y")?;
+    match before.words == expected.words && after.words == expected.words {
+        true => Ok(Outcome::default()),
+        false => Err(Failure("y is not 6 x".into())),
+    }
+}
+
+fn shared_memory(target: &mut Target) -> Checked {
+    let alone = target.with(ExecOptions::default(), |executor| {
+        executor.compile(six_times(5_000)?.0)?;
+        Ok(executor.allocated_bytes())
+    })?;
+    target.with(ExecOptions::default(), |executor| {
+        let checked = overwritten(executor);
+        let together = executor.allocated_bytes();
+        Ok(if together == alone {
+            checked
+        } else {
+            Err(Failure(format!("two plans hold {together} bytes, the larger alone {alone}")))
+        })
+    })?
 }
 
 /// Resident memory of this process; 0 where the system does not say.

@@ -279,7 +279,13 @@ fn mistakes_in_a_sweep_are_found_before_anything_is_trained() {
 fn the_sweeps_of_the_documentation_name_keys_that_exist() {
     let place = Workplace::new();
     let folder = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/sweeps");
-    let cells = [("lma4rec-ablation", 4), ("lma4rec-lambda", 6), ("lma4rec-dim", 5), ("diffrec-ablation", 14)];
+    let cells = [
+        ("first-look", 4),
+        ("lma4rec-ablation", 4),
+        ("lma4rec-lambda", 6),
+        ("lma4rec-dim", 5),
+        ("diffrec-ablation", 14),
+    ];
     for (name, count) in cells {
         let file = folder.join(format!("{name}.toml")).display().to_string();
         let plan = place.succeeds(&["sweep", "--config", &file, "--dataset", "kuairec", "--dry-run"]);

@@ -199,8 +199,8 @@ impl Run {
             let wanted = method.training().epochs;
             if progress.epoch > wanted {
                 let trained = progress.epoch;
-                let problem =
-                    format!("{} has trained {trained} epochs, more than {wanted}", self.options.out.display());
+                let out = self.options.out.display();
+                let problem = format!("{out} is trained to epoch {trained}, past the {wanted} that are asked for");
                 return Err(Error::usage(problem, format!("give --epochs {trained} or more, or choose another --out")));
             }
             epochs = EpochReport::read_all(&self.options.out)?;

@@ -30,8 +30,9 @@ fn read(source: Box<dyn BufRead + '_>, origin: &Path, options: &ReadOptions) -> 
         if line.trim().is_empty() {
             continue;
         }
-        let object: Object = serde_json::from_str(line)
-            .map_err(|e| place.error(e.column().max(1), format!("not a JSON object: {e}"), "each line must be one object"))?;
+        let object: Object = serde_json::from_str(line).map_err(|e| {
+            place.error(e.column().max(1), format!("not a JSON object: {e}"), "each line must be one object")
+        })?;
         if keys.is_none() {
             keys = search.next(&object, Keys::find(&object, origin, options))?;
         }

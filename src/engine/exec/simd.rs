@@ -31,7 +31,7 @@ impl<R, F: FnMut() -> R> WithSimd for Body<F> {
 /// Brings words into the cache, line after line, for code that reads them in strips: too few at a time to hide the way from
 /// memory.
 pub fn fetch(x: &[f32]) {
-    std::hint::black_box(x.iter().step_by(LANES).copied().sum::<f32>());
+    std::hint::black_box(x.iter().step_by(LANES).fold(0, |all, word| all | word.to_bits()));
 }
 
 /// Whether `vectorised` has fused multiply-adds: without them `f32::mul_add` is a slow library call.

@@ -1,7 +1,7 @@
 //! InfoNCE on the host's cores: logits of up to 512 rows at a time, a block of 128 per worker.
 //!
-//! Two views of up to 512 rows in all have all their logits there at once: those below the diagonal are copied from above it,
-//! and the gradient takes over what the forward pass has computed.
+//! Two views of up to 512 rows in all have all their logits there at once: those below the diagonal are copied from above it
+//! where rows are wide, and the gradient takes over what the forward pass has computed.
 
 use super::{InfoNce, InfoNceGradient, Pairing};
 use crate::engine::exec::simd;
@@ -10,6 +10,8 @@ use rayon::prelude::*;
 
 /// Rows of logits that one worker computes.
 const ROWS: usize = 128;
+/// From this width on a logit is copied from its mirror image rather than computed.
+const COPIED_WIDTH: usize = 128;
 /// Rows of logits that are there at a time.
 const WAVE: usize = 4 * ROWS;
 
@@ -57,7 +59,7 @@ impl<'a> Problem<'a> {
     /// `logits[rows, N] = scale a b^T` for the rows from `first` on, as many as there is room for.
     fn logits(&self, keys: Matrix, first: usize, logits: &mut [f32]) {
         let Problem { op, a, n, width, .. } = *self;
-        let symmetric = op.pairing == Pairing::TwoViews && logits.len() == n * n;
+        let symmetric = op.pairing == Pairing::TwoViews && logits.len() == n * n && width >= COPIED_WIDTH;
         logits.par_chunks_mut(ROWS * n).enumerate().for_each(|(block, logits)| {
             let (row, rows) = (first + block * ROWS, logits.len() / n);
             let column = if symmetric { row } else { 0 };
