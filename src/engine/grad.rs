@@ -7,7 +7,8 @@
 use super::graph::{Graph, Source, ValueId};
 use super::op::Op;
 use super::tensor::TensorType;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct Vjp<'a> {
     outputs: Vec<ValueId>,
     needed: &'a [bool],
     gradients: &'a mut Gradients,
+    /// By output: whether the op looked at its cotangent.
+    asked: Vec<Cell<bool>>,
 }
 
 impl Vjp<'_> {
@@ -50,9 +53,16 @@ impl Vjp<'_> {
         self.needed.get(self.inputs[i].0).copied().unwrap_or(false)
     }
 
-    /// The gradient of the loss with respect to output `i`, if the loss depends on it.
+    /// The gradient of the loss with respect to output `i`, if the loss depends on it. An op that never asks has no gradient
+    /// through that output, and a loss that depends on it is refused.
     pub fn cotangent(&self, i: usize) -> Option<ValueId> {
+        self.asked[i].set(true);
         self.gradients.get(&self.outputs[i]).copied()
+    }
+
+    /// No gradient flows through output `i`, and that is meant: to the loss it is a constant.
+    pub fn stop(&self, i: usize) {
+        self.asked[i].set(true);
     }
 
     /// Appends a node of the gradient; returns its outputs.
@@ -93,7 +103,13 @@ impl Graph {
             let op = Arc::clone(&self.nodes[index].op);
             let scope = format!("{}'", self.nodes[index].label);
             self.in_scope(&scope, |graph| {
-                op.vjp(&mut Vjp { graph, inputs, outputs, needed: &needed, gradients: &mut gradients })
+                let asked = vec![Cell::new(false); outputs.len()];
+                let mut vjp = Vjp { graph, inputs, outputs, needed: &needed, gradients: &mut gradients, asked };
+                op.vjp(&mut vjp)?;
+                match (0..vjp.outputs.len()).find(|&i| !vjp.asked[i].get() && vjp.cotangent(i).is_some()) {
+                    Some(i) => Err(Error::graph(op.name(), format!("no gradient flows through output {i}"))),
+                    None => Ok(()),
+                }
             })?;
         }
         gradients.retain(|v, _| wrt.contains(v));

@@ -32,7 +32,8 @@ impl Op for Detach {
 
     fn gpu(&self, _builder: &mut GpuBuilder) {}
 
-    fn vjp(&self, _vjp: &mut Vjp) -> Result<()> {
+    fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        vjp.stop(0);
         Ok(())
     }
 

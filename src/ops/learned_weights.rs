@@ -74,6 +74,10 @@ impl Op for LearnedWeights {
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        if !vjp.needs(0) {
+            // The weights are those of `rho` alone.
+            (1..=vjp.ty(vjp.input(0)).len()).for_each(|weight| vjp.stop(weight));
+        }
         let Some(dtotal) = vjp.cotangent(0) else { return Ok(()) };
         let gradients = vjp.add(LearnedWeightsGradient, &[vjp.input(0), vjp.input(1), dtotal])?;
         for (i, gradient) in gradients.into_iter().enumerate() {

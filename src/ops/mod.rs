@@ -69,3 +69,29 @@ impl Graph {
         self.vjp(&[(loss, one)], &parameters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::linear_cross_entropy::LinearCrossEntropy;
+    use crate::engine::graph::Graph;
+    use crate::engine::params::{Init, ParamLayout};
+    use crate::engine::tensor::TensorType;
+
+    #[test]
+    fn a_loss_that_depends_on_an_output_without_a_gradient_is_refused() {
+        let gradient_of = |output: usize| {
+            let mut graph = Graph::new(ParamLayout::default());
+            let (hidden, target) =
+                (graph.input("h", TensorType::f32(&[2, 4])), graph.input("t", TensorType::u32(&[2])));
+            let weight = graph.param("w", &[3, 4], Init::Constant(0.0));
+            let outputs = graph.add(LinearCrossEntropy::default(), &[hidden, weight, target]).unwrap();
+            graph.backward(outputs[output], "model").map(|gradients| gradients.len())
+        };
+        assert_eq!(gradient_of(0).unwrap(), 1);
+        let error = gradient_of(1).unwrap_err().to_string();
+        assert!(
+            error.contains("linear_cross_entropy") && error.contains("no gradient flows through output 1"),
+            "{error}"
+        );
+    }
+}

@@ -46,7 +46,8 @@ impl Op for OffPolicyWeight {
         b.dispatch(shader!("off_policy_weight"), &[], &bindings, &params, len.div_ceil(64));
     }
 
-    fn vjp(&self, _vjp: &mut Vjp) -> Result<()> {
+    fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
+        vjp.stop(0);
         Ok(())
     }
 
