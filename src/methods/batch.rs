@@ -7,12 +7,12 @@ use crate::engine::rng::RngState;
 use crate::engine::{Feed, Tensor};
 use crate::ops::segments::segments;
 
-/// The batch of these sequences but for what the loss reads. Inert rows are added to `packed`, up to a bucket.
-pub fn token_batch(packed: &mut Packed, padding_item: Option<u32>, rng: RngState) -> Batch {
+/// The batch of these sequences, for training but for what the loss reads. Inert rows are added to `packed`, up to a bucket.
+pub fn token_batch(packed: &mut Packed, padding_item: Option<u32>, training: Option<RngState>) -> Batch {
     let tokens = packed.n_rows();
     packed.pad_to(row_bucket(tokens), INERT);
     let mut feed = Feed::default();
-    feed_tokens(&mut feed, packed, padding_item, Some(rng));
+    feed_tokens(&mut feed, packed, padding_item, training);
     Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens }
 }
 
@@ -20,11 +20,7 @@ pub fn token_batch(packed: &mut Packed, padding_item: Option<u32>, rng: RngState
 pub fn scoring_batch(requests: &[Request], max_len: usize) -> Batch {
     let mut packed = Packed::new();
     (0..).zip(requests).for_each(|(i, request)| packed.push(i, request.history, max_len));
-    let tokens = packed.n_rows();
-    packed.pad_to(row_bucket(tokens), INERT);
-    let mut feed = Feed::default();
-    feed_tokens(&mut feed, &packed, None, None);
-    Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens }
+    token_batch(&mut packed, None, None)
 }
 
 /// Feeds the token inputs. `padding_item` is the row of the item table that is read but not trained, if there is one.

@@ -10,11 +10,11 @@
 //!
 //! Of a training sequence a share of the items is masked at random, or only the last one: that is what recommending asks for.
 
-use super::batch::{feed_tokens, token_batch};
+use super::batch::token_batch;
 use super::config::{table_of, typed};
 use super::{Batch, Method, MethodInfo, Objective, Request, Sampler, Shape, Sizes, Training};
 use crate::data::pack::INERT;
-use crate::data::{Interactions, Packed, row_bucket};
+use crate::data::{Interactions, Packed};
 use crate::engine::params::Init;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
@@ -164,11 +164,7 @@ impl Method for Bert4Rec {
             let kept = &request.history[request.history.len().saturating_sub(max_len - 1)..];
             packed.push(i, &[kept, &[self.mask()]].concat(), max_len);
         }
-        let tokens = packed.n_rows();
-        packed.pad_to(row_bucket(tokens), INERT);
-        let mut feed = Feed::default();
-        feed_tokens(&mut feed, &packed, None, None);
-        Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens }
+        token_batch(&mut packed, None, None)
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {
@@ -231,7 +227,7 @@ impl Sampler for Cloze {
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
         let mut packed = Packed::new();
         let masked = self.push(&mut packed, users, rng);
-        let mut batch = token_batch(&mut packed, None, rng);
+        let mut batch = token_batch(&mut packed, None, Some(rng));
         Cloze::feed(&mut batch.feed, packed.n_rows(), &masked);
         Ok(batch)
     }

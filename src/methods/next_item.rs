@@ -180,7 +180,7 @@ impl Sampler for Histories {
     fn batch(&self, users: &[u32], rng: RngState) -> Result<Batch> {
         let mut packed = Packed::new();
         users.iter().for_each(|&user| packed.push(user, self.data.train_input(user as usize), self.max_len));
-        let mut batch = token_batch(&mut packed, None, rng);
+        let mut batch = token_batch(&mut packed, None, Some(rng));
         let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
         self.next_item.feed(&mut batch.feed, &rows, rng);
         Ok(batch)

@@ -14,13 +14,12 @@
 //! without negatives (`sqn`), weighted by Q in place of the advantage (`sac`), without a policy (`dqn`), without values
 //! (`supervised`).
 
-use super::batch::feed_tokens;
+use super::batch::token_batch;
 use super::config::{table_of, typed};
 use super::{Batch, Method, MethodInfo, Request, Sampler, Shape, Sizes, Training};
-use crate::data::pack::INERT;
-use crate::data::{Events, Interactions, Packed, row_bucket};
+use crate::data::{Events, Interactions, Packed};
 use crate::engine::params::{Init, ParamLayout};
-use crate::engine::{Feed, Graph, TensorType, ValueId};
+use crate::engine::{Graph, TensorType, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::layers::glorot;
 use crate::nn::{Ids, Optimizer, Scorer, StateEncoder, StatePass, Tokens, adam_step};
@@ -425,11 +424,7 @@ impl Method for Snqn {
         for (i, request) in (0..).zip(requests) {
             lay_out(&self.config.encoder, self.n_items as u32, &mut packed, i, request.history);
         }
-        let tokens = packed.n_rows();
-        packed.pad_to(row_bucket(tokens), INERT);
-        let mut feed = Feed::default();
-        feed_tokens(&mut feed, &packed, None, None);
-        Batch { shape: Shape::new(packed.n_sequences(), packed.n_rows()), feed, tokens }
+        token_batch(&mut packed, None, None)
     }
 
     fn scorer(&self, graph: &mut Graph, tokens: &Tokens) -> Result<Scorer> {

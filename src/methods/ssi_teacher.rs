@@ -230,7 +230,7 @@ impl Sampler for Questions {
         if global {
             self.push(&mut packed, 2, of_users().map(|(user, copy)| (user, &copy.cut[..])));
         }
-        let mut batch = token_batch(&mut packed, None, rng);
+        let mut batch = token_batch(&mut packed, None, Some(rng));
         let (feed, last) = (&mut batch.feed, packed.last_rows());
         Cloze::feed(feed, packed.n_rows(), &masked);
         feed_ids(feed, "int_rows", &last[count..2 * count]);

@@ -137,7 +137,7 @@ impl Sampler for Views {
                 }
             }
         }
-        let mut batch = token_batch(&mut packed, Some(self.padding_item), rng);
+        let mut batch = token_batch(&mut packed, Some(self.padding_item), Some(rng));
         let rows = BatchRows { packed: &packed, users, data: &self.data, owned: &self.owned };
         self.config.next_item.feed(&mut batch.feed, &rows, rng);
         if self.config.ssl {

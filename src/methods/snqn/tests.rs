@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::pack::INERT;
 use crate::data::{Event, EventLog};
 use crate::engine::Executor;
 use crate::engine::exec::DeviceChoice;
