@@ -115,7 +115,8 @@ pub struct Measured {
     pub sd: f64,
 }
 
-/// Means with their spread at places of one axis, which are equally far apart; joined by lines where the places are numbers. `None` where there are not two places.
+/// Means with their spread at places of one axis, which are equally far apart; joined by lines where the places are
+/// numbers. `None` where there are not two places.
 pub fn over_places(all: &[Measured], x: &str, y: &str) -> Drawn {
     let places = distinct(all.iter().map(|one| one.place.as_str()));
     let lines = distinct(all.iter().map(|one| one.line.as_str()));
