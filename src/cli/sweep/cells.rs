@@ -71,7 +71,7 @@ pub struct Cell {
     pub method: String,
     /// Keys that all cells share.
     pub common: Vec<(String, Value)>,
-    /// Keys of the grid and of the variant; these win.
+    /// Keys of the grid and of the variant, which win over the shared ones.
     pub own: Vec<(String, Value)>,
 }
 
@@ -110,6 +110,13 @@ impl SweepFile {
         let grid = grid_points(&self.grid)?;
         let whole = [Variant::default()];
         let variants = if self.variant.is_empty() { &whole[..] } else { &self.variant };
+        let in_grid: Vec<String> = flattened(&self.grid).into_iter().map(|(key, _)| key).collect();
+        for variant in variants {
+            if let Some((key, _)) = flattened(&variant.set).into_iter().find(|(key, _)| in_grid.contains(key)) {
+                let problem = format!("the variant `{}` sets `{key}`, which [grid] runs through", variant.name);
+                return Err(Error::usage(problem, "leave the key out of the variant, or write the grid as variants"));
+            }
+        }
         let mut cells: Vec<Cell> = Vec::new();
         for (variant, point) in variants.iter().flat_map(|variant| grid.iter().map(move |point| (variant, point))) {
             let named = |point: &[(String, Value)]| {
@@ -212,6 +219,7 @@ mod tests {
         assert!(refused("[[variant]]\nname = ''").contains("``"));
         assert!(refused("[[variant]]\nname = 'a'\n[[variant]]\nname = 'A'").contains("two cells"));
         assert!(refused("[grid]\ndim = [8, 8]").contains("two cells"));
+        assert!(refused("[grid]\ndim = [8]\n[[variant]]\nname = 'a'\nset = { dim = 9 }").contains("`a` sets `dim`"));
         assert!(refused("[grid]\ndim = 8").contains("`dim` of [grid]"));
         assert!(refused("[grid]\ndim = []").contains("`dim` of [grid]"));
         let long: Vec<String> = (0..101).map(|n| n.to_string()).collect();
