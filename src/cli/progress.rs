@@ -98,7 +98,8 @@ impl Observer for Progress {
     }
 }
 
-/// `epoch   3  loss 7.1234  valid ndcg@20 0.0512  hr@10 0.0731  12.3 s  best`; learned keep probabilities after the loss.
+/// `epoch   3  loss 7.1234  valid ndcg@20 0.0512  hr@10 0.0731  12.3 s  best`; learned keep probabilities after the loss, and
+/// nothing of a validation that was left out.
 fn epoch_line(report: &EpochReport, best_epoch: usize, select_by: &str) -> String {
     let loss = report.losses.get("loss").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
     let mut keys = vec!["ndcg@20", "hr@10", "auc", "gauc"];
@@ -108,13 +109,9 @@ fn epoch_line(report: &EpochReport, best_epoch: usize, select_by: &str) -> Strin
     let keeps = report.losses.iter().filter(|(name, _)| name.starts_with("keep_"));
     let keeps: String = keeps.filter_map(|(_, keep)| Some(format!(" {:.3}", keep.as_f64()?))).collect();
     let keeps = if keeps.is_empty() { keeps } else { format!("  keep{keeps}") };
+    let valid = if valid.is_empty() { String::new() } else { format!("  valid {}", valid.join("  ")) };
     let best = if best_epoch == report.epoch { "  best" } else { "" };
-    format!(
-        "epoch {:>3}  loss {loss:.4}{keeps}  valid {}  {:.1} s{best}",
-        report.epoch,
-        valid.join("  "),
-        report.seconds
-    )
+    format!("epoch {:>3}  loss {loss:.4}{keeps}{valid}  {:.1} s{best}", report.epoch, report.seconds)
 }
 
 #[cfg(test)]
@@ -140,5 +137,7 @@ mod tests {
         let losses = serde_json::from_str(r#"{"loss": 2.5, "keep_block0": 0.5, "keep_block1": 0.25}"#).unwrap();
         let learned = EpochReport { losses, ..report };
         assert!(epoch_line(&learned, 2, "mrr").starts_with("epoch   3  loss 2.5000  keep 0.500 0.250  valid "));
+        let not_validated = EpochReport { valid: Metrics::default(), ..learned };
+        assert_eq!(epoch_line(&not_validated, 2, "mrr"), "epoch   3  loss 2.5000  keep 0.500 0.250  1.2 s");
     }
 }

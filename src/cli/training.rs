@@ -87,9 +87,13 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
     let until = match training.epochs {
         0 => "nothing to train: the parameters are counted from the data".into(),
         epochs => format!(
-            "up to {epochs} epochs, batches of {} {}, seed {seed}; stops {} epochs after the best {}",
+            "up to {epochs} epochs, batches of {} {}, seed {seed}; {}stops {} epochs after the best {}",
             training.batch_size,
             if run.method().list_model().is_some() { "lists" } else { "users" },
+            match training.validate_every {
+                1 => String::new(),
+                n => format!("validates every {n}, "),
+            },
             training.patience,
             training.select_by
         ),

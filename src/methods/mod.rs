@@ -48,6 +48,8 @@ pub struct Training {
     pub weight_decay: f64,
     /// Bound on the global norm of the gradient; 0 is none.
     pub clip_norm: f64,
+    /// Epochs from one validation to the next; the last epoch always has one.
+    pub validate_every: usize,
     /// Epochs without a better validation `select_by` before training stops.
     pub patience: usize,
     /// The metric that selects the best epoch.
@@ -69,6 +71,7 @@ impl Default for Training {
             beta2: 0.999,
             weight_decay: 0.0,
             clip_norm: 0.0,
+            validate_every: 1,
             patience: 40,
             select_by: "ndcg@20".into(),
             select_history_kept: false,
@@ -96,7 +99,9 @@ impl Training {
 
     /// Refuses settings that cannot train.
     pub fn validate(&self) -> Result<()> {
-        settings::at_least_one(&[("batch_size", self.batch_size), ("patience", self.patience)])?;
+        let counts =
+            [("batch_size", self.batch_size), ("validate_every", self.validate_every), ("patience", self.patience)];
+        settings::at_least_one(&counts)?;
         settings::positive(&[("learning_rate", self.learning_rate)])?;
         settings::rates(&[("beta1", self.beta1), ("beta2", self.beta2)])?;
         settings::not_negative(&[("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)])

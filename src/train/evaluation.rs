@@ -56,6 +56,15 @@ impl<'m> Evaluator<'m> {
         }
     }
 
+    /// Refuses what is none of the metrics that `validate` makes.
+    pub fn expect_metric(&self, key: &str) -> Result<()> {
+        let metrics = match self {
+            Evaluator::Ranks(_) => Metrics::from_ranks(&[]),
+            Evaluator::Lists(_) => Metrics::from_clicks(&[], &[], 1)?,
+        };
+        value(&metrics, key).map(drop)
+    }
+
     /// The metrics of the validation events, and the value that selects the best epoch.
     pub fn validate(
         &mut self,

@@ -33,7 +33,8 @@ pub struct EpochReport {
     pub step: u64,
     /// Mean over the steps of the epoch, by metric name; `loss` is the total.
     pub losses: serde_json::Map<String, serde_json::Value>,
-    /// History excluded from the candidates, unless the training selects with it kept.
+    /// History excluded from the candidates, unless the training selects with it kept. Empty where `validate_every` leaves
+    /// the epoch out.
     pub valid: Metrics,
     /// Of the steps and the validation.
     pub seconds: f64,
@@ -198,6 +199,7 @@ impl<'a> Trainer<'a> {
             let help = "training needs users with 2 training events or more: an input and its target";
             return Err(Error::usage(format!("no user of {} has enough items to train on", self.data.name), help));
         }
+        self.evaluator.expect_metric(&training.select_by)?;
         while self.progress.epoch < training.epochs && !self.patience_spent() {
             let (report, state) = self.epoch(executor, observer)?;
             // The line of the epoch before its checkpoint: a surplus line is dropped on resume, a missing one is lost.
@@ -216,7 +218,7 @@ impl<'a> Trainer<'a> {
         best_epoch > 0 && self.progress.epoch - best_epoch >= self.method.training().patience
     }
 
-    /// One epoch with validation; the parameters at its end.
+    /// One epoch, with validation where it is its turn; the parameters at its end.
     fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<(EpochReport, State)> {
         let training = self.method.training();
         let epoch = self.progress.epoch + 1;
@@ -229,12 +231,16 @@ impl<'a> Trainer<'a> {
         if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
             return Err(Error::NotFinite { what: "a parameter".into(), step: self.progress.step });
         }
-        let (valid, value) = self.evaluator.validate(executor, &self.data, training)?;
-        self.progress.epoch = epoch;
-        if value > self.progress.best_value {
-            (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
-            self.best = state.without_moments();
+        let mut valid = Metrics::default();
+        if epoch.is_multiple_of(training.validate_every) || epoch == training.epochs {
+            let value;
+            (valid, value) = self.evaluator.validate(executor, &self.data, training)?;
+            if value > self.progress.best_value {
+                (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
+                self.best = state.without_moments();
+            }
         }
+        self.progress.epoch = epoch;
         let mean = |(name, sum, count): (String, f64, u64)| (name, serde_json::Value::from(sum / count as f64));
         let report = EpochReport {
             epoch,
@@ -447,16 +453,52 @@ mod tests {
         }
     }
 
-    #[test]
-    fn training_stops_when_asked_also_where_an_epoch_is_one_batch() {
+    #[derive(Default)]
+    struct Notes(Vec<EpochReport>);
+
+    impl Observer for Notes {
+        fn epoch_finished(&mut self, report: &EpochReport, _best_epoch: usize) -> Result<()> {
+            self.0.push(report.clone());
+            Ok(())
+        }
+    }
+
+    /// How training of a small model ends: epochs of one batch.
+    fn train(settings: &[&str], observer: &mut dyn Observer) -> Result<Progress> {
         let walks: Vec<Vec<u32>> = (0..6).map(|first| (first..first + 6).collect()).collect();
         let data = Arc::new(Interactions::from_sequences("walks", &walks));
-        let settings = ["dim=4", "max_len=4", "epochs=9"].map(String::from);
-        let info = find("sasrec").unwrap();
-        let method = (info.build)(&config::resolve(info, None, None, &settings).unwrap(), Sizes::of(&data)).unwrap();
-        let mut executor = DeviceChoice::Cpu.open(1).unwrap();
-        let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None).unwrap();
-        let stopped = trainer.fit(executor.as_mut(), &mut Impatient);
+        let settings: Vec<String> = ["dim=4", "max_len=4"].iter().chain(settings).map(|s| s.to_string()).collect();
+        let info = find("sasrec")?;
+        let method = (info.build)(&config::resolve(info, None, None, &settings)?, Sizes::of(&data))?;
+        let mut executor = DeviceChoice::Cpu.open(1)?;
+        let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None)?;
+        trainer.fit(executor.as_mut(), observer)?;
+        Ok(trainer.progress)
+    }
+
+    #[test]
+    fn training_stops_when_asked_also_where_an_epoch_is_one_batch() {
+        let stopped = train(&["epochs=9"], &mut Impatient).map(drop);
         assert!(matches!(stopped, Err(Error::Interrupted { epoch: 1, step: 1 })), "{stopped:?}");
+    }
+
+    #[test]
+    fn every_third_epoch_and_the_last_are_validated_and_the_best_is_one_of_them() {
+        let mut notes = Notes::default();
+        let progress = train(&["epochs=7", "validate_every=3", "learning_rate=0.05"], &mut notes).unwrap();
+        let (validated, value): (Vec<usize>, Vec<f64>) =
+            notes.0.iter().filter_map(|report| Some((report.epoch, report.valid.get("ndcg@20")?))).unzip();
+        assert_eq!((notes.0.len(), &validated[..]), (7, &[3, 6, 7][..]));
+        let best = value.iter().copied().fold(f64::MIN, f64::max);
+        let first_best = validated[value.iter().position(|value| *value == best).unwrap()];
+        assert_eq!((progress.best_epoch, progress.best_value), (first_best, best));
+    }
+
+    #[test]
+    fn a_metric_that_there_is_none_of_is_refused_before_the_first_epoch() {
+        let mut notes = Notes::default();
+        let error = train(&["epochs=3", "validate_every=3", "select_by=auc"], &mut notes).unwrap_err();
+        assert!(error.to_string().contains("metric in select_by"), "{error}");
+        assert!(notes.0.is_empty());
     }
 }

@@ -135,9 +135,13 @@ impl Report<'_> {
         let selection = match result.epochs {
             0 => "none".into(),
             n => format!(
-                "epoch {} of {n}, the best in validation {}; stops {} epochs after the best",
+                "epoch {} of {n}, the best in validation {}{}; stops {} epochs after the best",
                 result.best_epoch,
                 training.select_by.to_uppercase(),
+                match training.validate_every {
+                    1 => String::new(),
+                    every => format!(" of every {every} epochs"),
+                },
                 training.patience
             ),
         };
