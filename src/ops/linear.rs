@@ -13,7 +13,7 @@ use crate::engine::tensor::{Array, TensorType};
 use crate::error::{Error, Result};
 use crate::ops::activation::{Activation, ActivationGradient, activate};
 use crate::ops::column_sum::ColumnSum;
-use crate::ops::matmul::{Gemm, Launch, Matmul, Matrix, Sizes, gemm, gemm_gpu, transpose};
+use crate::ops::matmul::{Gemm, Launch, Matmul, Matrix, Sizes, gemm, gemm_gpu, row_block, transpose_columns};
 use crate::shader;
 use rayon::prelude::*;
 
@@ -28,8 +28,8 @@ pub struct Linear {
 /// The input that is the bias, where there is one.
 const BIAS: usize = 2;
 
-/// Rows that one worker computes, product and activation.
-const ROW_BLOCK: usize = 256;
+/// Most rows that one worker computes, product and activation.
+const MOST_ROWS: usize = 256;
 
 impl Op for Linear {
     fn name(&self) -> &'static str {
@@ -70,23 +70,26 @@ impl Op for Linear {
         let (width_in, width_out) = (x.width(), weight.ty.shape[0]);
         // Once, not for every block of rows: a product wants the outputs of one input side by side.
         let weight_t = &mut io.scratch[..width_in * width_out];
-        transpose(weight.f(), width_in, weight_t, width_out);
+        weight_t.par_chunks_mut(32 * width_out).enumerate().for_each(|(block, weight_t)| {
+            transpose_columns(weight.f(), width_in, 32 * block, weight_t, width_out);
+        });
+        let row_block = row_block(x.rows()).min(MOST_ROWS);
         let weight_t = Matrix::new(weight_t, width_out);
         let product = |block: usize, z: &mut [f32]| {
             let rows = z.len() / width_out;
             if let Some(bias) = bias {
                 z.chunks_exact_mut(width_out).for_each(|row| row.copy_from_slice(bias));
             }
-            let x = &x.f()[block * ROW_BLOCK * width_in..][..rows * width_in];
+            let x = &x.f()[block * row_block * width_in..][..rows * width_in];
             simd::fetch(x);
             let x = Matrix::new(x, width_in);
             gemm((rows, width_out, width_in), x, weight_t, z, width_out, bias.is_some());
         };
         let [y, z @ ..] = &mut io.outputs[..] else { unreachable!("inferred") };
-        let blocks = y.f().par_chunks_mut(ROW_BLOCK * width_out);
+        let blocks = y.f().par_chunks_mut(row_block * width_out);
         match (self.activation, z) {
             (Some(activation), [z]) => {
-                blocks.zip(z.f().par_chunks_mut(ROW_BLOCK * width_out)).enumerate().for_each(|(block, (y, z))| {
+                blocks.zip(z.f().par_chunks_mut(row_block * width_out)).enumerate().for_each(|(block, (y, z))| {
                     product(block, z);
                     activate(activation, z, y);
                 });

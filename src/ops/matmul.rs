@@ -230,8 +230,11 @@ pub fn transpose_columns(x: &[f32], width: usize, first: usize, out: &mut [f32],
     }
 }
 
-/// Rows of the output that one worker computes.
-const ROW_BLOCK: usize = 512;
+/// Rows of the output that one worker computes, of so many: some for each of several cores, but enough to be worth the packing
+/// of the other operand. A rule on the shape alone.
+pub fn row_block(rows: usize) -> usize {
+    rows.div_ceil(8).next_multiple_of(32).clamp(64, 512)
+}
 /// Inner elements of one split-K slice.
 const K_SLICE: usize = 1024;
 
@@ -255,8 +258,9 @@ pub fn split_k_scratch(m: usize, n: usize, k: usize) -> usize {
 pub fn matmul_cpu((m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, c: &mut [f32], scratch: &mut [f32]) {
     let slices = k_slices(m, n, k);
     if slices == 1 {
-        c.par_chunks_mut(ROW_BLOCK * n).enumerate().for_each(|(block, c)| {
-            let a = Matrix { data: &a.data[block * ROW_BLOCK * a.row_stride..], ..a };
+        let rows = row_block(m);
+        c.par_chunks_mut(rows * n).enumerate().for_each(|(block, c)| {
+            let a = Matrix { data: &a.data[block * rows * a.row_stride..], ..a };
             a.fetch_rows(c.len() / n);
             simd::fetch(c);
             gemm((c.len() / n, n, k), a, b, c, n, false);
@@ -338,4 +342,27 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend([case((2, 3, 1300, 140), false, true), case((1, 1300, 7, 132), false, false)]);
     cases.extend([case((1, 5, 7, 2500), true, false), case((1, 36, 40, 2050), true, false)]);
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_a_product_has_the_same_bits_whatever_rows_are_around_it() {
+        let values =
+            |n: usize, step: usize| -> Vec<f32> { (0..n).map(|i| ((i * step) % 1009) as f32 - 504.0).collect() };
+        for (n, k) in [(96, 40), (256, 1100), (300, 256)] {
+            let (a, b) = (values(1700 * k, 7919), values(k * n, 6007));
+            let product = |rows: usize| {
+                let mut c = vec![0.0; rows * n];
+                matmul_cpu((rows, n, k), Matrix::new(&a, k), Matrix::new(&b, n), &mut c, &mut []);
+                c
+            };
+            let all = product(1700);
+            for rows in [64, 192, 704] {
+                assert_eq!(product(rows), all[..rows * n], "{rows} rows of {k} x {n}");
+            }
+        }
+    }
 }

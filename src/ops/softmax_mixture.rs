@@ -11,7 +11,7 @@ use crate::engine::op::{Cost, Op, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::ops::tiles::{
-    self, GpuChunks, LANES, Scorer, SteadyScorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, reference_score,
+    self, GpuChunks, LANES, LOWEST, Scorer, SteadyScorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, reference_score,
 };
 use crate::shader;
 use rayon::prelude::*;
@@ -28,8 +28,7 @@ pub struct SoftmaxMixture {
 
 /// Most samples: their scores are made together.
 pub const MAX_SAMPLES: usize = TILE_ROWS;
-/// Rows whose scores are kept together, in whole samples, and how many words all lanes may keep.
-const KEPT_ROWS: usize = 32;
+/// How many scores all lanes may keep.
 const KEPT_WORDS: usize = 1 << 26;
 
 impl SoftmaxMixture {
@@ -37,20 +36,22 @@ impl SoftmaxMixture {
         self.items.unwrap_or(weight.rows())
     }
 
-    /// Distributions that a lane makes together.
-    fn together(&self) -> usize {
-        (KEPT_ROWS / self.samples).max(1)
+    /// Distributions that a lane makes together: a tile of rows, or fewer where two lanes could not keep that many scores.
+    fn together(&self, items: usize) -> usize {
+        let kept = KEPT_WORDS / (2 * self.samples * items);
+        (TILE_ROWS / self.samples).min(kept).max(1)
     }
 
     /// Words of a lane: a tile, the queries, all scores of some rows.
     fn lane_words(&self, width: usize, items: usize) -> usize {
-        TILE + TILE_ROWS * width + self.together() * self.samples * items.next_multiple_of(TILE_ITEMS)
+        TILE + TILE_ROWS * width + self.together(items) * self.samples * items.next_multiple_of(TILE_ITEMS)
     }
 
     /// How many lanes run at the same time, and how many distributions each makes.
     fn lanes(&self, batch: usize, items: usize) -> (usize, usize) {
-        let most = (KEPT_WORDS / (self.together() * self.samples * items)).clamp(1, LANES);
-        let each = batch.div_ceil(most).next_multiple_of(self.together());
+        let together = self.together(items);
+        let most = (KEPT_WORDS / (together * self.samples * items)).clamp(1, LANES);
+        let each = batch.div_ceil(most).next_multiple_of(together);
         (batch.div_ceil(each), each)
     }
 }
@@ -92,26 +93,31 @@ impl Op for SoftmaxMixture {
         let plain = Scorer::new(io, io.inputs.len() > 2);
         let (tail, lanes) = io.scratch.split_at_mut(SteadyScorer::scratch(width));
         let scorer = SteadyScorer::new(plain, items, tail);
-        let (_, each) = self.lanes(io.outputs[0].ty.rows(), items);
+        let ((_, each), together) = (self.lanes(io.outputs[0].ty.rows(), items), self.together(items));
         let lanes = lanes.par_chunks_mut(self.lane_words(width, items));
         lanes.zip(io.outputs[0].f().par_chunks_mut(each * items)).enumerate().for_each(|(lane, (space, p))| {
             let (tile, space) = space.split_at_mut(TILE);
             let (queries, z) = space.split_at_mut(TILE_ROWS * width);
-            for (block, p) in p.chunks_mut(self.together() * items).enumerate() {
-                let first = (lane * each + block * self.together()) * self.samples;
+            for (block, p) in p.chunks_mut(together * items).enumerate() {
+                let first = (lane * each + block * together) * self.samples;
                 let rows = p.len() / items * self.samples;
                 let queries = scorer.queries(first..first + rows, queries);
+                let mut largest = [LOWEST; TILE_ROWS];
                 for chunk in tiles::chunks(0..items) {
                     scorer.tile(queries, &chunk, tile);
-                    for (z, tile) in z.chunks_exact_mut(items).zip(tile.chunks_exact(TILE_STRIDE)).take(rows) {
-                        z[chunk.clone()].copy_from_slice(&tile[..chunk.len()]);
+                    let rows =
+                        z.chunks_exact_mut(items).zip(tile.chunks_exact(TILE_STRIDE)).zip(&mut largest).take(rows);
+                    for ((z, tile), largest) in rows {
+                        let tile = &tile[..chunk.len()];
+                        z[chunk.clone()].copy_from_slice(tile);
+                        *largest = largest.max(simd::max(tile));
                     }
                 }
-                for (p, z) in p.chunks_exact_mut(items).zip(z.chunks_mut(self.samples * items)) {
+                let kept = z.chunks_mut(self.samples * items).zip(largest.chunks(self.samples));
+                for (p, (z, largest)) in p.chunks_exact_mut(items).zip(kept) {
                     p.fill(0.0);
-                    for z in z.chunks_exact_mut(items) {
-                        let max = simd::max(z);
-                        let sum = simd::exp_sub_sum(z, max);
+                    for (z, max) in z.chunks_exact_mut(items).zip(largest) {
+                        let sum = simd::exp_sub_sum(z, *max);
                         simd::axpy(1.0 / (self.samples as f32 * sum), z, p);
                     }
                 }
