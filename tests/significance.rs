@@ -240,6 +240,28 @@ fn a_sweep_trains_every_cell_into_one_table() {
 }
 
 #[test]
+fn a_variant_can_begin_with_what_another_one_learned_and_train_nothing() {
+    let place = Workplace::new();
+    let variants = |own: &str| {
+        let head = SWEEP.split("[grid]").next().unwrap();
+        format!(
+            "{head}[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\nstart_from = 'a'\nset = {{ epochs = 0{own} }}\n"
+        )
+    };
+    place.file("sweep.toml", variants(""));
+    let sweep = ["sweep", "--config", "sweep.toml", "--device", "cpu"];
+    let plan = place.succeeds(&[&sweep[..], &["--dry-run"]].concat());
+    assert!(plan.contains("start_from=a,epochs=0"), "{plan}");
+    place.succeeds(&sweep);
+    let figures = |cell: &str| place.json(&format!("runs/sweep/{cell}/seeds.json"))["test"].clone();
+    assert_eq!(figures("a"), figures("b"), "each seed is evaluated with its own parameters");
+    assert_eq!(place.succeeds(&sweep).matches("finished before").count(), 4);
+
+    place.file("wider.toml", variants(", inner_dim = 9"));
+    place.is_refused(&["sweep", "--config", "wider.toml", "--device", "cpu"], &["nothing is to be trained"]);
+}
+
+#[test]
 fn a_sweep_that_was_killed_in_its_second_cell_goes_on_to_the_same_figures() {
     let place = Workplace::new();
     let grid = sweep_of_sasrec().replace("epochs = 1", "epochs = 20").replace("seeds = 2\n", "");

@@ -68,7 +68,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 
-    /// Begin with the parameters of another run as far as they have the same names: its folder, or a checkpoint file
+    /// Begin with the parameters of another run as far as they have the same names: its folder, or a checkpoint file; with
+    /// --seeds also a folder of several seeds, where each finds its own
     #[arg(long, value_name = "DIR")]
     pub start_from: Option<PathBuf>,
 

@@ -35,6 +35,12 @@ pub fn folders(folder: &Path) -> Vec<(u64, PathBuf)> {
     folders
 }
 
+/// Of a folder that holds runs of several seeds, the run of this one.
+fn of_seed(folder: &Path, seed: u64) -> PathBuf {
+    let own = folder.join(format!("seed{seed}"));
+    if own.is_dir() { own } else { folder.into() }
+}
+
 /// The runs of one configuration, one per seed.
 pub struct SeedRuns {
     folder: PathBuf,
@@ -47,7 +53,8 @@ impl SeedRuns {
     pub fn set_up(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -> Result<SeedRuns> {
         let set_up = |seed| {
             let out = folder.join(format!("seed{seed}"));
-            let args = RunArgs { seed, resume: out.join("config.toml").exists(), ..args.clone() };
+            let start_from = args.start_from.as_ref().map(|start| of_seed(start, seed));
+            let args = RunArgs { seed, start_from, resume: out.join("config.toml").exists(), ..args.clone() };
             let run = training::set_up(&args, data.clone(), out)?;
             let finished = run.finished()?;
             Ok((args, run, finished))
@@ -60,8 +67,8 @@ impl SeedRuns {
         &self.runs[0].1
     }
 
-    pub fn count(&self) -> usize {
-        self.runs.len()
+    pub fn all_finished(&self) -> bool {
+        self.finished() == self.runs.len()
     }
 
     pub fn finished(&self) -> usize {
@@ -71,7 +78,7 @@ impl SeedRuns {
     /// Trains what is not finished, seed after seed, and writes `seeds.json`. `place` goes before each line of progress.
     pub fn train(&self, place: &str) -> Result<SeedResults> {
         let summary = self.folder.join("seeds.json");
-        if self.finished() < self.count() {
+        if !self.all_finished() {
             // That of an earlier end, or of fewer seeds.
             remove(&summary)?;
         }

@@ -85,6 +85,7 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
     let parameters: usize = layout.sets.iter().map(|set| set.count()).sum();
     let training = run.method().training();
     let until = match training.epochs {
+        0 if run.options.starts_from.is_some() => "nothing to train: the parameters are those of --start-from".into(),
         0 => "nothing to train: the parameters are counted from the data".into(),
         epochs => format!(
             "up to {epochs} epochs, batches of {} {}, seed {seed}; {}stops {} epochs after the best {}",

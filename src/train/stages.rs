@@ -123,27 +123,34 @@ fn write_queries(
 }
 
 /// Takes over the trained parameters of another run that have the same names. A table may have more rows here than there,
-/// which keep what they hold. Refuses a run that has none of them.
+/// which keep what they hold. The names of those that it could not take over; refuses a run that has none.
 pub fn start_from(
     (trained, folder): (&Trained, &Path),
     layout: &ParamLayout,
     state: &mut State,
     data: &Interactions,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     if trained.items != data.items {
         let problem =
             format!("{} was trained on other items than {}, or on them in another order", folder.display(), data.name);
         return Err(Error::usage(problem, "start from a model of the same data set"));
     }
-    let mut taken = 0;
-    for set in &layout.sets {
+    let (mut taken, mut left) = (0, Vec::new());
+    for set in layout.sets.iter().filter(|set| !set.is_frozen()) {
         for parameter in &set.parameters {
-            let Some((shape, words)) = trained.checkpoint.parameter(&set.name, &parameter.name)? else { continue };
-            let fits = shape.len() == parameter.shape.len() && shape[1..] == parameter.shape[1..];
-            if fits && shape[0] <= parameter.shape[0] {
-                let own = state.parameter_mut(layout, &set.name, &parameter.name).expect("in the layout");
-                own[..words.len()].copy_from_slice(&words);
-                taken += 1;
+            let theirs = trained.checkpoint.parameter(&set.name, &parameter.name)?;
+            let fits = |shape: &[usize]| {
+                shape.len() == parameter.shape.len()
+                    && shape[1..] == parameter.shape[1..]
+                    && shape[0] <= parameter.shape[0]
+            };
+            match theirs.filter(|(shape, _)| fits(shape)) {
+                Some((_, words)) => {
+                    let own = state.parameter_mut(layout, &set.name, &parameter.name).expect("in the layout");
+                    own[..words.len()].copy_from_slice(&words);
+                    taken += 1;
+                }
+                None => left.push(parameter.name.clone()),
             }
         }
     }
@@ -151,5 +158,5 @@ pub fn start_from(
         let problem = format!("{} has no parameter that this model has", folder.display());
         return Err(Error::usage(problem, "start from a model of the same kind and size"));
     }
-    Ok(())
+    Ok(left)
 }

@@ -153,9 +153,13 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Takes over parameters of another run in place of the initial ones.
+    /// Takes over parameters of another run in place of the initial ones; all of them where none is to be trained.
     pub(super) fn start_from(&mut self, executor: &mut dyn Executor, trained: &Trained, folder: &Path) -> Result<()> {
-        start_from((trained, folder), &self.layout, &mut self.best, &self.data)?;
+        let left = start_from((trained, folder), &self.layout, &mut self.best, &self.data)?;
+        if let Some(name) = left.first().filter(|_| self.method.training().epochs == 0) {
+            let problem = format!("{} has no `{name}` of this shape, and nothing is to be trained", folder.display());
+            return Err(Error::usage(problem, "change settings of inference alone, or train one epoch or more"));
+        }
         executor.load(&self.layout, &self.best)
     }
 

@@ -14,6 +14,11 @@
 //! [[variant]]                      # ... for every variant, if there are any
 //! name = "without_ssl"
 //! set = { ssl = false }            # optional, and so is `method`
+//!
+//! [[variant]]
+//! name = "ten_more_epochs"
+//! start_from = "without_ssl"       # optional: with what this variant learned, seed by seed
+//! set = { epochs = 10 }            # 0: the same model, evaluated with other settings
 //! ```
 
 use crate::error::{Error, Result};
@@ -55,6 +60,7 @@ fn one() -> u16 {
 struct Variant {
     name: String,
     method: Option<String>,
+    start_from: Option<String>,
     #[serde(default)]
     set: Table,
 }
@@ -69,6 +75,8 @@ pub struct Cell {
     /// Which line of a figure it belongs to: the rest of its name.
     pub line: String,
     pub method: String,
+    /// The cell before this one whose runs have the first parameters.
+    pub start_from: Option<String>,
     /// Keys that all cells share.
     pub common: Vec<(String, Value)>,
     /// Keys of the grid and of the variant, which win over the shared ones.
@@ -119,16 +127,21 @@ impl SweepFile {
         }
         let mut cells: Vec<Cell> = Vec::new();
         for (variant, point) in variants.iter().flat_map(|variant| grid.iter().map(move |point| (variant, point))) {
-            let named = |point: &[(String, Value)]| {
-                let parts = [variant.name.clone()].into_iter().chain(point.iter().map(assignment));
+            let named = |variant: &str, point: &[(String, Value)]| {
+                let parts = [variant.to_string()].into_iter().chain(point.iter().map(assignment));
                 parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
             };
-            let name = named(point);
+            let name = named(&variant.name, point);
             let (place, line) = match point.split_last() {
-                Some(((_, value), rest)) => (plain(value), named(rest)),
+                Some(((_, value), rest)) => (plain(value), named(&variant.name, rest)),
                 None => (variant.name.clone(), String::new()),
             };
             refuse_bad_name(&name)?;
+            let start_from = variant.start_from.as_ref().map(|variant| named(variant, point));
+            if let Some(start) = start_from.as_ref().filter(|start| cells.iter().all(|cell| cell.name != **start)) {
+                let problem = format!("`{name}` starts from `{start}`, which is no cell before it");
+                return Err(Error::usage(problem, "start_from is the name of a variant further up in the file"));
+            }
             if cells.iter().any(|cell| cell.name.eq_ignore_ascii_case(&name)) {
                 let problem = format!("two cells are called `{name}`");
                 return Err(Error::usage(problem, "give each variant a name and each grid value once"));
@@ -138,6 +151,7 @@ impl SweepFile {
                 place,
                 line,
                 method: variant.method.as_ref().unwrap_or(&self.method).clone(),
+                start_from,
                 common: flattened(&self.set),
                 own: point.iter().cloned().chain(flattened(&variant.set)).collect(),
             });
@@ -212,6 +226,13 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_starts_from_the_cell_of_its_own_point_of_the_grid() {
+        let text = "[grid]\ndim = [8, 16]\n[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\nstart_from = 'a'";
+        let starts: Vec<Option<String>> = cells(text).unwrap().into_iter().map(|cell| cell.start_from).collect();
+        assert_eq!(starts, [None, None, Some("a,dim=8".into()), Some("a,dim=16".into())]);
+    }
+
+    #[test]
     fn cells_need_names_that_folders_can_have() {
         let refused = |text: &str| cells(text).unwrap_err().to_string();
         assert!(refused("[[variant]]\nname = 'w/o SSL'").contains("`w/o SSL`"));
@@ -220,6 +241,7 @@ mod tests {
         assert!(refused("[[variant]]\nname = 'a'\n[[variant]]\nname = 'A'").contains("two cells"));
         assert!(refused("[grid]\ndim = [8, 8]").contains("two cells"));
         assert!(refused("[grid]\ndim = [8]\n[[variant]]\nname = 'a'\nset = { dim = 9 }").contains("`a` sets `dim`"));
+        assert!(refused("[[variant]]\nname = 'a'\nstart_from = 'b'").contains("`a` starts from `b`"));
         assert!(refused("[grid]\ndim = 8").contains("`dim` of [grid]"));
         assert!(refused("[grid]\ndim = []").contains("`dim` of [grid]"));
         let long: Vec<String> = (0..101).map(|n| n.to_string()).collect();

@@ -17,7 +17,7 @@ use super::training::{read_data, resolve_config};
 use crate::error::{Error, Result};
 use crate::train::Run;
 use cells::{Cell, SweepFile};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +36,10 @@ The file, with `gpurec methods NAME` for its keys:
   [[variant]]                      # with or without a grid
   name = \"without_lma\"
   set = { lma = false }
+  [[variant]]
+  name = \"longer\"
+  start_from = \"without_lma\"       # optional: with the parameters that this variant learned
+  set = { epochs = 10 }            # with 0 they are evaluated with other settings, and not trained
 
 The same command again continues, with or without --resume: finished cells stay, the interrupted one goes on.";
 
@@ -82,23 +86,30 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
     let cells = file.cells()?;
     let out =
         args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(args.config.file_stem().unwrap_or_default()));
-    let runs: Vec<RunArgs> = cells.iter().map(|cell| run_args(args, &file, cell)).collect();
+    let arguments: Vec<RunArgs> = cells.iter().map(|cell| run_args(args, &file, cell, &out)).collect();
     // Whatever is wrong with any cell is said before the first one trains.
-    for (cell, run) in cells.iter().zip(&runs) {
+    for (cell, run) in cells.iter().zip(&arguments) {
         resolve_config(run, None).map_err(|error| in_cell(cell, error))?;
     }
-    let data = read_data(&runs[0])?;
-    let set_up = |(cell, run): (&Cell, &RunArgs)| {
+    let data = read_data(&arguments[0])?;
+    let set_up = |cell: &Cell, run: &RunArgs| {
         let runs = SeedRuns::set_up(run, u64::from(file.seeds), data.clone(), &out.join(&cell.name));
         runs.map_err(|error| in_cell(cell, error))
     };
-    let runs: Vec<SeedRuns> = cells.iter().zip(&runs).map(set_up).collect::<Result<_>>()?;
-    if args.dry_run {
-        return say(plan(&cells, &runs));
+    // But for cells that need what another one learns.
+    let mut known: Vec<Option<SeedRuns>> = Vec::new();
+    for (cell, run) in cells.iter().zip(&arguments) {
+        let start = cell.start_from.as_ref().and_then(|start| cells.iter().position(|cell| cell.name == *start));
+        let ready = start.is_none_or(|start| known[start].as_ref().is_some_and(SeedRuns::all_finished));
+        known.push(ready.then(|| set_up(cell, run)).transpose()?);
     }
-    let published = published_of(&runs);
+    if args.dry_run {
+        return say(plan(&cells, &known, file.seeds));
+    }
+    let published = published_of(&known);
     let mut rows = Vec::new();
-    for (number, (cell, runs)) in cells.iter().zip(&runs).enumerate() {
+    for (number, ((cell, run), known)) in cells.iter().zip(&arguments).zip(known).enumerate() {
+        let runs = known.map_or_else(|| set_up(cell, run), Ok)?;
         let results = runs.train(&format!("cell {} of {}: {}, ", number + 1, cells.len(), cell.name))?;
         rows.push((cell, results));
         table::write(&out, &rows, &published)?;
@@ -111,7 +122,7 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
 }
 
 /// The `gpurec run` that trains a cell.
-fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
+fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell, out: &Path) -> RunArgs {
     RunArgs {
         method: cell.method.clone(),
         dataset: args.dataset.clone().unwrap_or_else(|| file.dataset.clone()),
@@ -123,7 +134,7 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
         seeds: None,
         epochs: None,
         out: None,
-        start_from: None,
+        start_from: cell.start_from.as_ref().map(|start| out.join(start)),
         teachers: Vec::new(),
         resume: false,
         quiet: args.quiet,
@@ -133,9 +144,9 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell) -> RunArgs {
 }
 
 /// What was published of the cells' methods.
-fn published_of(runs: &[SeedRuns]) -> PublishedRows {
+fn published_of(known: &[Option<SeedRuns>]) -> PublishedRows {
     let mut rows = PublishedRows::default();
-    for Run { info, options, data, .. } in runs.iter().map(SeedRuns::first) {
+    for Run { info, options, data, .. } in known.iter().flatten().map(SeedRuns::first) {
         rows.add(info.title, published_rows(&options.method, &options.config, &data.name, data.rule()));
     }
     rows
@@ -146,10 +157,12 @@ fn in_cell(cell: &Cell, error: Error) -> Error {
 }
 
 /// The cells, what they set, and how far they are.
-fn plan(cells: &[Cell], runs: &[SeedRuns]) -> String {
-    let rows = cells.iter().zip(runs).enumerate().map(|(number, (cell, runs))| {
-        let finished = format!("{} of {}", runs.finished(), runs.count());
-        [(number + 1).to_string(), cell.name.clone(), cell.method.clone(), cell.settings(), finished]
+fn plan(cells: &[Cell], known: &[Option<SeedRuns>], seeds: u16) -> String {
+    let rows = cells.iter().zip(known).enumerate().map(|(number, (cell, runs))| {
+        let finished = format!("{} of {seeds}", runs.as_ref().map_or(0, SeedRuns::finished));
+        let start = cell.start_from.iter().map(|start| format!("start_from={start}"));
+        let settings = start.chain([cell.settings()]).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(",");
+        [(number + 1).to_string(), cell.name.clone(), cell.method.clone(), settings, finished]
     });
     console_table(&["", "cell", "method", "settings", "seeds finished"], rows, 4).to_string()
 }

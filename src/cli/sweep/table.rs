@@ -77,7 +77,8 @@ mod tests {
 
     fn cell(name: &str, own: Vec<(String, Value)>) -> Cell {
         let [name, place] = [name.to_string(), name.to_string()];
-        Cell { name, place, line: String::new(), method: "coserec".into(), common: Vec::new(), own }
+        let (line, method) = (String::new(), "coserec".into());
+        Cell { name, place, line, method, start_from: None, common: Vec::new(), own }
     }
 
     #[test]
