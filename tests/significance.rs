@@ -306,7 +306,7 @@ fn the_sweeps_of_the_documentation_name_keys_that_exist() {
         ("lma4rec-ablation", 4),
         ("lma4rec-lambda", 6),
         ("lma4rec-dim", 5),
-        ("diffrec-ablation", 14),
+        ("diffrec-ablation", 18),
     ];
     for (name, count) in cells {
         let file = folder.join(format!("{name}.toml")).display().to_string();
