@@ -180,3 +180,38 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     cases
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::exec::DeviceChoice;
+    use crate::engine::params::ParamLayout;
+    use crate::engine::{Feed, Graph, Tensor};
+
+    #[test]
+    fn a_row_has_the_same_bits_whatever_rows_are_around_it() {
+        let (width_in, width_out) = (1100, 96);
+        let values =
+            |n: usize, step: usize| -> Vec<f32> { (0..n).map(|i| ((i * step) % 1009) as f32 - 504.0).collect() };
+        let y = |rows: usize| {
+            let (layout, mut feed) = (ParamLayout::default(), Feed::default());
+            let mut graph = Graph::new(layout.clone());
+            let inputs = [("x", [rows, width_in], 7919), ("weight", [width_out, width_in], 6007)];
+            let inputs = inputs.map(|(name, shape, step)| {
+                feed.set(name, Tensor::f32(&shape, values(shape[0] * shape[1], step)));
+                graph.input(name, TensorType::f32(&shape))
+            });
+            let y = graph.add1(Linear::default(), &inputs).unwrap();
+            graph.output("y", y);
+            let mut executor = DeviceChoice::Cpu.open(2).unwrap();
+            executor.load(&layout, &layout.initial_state(1)).unwrap();
+            let plan = executor.compile(graph).unwrap();
+            executor.run(plan, &feed).unwrap();
+            executor.fetch(plan, "y").unwrap().words
+        };
+        let all = y(1700);
+        for rows in [64, 192, 704] {
+            assert_eq!(y(rows), all[..rows * width_out], "{rows} rows");
+        }
+    }
+}
