@@ -192,7 +192,7 @@ mod tests {
     fn a_row_has_the_same_bits_whatever_rows_are_around_it() {
         let (width_in, width_out) = (1100, 96);
         let values =
-            |n: usize, step: usize| -> Vec<f32> { (0..n).map(|i| ((i * step) % 1009) as f32 - 504.0).collect() };
+            |n: usize, step: usize| -> Vec<f32> { (0..n).map(|i| ((i * step) % 1009) as f32 / 7.0 - 72.0).collect() };
         let y = |rows: usize| {
             let (layout, mut feed) = (ParamLayout::default(), Feed::default());
             let mut graph = Graph::new(layout.clone());

@@ -29,7 +29,7 @@ pub struct SoftmaxMixture {
 /// Most samples: their scores are made together.
 pub const MAX_SAMPLES: usize = TILE_ROWS;
 /// How many scores all lanes may keep.
-const KEPT_WORDS: usize = 1 << 26;
+const KEPT_WORDS: usize = 1 << 25;
 
 impl SoftmaxMixture {
     fn items(&self, weight: &TensorType) -> usize {
