@@ -255,6 +255,7 @@ fn a_variant_can_begin_with_what_another_one_learned_and_train_nothing() {
     place.succeeds(&sweep);
     let figures = |cell: &str| place.json(&format!("runs/sweep/{cell}/seeds.json"))["test"].clone();
     assert_eq!(figures("a"), figures("b"), "each seed is evaluated with its own parameters");
+    assert_eq!(place.text("runs/sweep/epochs.svg").matches("stroke-width=\"2\"").count(), 2, "b has no epochs");
     assert_eq!(place.succeeds(&sweep).matches("finished before").count(), 4);
 
     place.file("wider.toml", variants(", inner_dim = 9"));

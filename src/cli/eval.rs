@@ -1,7 +1,7 @@
 //! `gpurec eval`: ranks the held-out items of a data set with a trained model.
 
 use super::DeviceArgs;
-use super::console::{note, say, shell_command};
+use super::console::{bar, note, say, shell_command};
 use super::results::{Results, published_rows};
 use super::source::SourceArgs;
 use crate::data::lists::Lists;
@@ -90,7 +90,13 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
             data.name
         ));
     }
-    let evaluation = trained.evaluator(executor.as_mut())?.evaluate(executor.as_mut(), &data)?;
+    let mut evaluator = trained.evaluator(executor.as_mut())?;
+    let runs = evaluator.runs(data.valid().count()) + evaluator.runs(data.test().count());
+    let bar = bar(runs, "{bar:20} {percent:>3}%  {eta} left", false);
+    let watched = bar.clone();
+    evaluator.watch(Box::new(move || watched.inc(1)));
+    let evaluation = evaluator.evaluate(executor.as_mut(), &data)?;
+    bar.finish_and_clear();
     if let (Some(file), Basis::Ranks(ranks)) = (&args.ranks, &evaluation.basis) {
         if *file == UserRanks::path(&args.checkpoint) && identity.difference(theirs).is_some() {
             let problem = format!("{} has the ranks that the run's own report is made of", file.display());

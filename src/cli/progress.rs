@@ -3,7 +3,7 @@
 use super::console::{bar, note, say};
 use super::interrupt;
 use crate::error::Result;
-use crate::train::{EpochReport, Observer};
+use crate::train::{EpochReport, Observer, Watch};
 use indicatif::{HumanDuration, ProgressBar};
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,15 @@ impl Observer for Progress {
         if !self.quiet {
             drop(say(format!("\n{what}")));
         }
+    }
+
+    fn evaluation_begins(&mut self, runs: usize) -> Watch {
+        let Some(bar) = self.bar.clone() else { return Box::new(|| ()) };
+        let (epoch, mut done) = (self.epoch.clone(), 0);
+        Box::new(move || {
+            done += 1;
+            bar.set_message(format!("{epoch}  evaluating, {}%", 100 * done / runs.max(done)));
+        })
     }
 
     fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) -> Result<()> {

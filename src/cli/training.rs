@@ -90,7 +90,7 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
         epochs => format!(
             "up to {epochs} epochs, batches of {} {}, seed {seed}; {}stops {} epochs after the best {}",
             training.batch_size,
-            if run.method().list_model().is_some() { "lists" } else { "users" },
+            run.method().batches_of(),
             match training.validate_every {
                 1 => String::new(),
                 n => format!("validates every {n}, "),

@@ -388,6 +388,10 @@ impl Method for DiffRec {
         state
     }
 
+    fn batches_of(&self) -> &'static str {
+        "prefixes"
+    }
+
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
         Ok(Arc::new(Noised { config: self.config.clone(), prefixes: Prefixes::new(data) }))
     }

@@ -274,6 +274,10 @@ impl Method for Hgn {
         Ok(Objective { loss, scorer, item_table: self.item_table(graph) })
     }
 
+    fn batches_of(&self) -> &'static str {
+        "windows"
+    }
+
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
         let config = self.config.clone();
         let met = UserItems::from_slices((0..data.n_users()).map(|user| data.train(user)));

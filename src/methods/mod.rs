@@ -239,6 +239,11 @@ pub trait Method: Send + Sync {
         self.training().adam()
     }
 
+    /// What the sampler's batches are so many of.
+    fn batches_of(&self) -> &'static str {
+        if self.list_model().is_some() { "lists" } else { "users" }
+    }
+
     /// What makes the batches of these interactions.
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>>;
 

@@ -400,6 +400,10 @@ impl Method for Snqn {
         Ok(graph)
     }
 
+    fn batches_of(&self) -> &'static str {
+        "events"
+    }
+
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
         let of_kind = rewards(&self.config.rewards)?;
         if let Some(stranger) = of_kind.keys().find(|kind| !data.kind_names.contains(kind)) {

@@ -3,7 +3,7 @@
 
 use super::identity::DataIdentity;
 use super::list_scores::{self, ListScorer, ListScores};
-use super::ranker::{Ranker, Ranks};
+use super::ranker::{Ranker, Ranks, Watch};
 use super::ranks::UserRanks;
 use crate::data::lists::Part;
 use crate::data::sample::Uni99;
@@ -53,6 +53,22 @@ impl<'m> Evaluator<'m> {
         match method.list_model() {
             Some(model) => Evaluator::Lists(ListScorer::new(model, layout)),
             None => Evaluator::Ranks(Ranker::new(method, layout)),
+        }
+    }
+
+    /// From now on this is called after every run of a graph; `runs` says how many there will be. Those of list models are few,
+    /// and not told.
+    pub fn watch(&mut self, watch: Watch) {
+        if let Evaluator::Ranks(ranker) = self {
+            ranker.watch(watch);
+        }
+    }
+
+    /// Runs of graphs that it takes to evaluate so many events.
+    pub fn runs(&self, events: usize) -> usize {
+        match self {
+            Evaluator::Ranks(ranker) => ranker.runs(events),
+            Evaluator::Lists(_) => 0,
         }
     }
 

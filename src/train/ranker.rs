@@ -60,7 +60,12 @@ pub struct Ranker<'m> {
     plans: Plans<PlanKey>,
     rounds: Plans<Shape>,
     work: Work,
+    /// Called after every run of a graph.
+    watch: Watch,
 }
+
+/// What is told that something was done, one of many things.
+pub type Watch = Box<dyn FnMut()>;
 
 /// What runs of scoring graphs took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,7 +83,18 @@ pub struct Work {
 impl<'m> Ranker<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
-        Ranker { method, layout, plans: Plans::default(), rounds: Plans::default(), work: Work::default() }
+        let (plans, rounds) = (Plans::default(), Plans::default());
+        Ranker { method, layout, plans, rounds, work: Work::default(), watch: Box::new(|| ()) }
+    }
+
+    /// From now on this is called after every run of a graph; `runs` says how many there will be.
+    pub fn watch(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// Runs of graphs that it takes to answer so many requests.
+    pub fn runs(&self, requests: usize) -> usize {
+        requests.div_ceil(self.method.requests_per_run()) * (self.method.rounds() + 1)
     }
 
     /// Ranks held-out items among all, and among the candidates of the sampled protocol where they are given.
@@ -238,7 +254,9 @@ impl<'m> Ranker<'m> {
         self.work.bytes += steps.iter().map(|step| step.cost.bytes).sum::<u64>();
         self.work.extra_bytes = self.work.extra_bytes.max(executor.plan(plan).activation_bytes());
         self.work.dispatches += executor.dispatches(plan);
-        executor.run(plan, feed)
+        executor.run(plan, feed)?;
+        (self.watch)();
+        Ok(())
     }
 
     /// Runs what the method computes before it scores.

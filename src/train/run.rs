@@ -7,7 +7,7 @@
 use super::checkpoint::{self, Checkpoint, Header};
 use super::evaluation::{Basis, Evaluation, Evaluator, refuse_empty_parts};
 use super::identity::{DataIdentity, FORMAT, Identity};
-use super::ranker::Ranker;
+use super::ranker::{Ranker, Watch};
 use super::stages::taught;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
@@ -217,6 +217,7 @@ impl Run {
         }
         trainer.fit(executor, &mut log)?;
 
+        trainer.show_evaluation(&mut log);
         let Evaluation { metrics, by_kind, warning, basis } = trainer.evaluate(executor)?;
         warning.iter().for_each(|warning| log.observer.warning(warning));
         basis.write(&self.options.out, &identity.data)?;
@@ -333,6 +334,10 @@ impl Observer for Log<'_> {
 
     fn begins(&mut self, what: &str) {
         self.observer.begins(what);
+    }
+
+    fn evaluation_begins(&mut self, runs: usize) -> Watch {
+        self.observer.evaluation_begins(runs)
     }
 
     fn wants_to_stop(&mut self) -> bool {

@@ -3,6 +3,7 @@
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::evaluation::{Evaluation, Evaluator};
 use super::plans::Plans;
+use super::ranker::Watch;
 use super::run::Trained;
 use super::stages::start_from;
 use crate::data::sample::epoch_order;
@@ -86,6 +87,10 @@ pub trait Observer {
     fn warning(&mut self, _message: &str) {}
     /// Something begins that takes its time: a stage of the run, or what teachers are asked.
     fn begins(&mut self, _what: &str) {}
+    /// Events are evaluated, in so many runs of graphs. What is given back is called after each.
+    fn evaluation_begins(&mut self, _runs: usize) -> Watch {
+        Box::new(|| ())
+    }
     /// Asked after every step: whether to end training with a checkpoint.
     fn wants_to_stop(&mut self) -> bool {
         false
@@ -237,6 +242,8 @@ impl<'a> Trainer<'a> {
         }
         let mut valid = Metrics::default();
         if epoch.is_multiple_of(training.validate_every) || epoch == training.epochs {
+            let runs = self.evaluator.runs(self.data.valid().count());
+            self.evaluator.watch(observer.evaluation_begins(runs));
             let value;
             (valid, value) = self.evaluator.validate(executor, &self.data, training)?;
             if value > self.progress.best_value {
@@ -408,6 +415,12 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(rows.last().and_then(|row| row.first().copied()))
+    }
+
+    /// Lets an observer see how far `evaluate` is.
+    pub(super) fn show_evaluation(&mut self, observer: &mut dyn Observer) {
+        let [valid, test] = [self.data.valid().count(), self.data.test().count()].map(|n| self.evaluator.runs(n));
+        self.evaluator.watch(observer.evaluation_begins(valid + test));
     }
 
     /// Validation and test with the parameters that are loaded now.

@@ -55,7 +55,7 @@ fn measured(rows: &[Row]) -> Vec<Measured> {
     rows.iter().filter_map(one).collect()
 }
 
-/// A line for each seed.
+/// A line for each seed that trained.
 fn series(folder: &Path, rows: &[Row], selected: &str) -> Result<Vec<Series>> {
     let runs = rows.iter().flat_map(|(cell, results)| results.runs.iter().map(move |run| (cell, run.seed)));
     let one = |(cell, seed): (&&super::cells::Cell, u64)| {
@@ -63,5 +63,6 @@ fn series(folder: &Path, rows: &[Row], selected: &str) -> Result<Vec<Series>> {
         let point = |epoch: &EpochReport| Some((epoch.epoch as f64, epoch.valid.get(selected)?));
         Ok((cell.name.clone(), epochs.iter().filter_map(point).collect()))
     };
-    runs.map(one).collect()
+    let trained = |series: &Result<Series>| series.as_ref().map_or(true, |(_, points)| !points.is_empty());
+    runs.map(one).filter(trained).collect()
 }

@@ -4,6 +4,8 @@ use crate::methods::config;
 use crate::ops::step_mix::Noise;
 use crate::train::Ranker;
 use crate::train::trainer::layout_of;
+use std::cell::Cell;
+use std::rc::Rc;
 
 const MASKS: [&str; 2] = ["slot_mask=prefix", "slot_mask=bidirectional"];
 
@@ -39,6 +41,22 @@ fn lists_do_not_depend_on_how_many_are_asked_for_together() {
             assert!(by_seven.eq(together.iter().cloned()), "{mask} {inference}");
             assert!(together.iter().flatten().all(|(_, score)| *score > 0.0 && *score < 1.0));
             assert_ne!(together[0], together[1]);
+        });
+    }
+}
+
+#[test]
+fn whoever_watches_is_told_of_every_step_of_a_chain() {
+    let walks = walks(300);
+    let requests: Vec<Request> = walks.iter().map(|history| Request::new(history)).collect();
+    for (inference, runs) in [("jump", 2), ("chain", 2 * (1 + 2))] {
+        let method = method(&[MASKS[0], &format!("inference={inference}"), "steps=40"]);
+        with_ranker(&method, |ranker, executor| {
+            let told = Rc::new(Cell::new(0));
+            let watch = told.clone();
+            ranker.watch(Box::new(move || watch.set(watch.get() + 1)));
+            ranker.top_k(executor, &requests, 4, false).unwrap();
+            assert_eq!((told.get(), ranker.runs(requests.len())), (runs, runs), "{inference}");
         });
     }
 }
