@@ -131,7 +131,7 @@ fn bpr_beats_popularity() -> Checked {
         let evaluation = Target::Cpu { threads: 2 }.with(ExecOptions::default(), |executor| {
             let mut trainer = Trainer::new(method.as_ref(), data.clone(), 5, executor, None)?;
             trainer.fit(executor, &mut ())?;
-            trainer.evaluate(executor)
+            trainer.evaluate(executor, &mut ())
         })?;
         Ok(evaluation.metrics.test[Protocol::HistoryExcluded].get("ndcg@20").expect("a known metric"))
     };

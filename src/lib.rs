@@ -23,7 +23,7 @@
 //! let mut executor = DeviceChoice::Cpu.open(0)?;
 //! let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None)?;
 //! trainer.fit(executor.as_mut(), &mut ())?;
-//! let evaluation = trainer.evaluate(executor.as_mut())?;
+//! let evaluation = trainer.evaluate(executor.as_mut(), &mut ())?;
 //! println!("{:?}", evaluation.metrics.test[Protocol::HistoryExcluded]);
 //! # Ok(())
 //! # }

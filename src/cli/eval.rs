@@ -94,7 +94,10 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let runs = evaluator.runs(data.valid().count()) + evaluator.runs(data.test().count());
     let bar = bar(runs, "{bar:20} {percent:>3}%  {eta} left", false);
     let watched = bar.clone();
-    evaluator.watch(Box::new(move || watched.inc(1)));
+    evaluator.watch(Box::new(move || {
+        watched.inc(1);
+        Ok(())
+    }));
     let evaluation = evaluator.evaluate(executor.as_mut(), &data)?;
     bar.finish_and_clear();
     if let (Some(file), Basis::Ranks(ranks)) = (&args.ranks, &evaluation.basis) {

@@ -3,7 +3,7 @@
 use super::console::{bar, note, say};
 use super::interrupt;
 use crate::error::Result;
-use crate::train::{EpochReport, Observer, Watch};
+use crate::train::{EpochReport, Observer};
 use indicatif::{HumanDuration, ProgressBar};
 use std::time::{Duration, Instant};
 
@@ -82,12 +82,13 @@ impl Observer for Progress {
         }
     }
 
-    fn evaluation_begins(&mut self, runs: usize) -> Watch {
-        let Some(bar) = self.bar.clone() else { return Box::new(|| ()) };
-        let (epoch, mut done) = (self.epoch.clone(), 0);
+    fn evaluation_begins(&mut self, runs: usize) -> Box<dyn FnMut() -> bool> {
+        let (bar, epoch, mut done) = (self.bar.clone(), self.epoch.clone(), 0);
         Box::new(move || {
             done += 1;
-            bar.set_message(format!("{epoch}  evaluating, {}%", 100 * done / runs.max(done)));
+            let message = || format!("{epoch}  evaluating, {}%", 100 * done / runs.max(done));
+            bar.iter().for_each(|bar| bar.set_message(message()));
+            interrupt::requested()
         })
     }
 

@@ -60,12 +60,11 @@ pub struct Ranker<'m> {
     plans: Plans<PlanKey>,
     rounds: Plans<Shape>,
     work: Work,
-    /// Called after every run of a graph.
     watch: Watch,
 }
 
-/// What is told that something was done, one of many things.
-pub type Watch = Box<dyn FnMut()>;
+/// Called after every run of a graph. Its error ends what is being ranked.
+pub type Watch = Box<dyn FnMut() -> Result<()>>;
 
 /// What runs of scoring graphs took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +83,7 @@ impl<'m> Ranker<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
         let (plans, rounds) = (Plans::default(), Plans::default());
-        Ranker { method, layout, plans, rounds, work: Work::default(), watch: Box::new(|| ()) }
+        Ranker { method, layout, plans, rounds, work: Work::default(), watch: Box::new(|| Ok(())) }
     }
 
     /// From now on this is called after every run of a graph; `runs` says how many there will be.
@@ -255,8 +254,7 @@ impl<'m> Ranker<'m> {
         self.work.extra_bytes = self.work.extra_bytes.max(executor.plan(plan).activation_bytes());
         self.work.dispatches += executor.dispatches(plan);
         executor.run(plan, feed)?;
-        (self.watch)();
-        Ok(())
+        (self.watch)()
     }
 
     /// Runs what the method computes before it scores.

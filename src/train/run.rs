@@ -7,7 +7,7 @@
 use super::checkpoint::{self, Checkpoint, Header};
 use super::evaluation::{Basis, Evaluation, Evaluator, refuse_empty_parts};
 use super::identity::{DataIdentity, FORMAT, Identity};
-use super::ranker::{Ranker, Watch};
+use super::ranker::Ranker;
 use super::stages::taught;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
@@ -217,8 +217,7 @@ impl Run {
         }
         trainer.fit(executor, &mut log)?;
 
-        trainer.show_evaluation(&mut log);
-        let Evaluation { metrics, by_kind, warning, basis } = trainer.evaluate(executor)?;
+        let Evaluation { metrics, by_kind, warning, basis } = trainer.evaluate(executor, &mut log)?;
         warning.iter().for_each(|warning| log.observer.warning(warning));
         basis.write(&self.options.out, &identity.data)?;
         let result = RunResult {
@@ -336,7 +335,7 @@ impl Observer for Log<'_> {
         self.observer.begins(what);
     }
 
-    fn evaluation_begins(&mut self, runs: usize) -> Watch {
+    fn evaluation_begins(&mut self, runs: usize) -> Box<dyn FnMut() -> bool> {
         self.observer.evaluation_begins(runs)
     }
 

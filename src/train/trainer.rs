@@ -3,7 +3,6 @@
 use super::checkpoint::{self, Checkpoint, Header, PartialEpoch, Progress};
 use super::evaluation::{Evaluation, Evaluator};
 use super::plans::Plans;
-use super::ranker::Watch;
 use super::run::Trained;
 use super::stages::start_from;
 use crate::data::sample::epoch_order;
@@ -87,9 +86,9 @@ pub trait Observer {
     fn warning(&mut self, _message: &str) {}
     /// Something begins that takes its time: a stage of the run, or what teachers are asked.
     fn begins(&mut self, _what: &str) {}
-    /// Events are evaluated, in so many runs of graphs. What is given back is called after each.
-    fn evaluation_begins(&mut self, _runs: usize) -> Watch {
-        Box::new(|| ())
+    /// Events are evaluated, in so many runs of graphs. What is given back is called after each, and says whether to stop there.
+    fn evaluation_begins(&mut self, _runs: usize) -> Box<dyn FnMut() -> bool> {
+        Box::new(|| false)
     }
     /// Asked after every step: whether to end training with a checkpoint.
     fn wants_to_stop(&mut self) -> bool {
@@ -233,7 +232,6 @@ impl<'a> Trainer<'a> {
         let epoch = self.progress.epoch + 1;
         observer.epoch_started(epoch, training.epochs, self.steps_per_epoch(), self.progress.partial.batches);
         self.steps(executor, epoch, observer)?;
-        let PartialEpoch { sums, tokens, seconds, .. } = std::mem::take(&mut self.progress.partial);
         let steps_done = Instant::now();
 
         let state = executor.state()?;
@@ -242,16 +240,20 @@ impl<'a> Trainer<'a> {
         }
         let mut valid = Metrics::default();
         if epoch.is_multiple_of(training.validate_every) || epoch == training.epochs {
-            let runs = self.evaluator.runs(self.data.valid().count());
-            self.evaluator.watch(observer.evaluation_begins(runs));
+            self.watch_evaluation(epoch, self.data.valid().count(), observer);
+            let validated = self.evaluator.validate(executor, &self.data, training);
+            if let Err(Error::Interrupted { .. }) = validated {
+                self.write_checkpoint(&state)?;
+            }
             let value;
-            (valid, value) = self.evaluator.validate(executor, &self.data, training)?;
+            (valid, value) = validated?;
             if value > self.progress.best_value {
                 (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
                 self.best = state.without_moments();
             }
         }
         self.progress.epoch = epoch;
+        let PartialEpoch { sums, tokens, seconds, .. } = std::mem::take(&mut self.progress.partial);
         let mean = |(name, sum, count): (String, f64, u64)| (name, serde_json::Value::from(sum / count as f64));
         let report = EpochReport {
             epoch,
@@ -417,15 +419,17 @@ impl<'a> Trainer<'a> {
         Ok(rows.last().and_then(|row| row.first().copied()))
     }
 
-    /// Lets an observer see how far `evaluate` is.
-    pub(super) fn show_evaluation(&mut self, observer: &mut dyn Observer) {
-        let [valid, test] = [self.data.valid().count(), self.data.test().count()].map(|n| self.evaluator.runs(n));
-        self.evaluator.watch(observer.evaluation_begins(valid + test));
+    /// Validation and test with the parameters that are loaded now. `Interrupted` when the observer wants to stop.
+    pub fn evaluate(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Evaluation> {
+        self.watch_evaluation(self.progress.epoch, self.data.valid().count() + self.data.test().count(), observer);
+        self.evaluator.evaluate(executor, &self.data)
     }
 
-    /// Validation and test with the parameters that are loaded now.
-    pub fn evaluate(&mut self, executor: &mut dyn Executor) -> Result<Evaluation> {
-        self.evaluator.evaluate(executor, &self.data)
+    /// Lets an observer see how far the evaluation of so many events is, and end it.
+    fn watch_evaluation(&mut self, epoch: usize, events: usize, observer: &mut dyn Observer) {
+        let step = self.progress.step;
+        let mut stops = observer.evaluation_begins(self.evaluator.runs(events));
+        self.evaluator.watch(Box::new(move || if stops() { Err(Error::Interrupted { epoch, step }) } else { Ok(()) }));
     }
 
     fn write_checkpoint(&self, state: &State) -> Result<()> {

@@ -1,6 +1,8 @@
 use super::*;
+use crate::data::ReadOptions;
 use crate::engine::exec::DeviceChoice;
 use crate::methods::{Sizes, config, find};
+use crate::train::identity::{DataIdentity, FORMAT, Identity};
 
 struct Impatient;
 
@@ -20,15 +22,52 @@ impl Observer for Notes {
     }
 }
 
+/// Wants to stop after so many runs of an evaluation.
+struct Evaluated {
+    runs: usize,
+}
+
+impl Observer for Evaluated {
+    fn evaluation_begins(&mut self, _runs: usize) -> Box<dyn FnMut() -> bool> {
+        let mut left = self.runs;
+        Box::new(move || {
+            left = left.saturating_sub(1);
+            left == 0
+        })
+    }
+}
+
+fn walks() -> Arc<Interactions> {
+    let walks: Vec<Vec<u32>> = (0..6).map(|first| (first..first + 6).collect()).collect();
+    Arc::new(Interactions::from_sequences("walks", &walks))
+}
+
 /// How training of a small model ends: epochs of one batch.
 fn train(settings: &[&str], observer: &mut dyn Observer) -> Result<Progress> {
-    let walks: Vec<Vec<u32>> = (0..6).map(|first| (first..first + 6).collect()).collect();
-    let data = Arc::new(Interactions::from_sequences("walks", &walks));
+    train_in(None, settings, observer)
+}
+
+/// The same, in a folder where it is resumed.
+fn train_in(folder: Option<&Path>, settings: &[&str], observer: &mut dyn Observer) -> Result<Progress> {
+    let data = walks();
     let settings: Vec<String> = ["dim=4", "max_len=4"].iter().chain(settings).map(|s| s.to_string()).collect();
     let info = find("sasrec")?;
-    let method = (info.build)(&config::resolve(info, None, None, &settings)?, Sizes::of(&data))?;
+    let config = config::resolve(info, None, None, &settings)?;
+    let method = (info.build)(&config, Sizes::of(&data))?;
+    let identity = Identity {
+        format: FORMAT,
+        version: "test".into(),
+        method: "sasrec".into(),
+        config,
+        seed: 1,
+        data: DataIdentity::new("walks", &ReadOptions::default(), &data),
+        models: Vec::new(),
+    };
+    let header = Header { identity, items: data.items.clone() };
+    let checkpoints = folder.map(|folder| Checkpoints { folder: folder.into(), header });
     let mut executor = DeviceChoice::Cpu.open(1)?;
-    let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), None)?;
+    let mut trainer = Trainer::new(method.as_ref(), data, 1, executor.as_mut(), checkpoints)?;
+    trainer.resume(executor.as_mut())?;
     trainer.fit(executor.as_mut(), observer)?;
     Ok(trainer.progress)
 }
@@ -37,6 +76,26 @@ fn train(settings: &[&str], observer: &mut dyn Observer) -> Result<Progress> {
 fn training_stops_when_asked_also_where_an_epoch_is_one_batch() {
     let stopped = train(&["epochs=9"], &mut Impatient).map(drop);
     assert!(matches!(stopped, Err(Error::Interrupted { epoch: 1, step: 1 })), "{stopped:?}");
+}
+
+#[test]
+fn validation_that_was_stopped_is_made_again_from_the_checkpoint() {
+    let settings = ["epochs=2", "learning_rate=0.05"];
+    let (stopped, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let end = train_in(Some(stopped.path()), &settings, &mut Evaluated { runs: 1 }).map(drop);
+    assert!(matches!(end, Err(Error::Interrupted { epoch: 1, step: 1 })), "{end:?}");
+    let latest = Checkpoint::read(&checkpoint::latest(stopped.path())).unwrap().progress;
+    assert_eq!((latest.epoch, latest.partial.batches, latest.best_epoch), (0, 1, 0), "trained, not validated");
+
+    let (mut after, mut notes) = (Notes::default(), Notes::default());
+    train_in(Some(stopped.path()), &settings, &mut after).unwrap();
+    train_in(Some(whole.path()), &settings, &mut notes).unwrap();
+    let reports = |notes: &Notes| -> Vec<_> {
+        notes.0.iter().map(|report| (report.epoch, report.losses.clone(), report.valid.clone())).collect()
+    };
+    assert_eq!(reports(&after), reports(&notes));
+    let best = |folder: &Path| std::fs::read(checkpoint::best(folder)).unwrap();
+    assert!(best(stopped.path()) == best(whole.path()), "the same bytes");
 }
 
 #[test]

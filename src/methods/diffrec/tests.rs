@@ -54,7 +54,10 @@ fn whoever_watches_is_told_of_every_step_of_a_chain() {
         with_ranker(&method, |ranker, executor| {
             let told = Rc::new(Cell::new(0));
             let watch = told.clone();
-            ranker.watch(Box::new(move || watch.set(watch.get() + 1)));
+            ranker.watch(Box::new(move || {
+                watch.set(watch.get() + 1);
+                Ok(())
+            }));
             ranker.top_k(executor, &requests, 4, false).unwrap();
             assert_eq!((told.get(), ranker.runs(requests.len())), (runs, runs), "{inference}");
         });
