@@ -11,10 +11,12 @@ use crate::ops::attention::Attention;
 use crate::ops::dropout::Dropout;
 use crate::ops::embedding::Embedding;
 use crate::ops::fill::Fill;
+use crate::ops::gru::{Gru, Reset};
 use crate::ops::info_nce::{Similarity, info_nce};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
+use crate::ops::linear_kl_div::LinearKlDiv;
 use crate::ops::linear_topk::LinearTopK;
 use crate::ops::matmul::Matmul;
 use crate::ops::rank::Rank;
@@ -155,11 +157,25 @@ pub const KERNELS: &[BenchKernel] = &[
         build: softmax_ce,
     },
     BenchKernel {
+        name: "kl-div",
+        sizes: &[Rows, Dim, Items],
+        defaults: &[&[1024, 256, 12_101], &[1024, 256, 36_098]],
+        differentiable: true,
+        build: kl_div,
+    },
+    BenchKernel {
         name: "info-nce",
         sizes: &[Rows, Dim],
         defaults: &[&[512, 64], &[4096, 256]],
         differentiable: true,
         build: info_nce_pairs,
+    },
+    BenchKernel {
+        name: "gru",
+        sizes: &[Batch, Steps, Dim, Hidden],
+        defaults: &[&[256, 50, 64, 64], &[256, 50, 64, 256]],
+        differentiable: true,
+        build: gru,
     },
     BenchKernel {
         name: "linear",
@@ -280,6 +296,18 @@ fn softmax_ce(shape: &Shape, backward: bool) -> Result<Work> {
     if backward { work.with_gradients(loss, weight, &[hidden, table]) } else { Ok(work) }
 }
 
+/// Scores of a student against those of one teacher, mean over the rows.
+fn kl_div(shape: &Shape, backward: bool) -> Result<Work> {
+    let [rows, dim, items] = shape.all([Rows, Dim, Items]);
+    let mut graph = Graph::new(ParamLayout::default());
+    let [hidden, teacher] = ["hidden", "teacher"].map(|name| normal(&mut graph, name, [rows, dim], 0.5));
+    let [table, taught] = ["table", "teacher_table"].map(|name| normal(&mut graph, name, [items, dim], 0.1));
+    let loss = graph.add1(LinearKlDiv::default(), &[hidden, table, teacher, taught])?;
+    let weight = graph.add1(Fill { value: 1.0 / rows as f32, shape: vec![rows] }, &[])?;
+    let work = Work::new(graph, Feed::default(), vec![loss]);
+    if backward { work.with_gradients(loss, weight, &[hidden, table]) } else { Ok(work) }
+}
+
 /// `rows` representations, two of each pair, by cosine, temperature 0.2.
 fn info_nce_pairs(shape: &Shape, backward: bool) -> Result<Work> {
     let [rows, dim] = shape.all([Rows, Dim]);
@@ -289,6 +317,25 @@ fn info_nce_pairs(shape: &Shape, backward: bool) -> Result<Work> {
     let one = graph.add1(Fill { value: 1.0, shape: vec![1] }, &[])?;
     let work = Work::new(graph, Feed::default(), vec![loss]);
     if backward { work.with_gradients(loss, one, &[z]) } else { Ok(work) }
+}
+
+/// Sequences of one length from states of zero, the products of the inputs before it; PyTorch's cell.
+fn gru(shape: &Shape, backward: bool) -> Result<Work> {
+    let [batch, steps, dim, hidden] = shape.all([Batch, Steps, Dim, Hidden]);
+    let (mut graph, mut feed) = (Graph::new(ParamLayout::default()), Feed::default());
+    let x = normal(&mut graph, "x", [batch * steps, dim], 1.0);
+    let of_input = normal(&mut graph, "of_input", [3 * hidden, dim], 0.1);
+    let of_state = normal(&mut graph, "of_state", [3 * hidden, hidden], 0.1);
+    let [input_bias, state_bias] = ["input_bias", "state_bias"].map(|name| normal(&mut graph, name, [3 * hidden], 0.1));
+    let dy = normal(&mut graph, "dy", [batch * steps, hidden], 1.0);
+    let starts: Vec<u32> = (0..=batch).map(|i| (i * steps) as u32).collect();
+    let borders = ids_input(&mut graph, &mut feed, "cu_seqlens", &starts);
+    let start = graph.add1(Fill { value: 0.0, shape: vec![batch, hidden] }, &[])?;
+    let products = graph.add1(Linear::default(), &[x, of_input, input_bias])?;
+    let y = graph.add1(Gru { reset: Reset::After }, &[products, start, borders, of_state, state_bias])?;
+    let work = Work::new(graph, feed, vec![y]);
+    let wrt = [x, of_input, input_bias, of_state, state_bias];
+    if backward { work.with_gradients(y, dy, &wrt) } else { Ok(work) }
 }
 
 /// From `dim` to `hidden` columns, with a bias.

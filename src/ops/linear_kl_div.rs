@@ -4,25 +4,25 @@
 //! No logits are stored: with `e^T = exp(t - max t)`, `e^S = exp(s - max s)` and `x = (s - max s) - (t - max t)` (all over
 //! `tau`) the loss is `log(sum e^S / sum e^T) - sum e^T x / sum e^T`. The sum of `e^S - e^T` is kept beside both sums: when
 //! student and teacher agree, the logarithm of their ratio would drown in rounding. The gradient makes all tiles again:
-//! `ds = sum over teachers of dloss (p^S - p^T) / tau`.
+//! `ds = sum over teachers of dloss (p^S - p^T) / tau`. Where `dloss` is known beforehand, as in training, loss and gradient are
+//! made together: a block of rows keeps its logits, if memory for them is small beside the gradients.
 
 use crate::engine::case::{Builder, Case, Kernel};
 use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::gpu::kernel::{Access::Read, Access::Update, GpuBuilder, Region};
-use crate::engine::exec::simd;
 use crate::engine::grad::Vjp;
-use crate::engine::op::{Cost, Op, expect};
+use crate::engine::op::{Cost, Op, WithForward, expect};
 use crate::engine::tensor::{Array, TensorType};
 use crate::error::Result;
 use crate::ops::column_sum::column_sum_gpu;
 use crate::ops::fill::Fill;
-use crate::ops::tiles;
-use crate::ops::tiles::{
-    GpuChunks, Gradients, LOWEST, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient, gradient_scratch,
-    lane_rows, reference_score, target_words,
-};
+use crate::ops::tiles::{self, GpuChunks, Gradients, reference_score};
 use crate::shader;
-use rayon::prelude::*;
+use cpu::Problem;
+use std::sync::Arc;
+
+#[path = "linear_kl_div/cpu.rs"]
+mod cpu;
 
 /// Inputs: of the student `hidden[N, D]`, `weight[V, D]`, (`bias[V]`); then of each teacher the same, with a width of its own.
 /// Outputs: `loss[N]` for each teacher and, for the gradient, `lse[N, 1 + K]` of the logits over `tau`, the student's first.
@@ -66,14 +66,6 @@ impl LinearKlDiv {
         self.side(self.teachers + 1).0
     }
 
-    /// A side in host memory.
-    fn scorer<'a>(&self, io: &CpuIo<'a>, side: usize) -> Scorer<'a> {
-        let (first, has_bias) = self.side(side);
-        let bias = has_bias.then(|| io.inputs[first + 2].f());
-        let (hidden, weight) = (io.inputs[first], io.inputs[first + 1]);
-        Scorer { hidden: hidden.f(), weight: weight.f(), bias, width: hidden.width() }
-    }
-
     /// The scale of the logits.
     fn scale(&self) -> f64 {
         1.0 / self.temperature
@@ -90,11 +82,55 @@ impl LinearKlDiv {
         (z, lse)
     }
 
-    /// Scratch for a lane of the forward pass: a tile of the student, one of a teacher, a row, and all rows' numbers.
-    fn lane_words(&self) -> usize {
-        2 * TILE + TILE_ITEMS + self.teachers * STATS * TILE_ROWS
+    /// The losses and `lse` on a GPU.
+    fn losses_gpu(&self, builder: &mut GpuBuilder, losses: &[Region], lse: Region) {
+        let (rows, items) = (builder.inputs[0].rows(), self.items(builder.inputs[1].rows()));
+        let student = GpuChunks::new(builder, items).rounding();
+        let teacher = student.beside(builder);
+        let stats: Vec<Region> = (0..self.teachers).map(|_| builder.scratch(STATS * rows)).collect();
+        student.each(builder, |builder, first, len| {
+            let s = student.scores(builder, first, len, self.student_bias);
+            for (k, (stats, loss)) in stats.iter().zip(losses).enumerate() {
+                let (hidden, has_bias) = self.side(k + 1);
+                let t = teacher.of(hidden).scores(builder, first, len, has_bias);
+                let bindings = [(s, Read), (t, Read), (*stats, Update), (*loss, Update), (lse, Update)];
+                let (is_first, is_last, sides) =
+                    ((first == 0).into(), (first + len == items).into(), 1 + self.teachers);
+                let params = [rows.into(), len.into(), is_first, is_last, self.scale().into(), k.into(), sides.into()];
+                builder.dispatch(shader!("linear_kl_div"), &[], &bindings, &params, rows);
+            }
+        });
+    }
+
+    /// The gradient on a GPU, from `lse` and each teacher's `dloss`: of `hidden`, `weight` and the bias, if there is one.
+    fn gradient_gpu(&self, builder: &mut GpuBuilder, lse: Region, dloss: &[Region], gradients: &[Region]) {
+        let (rows, table_rows) = (builder.inputs[0].rows(), builder.inputs[1].rows());
+        // All rows of the table, so that those behind the catalogue get their zeros.
+        let student = GpuChunks::new(builder, table_rows).rounding();
+        let (teacher, sum) = (student.beside(builder), student.beside(builder));
+        student.each(builder, |builder, first, len| {
+            let s = student.scores(builder, first, len, self.student_bias);
+            let ds = sum.region(rows * len);
+            for (k, dloss) in dloss.iter().enumerate() {
+                let (hidden, has_bias) = self.side(k + 1);
+                let t = teacher.of(hidden).scores(builder, first, len, has_bias);
+                let bindings = [(s, Read), (t, Read), (lse, Read), (*dloss, Read), (ds, Update)];
+                let (items, sides) = (self.items(table_rows).into(), 1 + self.teachers);
+                let params =
+                    [rows.into(), len.into(), first.into(), items, self.scale().into(), k.into(), sides.into()];
+                let groups = (rows * len).div_ceil(64);
+                builder.dispatch(shader!("linear_kl_div_gradient"), &[], &bindings, &params, groups);
+            }
+            student.products(builder, ds, (first, len), [gradients[0], gradients[1]]);
+            if let Some(dbias) = gradients.get(2) {
+                column_sum_gpu(builder, ds, (rows, len), dbias.slice(first, len), false);
+            }
+        });
     }
 }
+
+/// Numbers that a row carries from chunk to chunk: both maxima, `sum e^S`, `sum e^T`, `sum e^S - e^T`, `sum e^T x`.
+const STATS: usize = 6;
 
 impl Op for LinearKlDiv {
     fn name(&self) -> &'static str {
@@ -132,77 +168,17 @@ impl Op for LinearKlDiv {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        let rows = inputs[0].rows();
-        rows.div_ceil(lane_rows(rows)) * self.lane_words()
+        cpu::loss_scratch(inputs[0].rows(), self.teachers)
     }
 
     fn cpu(&self, io: &mut CpuIo) {
-        let (rows, items, scale) = (io.inputs[0].rows(), self.items(io.inputs[1].rows()), self.scale() as f32);
-        let (student, lane_len) = (self.scorer(io, 0), lane_rows(rows));
-        let teachers: Vec<Scorer> = (1..=self.teachers).map(|side| self.scorer(io, side)).collect();
-        let of_lane = |lane: usize| lane * lane_len..rows.min((lane + 1) * lane_len);
-        // A lane's part of each output.
-        let mut outputs: Vec<Vec<&mut [f32]>> = (0..rows.div_ceil(lane_len)).map(|_| Vec::new()).collect();
-        for (k, output) in io.outputs.iter_mut().enumerate() {
-            let width = if k < self.teachers { 1 } else { 1 + self.teachers };
-            let parts = output.f().chunks_mut(lane_len * width);
-            outputs.iter_mut().zip(parts).for_each(|(of_lane, part)| of_lane.push(part));
-        }
-        let lanes = io.scratch.par_chunks_mut(self.lane_words()).zip(outputs);
-        lanes.enumerate().for_each(|(lane, (space, mut outputs))| {
-            let (student_tile, space) = space.split_at_mut(TILE);
-            let (teacher_tile, space) = space.split_at_mut(TILE);
-            let (copy, all_stats) = space.split_at_mut(TILE_ITEMS);
-            let lane = of_lane(lane);
-            for first in lane.clone().step_by(TILE_ROWS) {
-                let block = first..lane.end.min(first + TILE_ROWS);
-                let queries = |s: &Scorer| block.start * s.width..block.end * s.width;
-                let stats = &mut all_stats[..self.teachers * STATS * block.len()];
-                let start = [LOWEST, LOWEST, 0.0, 0.0, 0.0, 0.0];
-                stats.chunks_exact_mut(STATS).for_each(|row| row.copy_from_slice(&start));
-                for chunk in chunks(0..items) {
-                    student.tile(&student.hidden[queries(&student)], chunk.clone(), student_tile);
-                    for (teacher, stats) in teachers.iter().zip(stats.chunks_exact_mut(STATS * block.len())) {
-                        teacher.tile(&teacher.hidden[queries(teacher)], chunk.clone(), teacher_tile);
-                        let tiles =
-                            student_tile.chunks_exact(TILE_STRIDE).zip(teacher_tile.chunks_exact_mut(TILE_STRIDE));
-                        for (stats, (s, t)) in stats.chunks_exact_mut(STATS).zip(tiles) {
-                            let copy = &mut copy[..chunk.len()];
-                            copy.copy_from_slice(&s[..chunk.len()]);
-                            fold_pair(stats, copy, &mut t[..chunk.len()], scale);
-                        }
-                    }
-                }
-                for (k, stats) in stats.chunks_exact(STATS * block.len()).enumerate() {
-                    for (row, stats) in (first - lane.start..).zip(stats.chunks_exact(STATS)) {
-                        let (loss, [lse_s, lse_t]) = finish(stats);
-                        outputs[k][row] = loss;
-                        let lse = &mut outputs[self.teachers][row * (1 + self.teachers)..];
-                        (lse[0], lse[k + 1]) = (lse_s, lse_t);
-                    }
-                }
-            }
-        });
+        let problem = Problem::new(self, io);
+        cpu::loss(&problem, io.outputs.iter_mut().map(|output| output.f()).collect(), io.scratch);
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) {
-        let (rows, items) = (builder.inputs[0].rows(), self.items(builder.inputs[1].rows()));
-        let student = GpuChunks::new(builder, items).rounding();
-        let teacher = student.beside(builder);
-        let stats: Vec<Region> = (0..self.teachers).map(|_| builder.scratch(STATS * rows)).collect();
-        student.each(builder, |builder, first, len| {
-            let s = student.scores(builder, first, len, self.student_bias);
-            for (k, stats) in stats.iter().enumerate() {
-                let (hidden, has_bias) = self.side(k + 1);
-                let t = teacher.of(hidden).scores(builder, first, len, has_bias);
-                let mut bindings = vec![(s, Read), (t, Read), (*stats, Update)];
-                bindings.extend([(builder.output(k), Update), (builder.output(self.teachers), Update)]);
-                let (is_first, is_last, sides) =
-                    ((first == 0).into(), (first + len == items).into(), 1 + self.teachers);
-                let params = [rows.into(), len.into(), is_first, is_last, self.scale().into(), k.into(), sides.into()];
-                builder.dispatch(shader!("linear_kl_div"), &[], &bindings, &params, rows);
-            }
-        });
+        let losses: Vec<Region> = (0..self.teachers).map(|k| builder.output(k)).collect();
+        self.losses_gpu(builder, &losses, builder.output(self.teachers));
     }
 
     fn vjp(&self, vjp: &mut Vjp) -> Result<()> {
@@ -233,45 +209,6 @@ impl Op for LinearKlDiv {
         let numbers: usize = (0..=self.teachers).map(|side| inputs[self.side(side).0].len()).sum();
         Cost::new(2 * numbers * items, inputs, outputs)
     }
-}
-
-/// A row's loss, and the log-sum-exps of student and teacher.
-fn finish(stats: &[f32]) -> (f32, [f32; 2]) {
-    let &[max_s, max_t, sum_s, sum_t, difference, weighted] = stats else { unreachable!("six numbers") };
-    let close = difference.abs() < 0.25 * sum_t;
-    let log_ratio = if close { (difference / sum_t).ln_1p() } else { sum_s.ln() - sum_t.ln() };
-    (log_ratio - weighted / sum_t, [max_s + sum_s.ln(), max_t + sum_t.ln()])
-}
-
-/// Numbers that a row carries from chunk to chunk: both maxima, `sum e^S`, `sum e^T`, `sum e^S - e^T`, `sum e^T x`.
-const STATS: usize = 6;
-
-/// Logits may rise so far above the maximum of the first chunk before sums are rescaled, which costs accuracy.
-const HEADROOM: f32 = 30.0;
-
-/// Takes a chunk of both logits into a row's numbers. The logits are used up.
-fn fold_pair(stats: &mut [f32], s: &mut [f32], t: &mut [f32], scale: f32) {
-    simd::scale(s, scale);
-    simd::scale(t, scale);
-    let shift = |before: f32, max: f32| if max > before + HEADROOM { max } else { before };
-    let (max_s, max_t) = (shift(stats[0], simd::max(s)), shift(stats[1], simd::max(t)));
-    if stats[3] > 0.0 && (max_s, max_t) != (stats[0], stats[1]) {
-        let (rise_s, rise_t) = (max_s - stats[0], max_t - stats[1]);
-        let (shrink_s, shrink_t) = ((-rise_s).exp(), (-rise_t).exp());
-        stats[5] = (stats[5] + stats[3] * (rise_t - rise_s)) * shrink_t;
-        stats[4] = stats[4] * shrink_s + stats[3] * (shrink_s - shrink_t);
-        stats[2] *= shrink_s;
-        stats[3] *= shrink_t;
-    }
-    let mut x = [0.0; TILE_ITEMS];
-    let x = &mut x[..s.len()];
-    x.iter_mut().zip(s.iter().zip(t.iter())).for_each(|(x, (s, t))| *x = (s - max_s) - (t - max_t));
-    (stats[0], stats[1]) = (max_s, max_t);
-    stats[2] += simd::exp_sub_sum(s, max_s);
-    stats[3] += simd::exp_sub_sum(t, max_t);
-    stats[5] += simd::dot(t, x);
-    simd::axpy(-1.0, t, s);
-    stats[4] += simd::sum(s);
 }
 
 /// Inputs of the forward op, `lse[N, 1 + K]`, then `dloss[N]` for each teacher; outputs `dhidden`, `dweight`, (`dbias`) of the
@@ -308,68 +245,78 @@ impl Op for LinearKlDivGradient {
     }
 
     fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
-        target_words(inputs[0].rows()) + gradient_scratch(inputs[0].rows(), inputs[0].width(), TILE)
+        cpu::separate_gradient_scratch(inputs[0].rows(), inputs[0].width())
     }
 
     fn cpu(&self, io: &mut CpuIo) {
         let (op, forward) = (&self.0, self.0.inputs());
-        let (student, items, scale) = (op.scorer(io, 0), op.items(io.inputs[1].rows()), op.scale() as f32);
-        let teachers: Vec<(Scorer, &[f32])> =
-            (1..=op.teachers).map(|k| (op.scorer(io, k), io.inputs[forward + k].f())).collect();
-        let (lse, sides) = (io.inputs[forward].f(), 1 + op.teachers);
-        let count = io.inputs[0].rows();
-        let (rows, scratch) = io.scratch.split_at_mut(target_words(count));
-        let rows: &mut [u32] = bytemuck::cast_slice_mut(&mut rows[..count]);
-        rows.iter_mut().zip(0..).for_each(|(row, n)| *row = n);
+        let problem = Problem::new(op, io);
+        let dloss: Vec<&[f32]> = (1..=op.teachers).map(|k| io.inputs[forward + k].f()).collect();
         let gradients = Gradients::of(&mut io.outputs);
-        gradient(student, (rows, items, TILE), gradients, scratch, |rows, chunk, tile, teacher_tile| {
-            let first = rows[0] as usize;
-            for (&row, s) in rows.iter().zip(tile.chunks_exact_mut(TILE_STRIDE)) {
-                let (s, row) = (&mut s[..chunk.len()], row as usize);
-                let dloss = teachers.iter().map(|(_, dloss)| dloss[row]).sum::<f32>();
-                simd::scale(s, scale);
-                simd::exp_sub_scale(s, lse[sides * row], dloss * scale);
-            }
-            for (k, (teacher, dloss)) in (1..).zip(&teachers) {
-                let queries = &teacher.hidden[first * teacher.width..(first + rows.len()) * teacher.width];
-                teacher.tile(queries, chunk.clone(), teacher_tile);
-                let tiles = tile.chunks_exact_mut(TILE_STRIDE).zip(teacher_tile.chunks_exact_mut(TILE_STRIDE));
-                for (&row, (s, t)) in rows.iter().zip(tiles) {
-                    let (s, t, row) = (&mut s[..chunk.len()], &mut t[..chunk.len()], row as usize);
-                    simd::scale(t, scale);
-                    simd::exp_sub_scale(t, lse[sides * row + k], dloss[row] * scale);
-                    simd::axpy(-1.0, t, s);
-                }
-            }
-        });
+        cpu::gradient(&problem, io.inputs[forward].f(), &dloss, gradients, io.scratch);
     }
 
     fn gpu(&self, builder: &mut GpuBuilder) {
         let (op, forward) = (&self.0, self.0.inputs());
-        let (rows, table_rows) = (builder.inputs[0].rows(), builder.inputs[1].rows());
-        // All rows of the table, so that those behind the catalogue get their zeros.
-        let student = GpuChunks::new(builder, table_rows).rounding();
-        let (teacher, sum) = (student.beside(builder), student.beside(builder));
-        student.each(builder, |builder, first, len| {
-            let s = student.scores(builder, first, len, op.student_bias);
-            let ds = sum.region(rows * len);
-            for k in 0..op.teachers {
-                let (hidden, has_bias) = op.side(k + 1);
-                let t = teacher.of(hidden).scores(builder, first, len, has_bias);
-                let mut bindings = vec![(s, Read), (t, Read), (builder.input(forward), Read)];
-                bindings.extend([(builder.input(forward + 1 + k), Read), (ds, Update)]);
-                let (items, sides) = (op.items(table_rows).into(), 1 + op.teachers);
-                let params = [rows.into(), len.into(), first.into(), items, op.scale().into(), k.into(), sides.into()];
-                let groups = (rows * len).div_ceil(64);
-                builder.dispatch(shader!("linear_kl_div_gradient"), &[], &bindings, &params, groups);
-            }
-            let gradients = [builder.output(0), builder.output(1)];
-            student.products(builder, ds, (first, len), gradients);
-            if op.student_bias {
-                let dbias = builder.output(2).slice(first, len);
-                column_sum_gpu(builder, ds, (rows, len), dbias, false);
-            }
-        });
+        let dloss: Vec<Region> = (1..=op.teachers).map(|k| builder.input(forward + k)).collect();
+        let gradients: Vec<Region> = (0..builder.outputs.len()).map(|i| builder.output(i)).collect();
+        op.gradient_gpu(builder, builder.input(forward), &dloss, &gradients);
+    }
+
+    /// Inputs without `lse`, which becomes an output.
+    fn with_forward(&self) -> Option<WithForward> {
+        Some(WithForward { op: Arc::new(LinearKlDivWithGradient(self.0)), saved_from_end: 1 + self.0.teachers })
+    }
+
+    fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
+        Cost::new(4 * inputs[0].len() * self.0.items(inputs[1].rows()), inputs, outputs)
+    }
+}
+
+/// Both at once: inputs of the forward op, then `dloss[N]` for each teacher; outputs of the forward op, then `dhidden`, `dweight`,
+/// (`dbias`) of the student.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearKlDivWithGradient(pub LinearKlDiv);
+
+impl Op for LinearKlDivWithGradient {
+    fn name(&self) -> &'static str {
+        "linear_kl_div_with_gradient"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>> {
+        let gradients = LinearKlDivGradient(self.0).infer(inputs)?;
+        Ok(self.0.infer(&inputs[..self.0.inputs()])?.into_iter().chain(gradients).collect())
+    }
+
+    fn reference(&self, inputs: &[&Array], outputs: &mut [Array]) {
+        let (forward, dloss) = inputs.split_at(self.0.inputs());
+        let (losses, gradients) = outputs.split_at_mut(1 + self.0.teachers);
+        self.0.reference(forward, losses);
+        let inputs = [forward, &[&losses[self.0.teachers]], dloss].concat();
+        LinearKlDivGradient(self.0).reference(&inputs, gradients);
+    }
+
+    fn cpu_scratch(&self, inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        let items = self.0.items(inputs[1].rows());
+        cpu::together_scratch(inputs[0].rows(), inputs[0].width(), items, self.0.teachers)
+    }
+
+    fn cpu(&self, io: &mut CpuIo) {
+        let (op, forward) = (&self.0, self.0.inputs());
+        let problem = Problem::new(op, io);
+        let dloss: Vec<&[f32]> = (0..op.teachers).map(|k| io.inputs[forward + k].f()).collect();
+        let (losses, gradients) = io.outputs.split_at_mut(1 + op.teachers);
+        let losses = losses.iter_mut().map(|output| output.f()).collect();
+        cpu::together(&problem, &dloss, losses, Gradients::of(gradients), io.scratch);
+    }
+
+    fn gpu(&self, builder: &mut GpuBuilder) {
+        let (op, forward) = (&self.0, self.0.inputs());
+        let outputs: Vec<Region> = (0..builder.outputs.len()).map(|i| builder.output(i)).collect();
+        let dloss: Vec<Region> = (0..op.teachers).map(|k| builder.input(forward + k)).collect();
+        let lse = outputs[op.teachers];
+        op.losses_gpu(builder, &outputs[..op.teachers], lse);
+        op.gradient_gpu(builder, lse, &dloss, &outputs[1 + op.teachers..]);
     }
 
     fn cost(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Cost {
@@ -437,5 +384,8 @@ pub(crate) fn cases() -> Vec<Case> {
         several(5, 37, 3, 3),
         several(131, 259, 2, 3).attr("items", 258),
         several(2, 4300, 2, 2),
+        // Wide enough that a block of rows keeps its logits; more rows than a block, and a last chunk that is not full.
+        case(130, 300, 180, 3, 2.0).attr("items", 290),
+        several(140, 300, 240, 3),
     ]
 }
