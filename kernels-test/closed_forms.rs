@@ -189,7 +189,7 @@ fn pairs_of_fields(target: &mut Target) -> Checked {
         f64::from(sum) / bag.len().max(1) as f64
     };
     let mut graph = Graph::new(ParamLayout::default());
-    let x = Impressions::declare(&mut graph, 2, 3, 6, false);
+    let x = Impressions::declare(&mut graph, "", [2, 3, 6], false);
     let rows = graph.input("table", TensorType::f32(&[5, 2]));
     let vectors = x.embed(&mut graph, rows)?;
     let pairs = x.pairs(&mut graph, vectors)?;

@@ -2,7 +2,7 @@
 //! cross-entropy.
 
 use super::batch::feed_ids;
-use super::{Batch, ListModel, Method, Sampler, Shape, Sizes, Training};
+use super::{Bags, Batch, ListModel, ListRequest, Method, RequestShape, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::data::lists::{Lists, Part};
 use crate::data::pack::{INERT, row_bucket};
@@ -78,6 +78,11 @@ pub struct ClickThrough<M> {
 }
 
 impl<M: ClickModel> ClickThrough<M> {
+    /// Impressions of a batch of lists, and the capacity of their bags.
+    fn impressions(&self, shape: Shape) -> [usize; 2] {
+        [shape.sequences * self.sizes.length, shape.rows]
+    }
+
     /// Refuses settings that cannot train.
     pub fn new(model: M, sizes: Sizes) -> Result<Self> {
         let common = model.common();
@@ -88,11 +93,12 @@ impl<M: ClickModel> ClickThrough<M> {
         Ok(ClickThrough { model, sizes })
     }
 
-    fn logits(&self, graph: &mut Graph, shape: Shape, training: bool) -> Result<ValueId> {
-        let count = shape.sequences * self.sizes.length;
-        let mut impressions = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
+    /// `[N]`, of so many impressions with so many rows in their bags.
+    fn logits(&self, graph: &mut Graph, [count, rows]: [usize; 2], training: bool) -> Result<ValueId> {
+        let fields = self.sizes.fields.len();
+        let mut impressions = Impressions::declare(graph, "", [count, fields, rows], training);
         if self.model.reads_pairs() {
-            impressions.pairs = Some(Pairs::declare(graph, count, self.sizes.fields.len(), training));
+            impressions.pairs = Some(Pairs::declare(graph, count, fields, training));
         }
         let logits = self.model.logits(graph, &impressions, self.sizes.table_rows())?;
         graph.add1(Reshape { shape: vec![count] }, &[logits])
@@ -102,31 +108,46 @@ impl<M: ClickModel> ClickThrough<M> {
 /// Feeds what `nn::Impressions` reads of some lists; the shape of the batch.
 pub fn feed_impressions(feed: &mut Feed, lists: &Lists, which: &[u32], training: Option<RngState>) -> Shape {
     let (fields, length) = (lists.fields.len(), lists.length);
-    let (mut rows, mut bags) = (Vec::new(), vec![0]);
     let impressions = || which.iter().flat_map(|list| (0..length).map(move |place| *list as usize * length + place));
-    for impression in impressions() {
-        for field in 0..fields {
-            rows.extend_from_slice(lists.bag(impression, field));
-            bags.push(rows.len() as u32);
-        }
-    }
-    rows.resize(row_bucket(rows.len()), INERT);
+    let bags = impressions().flat_map(|impression| (0..fields).map(move |field| lists.bag(impression, field)));
     let count = which.len() * length;
-    let of_impression: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
-    feed.set("bags", Tensor::u32(&[bags.len()], &bags));
-    feed.set("of_impression", Tensor::u32(&[count + 1], &of_impression));
-    match training {
-        None => feed.set("bag_rows", Tensor::u32(&[rows.len()], &rows)),
-        Some(rng) => {
-            feed_ids(feed, "bag_rows", &rows);
-            feed.set("rng", Tensor::u32(&[4], &rng.words()));
-            let keys: Vec<u32> = impressions().flat_map(|n| [n as u32, 0]).collect();
-            feed.set("impression_keys", Tensor::u32(&[count, 2], &keys));
-            let of_fields = impressions().flat_map(|n| (0..fields).flat_map(move |f| [n as u32, f as u32]));
-            feed.set("field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
-        }
+    let rows = feed_bags(feed, "", [count, fields], bags);
+    if let Some(rng) = training {
+        feed_ids(feed, "bag_rows", &rows);
+        feed.set("rng", Tensor::u32(&[4], &rng.words()));
+        let keys: Vec<u32> = impressions().flat_map(|n| [n as u32, 0]).collect();
+        feed.set("impression_keys", Tensor::u32(&[count, 2], &keys));
+        let of_fields = impressions().flat_map(|n| (0..fields).flat_map(move |f| [n as u32, f as u32]));
+        feed.set("field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
     }
     Shape::new(which.len(), rows.len())
+}
+
+/// Feeds the bags of all fields of so many impressions, under names that begin with the prefix; their rows end to end.
+pub fn feed_bags<'a>(
+    feed: &mut Feed,
+    prefix: &str,
+    [count, fields]: [usize; 2],
+    bags: impl Iterator<Item = &'a [u32]>,
+) -> Vec<u32> {
+    let (mut rows, mut borders) = (Vec::new(), vec![0]);
+    for bag in bags {
+        rows.extend_from_slice(bag);
+        borders.push(rows.len() as u32);
+    }
+    rows.resize(row_bucket(rows.len()), INERT);
+    let of_impression: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
+    let mut set = |name: &str, words: &[u32]| feed.set(&format!("{prefix}{name}"), Tensor::u32(&[words.len()], words));
+    set("bags", &borders);
+    set("of_impression", &of_impression);
+    set("bag_rows", &rows);
+    rows
+}
+
+/// The same of impressions that a request names; their number, and the capacity of their bags.
+pub fn feed_request(feed: &mut Feed, prefix: &str, impressions: &[Bags], fields: usize) -> [usize; 2] {
+    let bags = impressions.iter().flatten().copied();
+    [impressions.len(), feed_bags(feed, prefix, [impressions.len(), fields], bags).len()]
 }
 
 impl<M: ClickModel> Method for ClickThrough<M> {
@@ -140,7 +161,7 @@ impl<M: ClickModel> Method for ClickThrough<M> {
 
     fn train_graph(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
         let mut graph = Graph::new(layout);
-        let logits = self.logits(&mut graph, shape, true)?;
+        let logits = self.logits(&mut graph, self.impressions(shape), true)?;
         let count = graph.shape(logits)[0];
         let [clicks, weight] = ["clicks", "loss_weight"].map(|name| graph.input(name, TensorType::f32(&[count])));
         let losses = graph.add1(BceWithLogits, &[logits, clicks])?;
@@ -160,7 +181,7 @@ impl<M: ClickModel> Method for ClickThrough<M> {
 
 impl<M: ClickModel> ListModel for ClickThrough<M> {
     fn scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
-        self.logits(graph, shape, false)
+        self.logits(graph, self.impressions(shape), false)
     }
 
     fn batch(&self, lists: &Lists, which: &[u32]) -> Batch {
@@ -170,6 +191,19 @@ impl<M: ClickModel> ListModel for ClickThrough<M> {
             feed_pairs(&mut feed, which.len() * lists.length, lists.fields.len());
         }
         Batch { shape, feed, tokens: which.len() * lists.length }
+    }
+
+    fn candidates(&self, graph: &mut Graph, shape: RequestShape) -> Result<ValueId> {
+        self.logits(graph, shape.candidates, false)
+    }
+
+    fn request(&self, request: &ListRequest) -> (RequestShape, Feed) {
+        let (mut feed, fields) = (Feed::default(), self.sizes.fields.len());
+        let candidates = feed_request(&mut feed, "", &request.candidates, fields);
+        if self.model.reads_pairs() {
+            feed_pairs(&mut feed, request.candidates.len(), fields);
+        }
+        (RequestShape { list: [0, 0], candidates }, feed)
     }
 }
 

@@ -15,19 +15,20 @@
 //! reaches the teacher from what it teaches.
 
 use super::config::{table_of, typed};
-use super::{Batch, ListModel, Method, MethodInfo, Sampler, Shape, Sizes, Training};
+use super::episodes::{
+    Episodes, feed_list_request, feed_walk, goals, requested, targets_begin, targets_follow, td_loss,
+};
+use super::{Batch, ListModel, ListRequest, Method, MethodInfo, RequestShape, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
 use crate::data::lists::{Group, Lists};
-use crate::engine::graph::Flat;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::{Feed, Graph, TensorType, ValueId};
 use crate::error::{Error, Result};
 use crate::nn::list_network::column;
-use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Values, Walk, adam_step};
+use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Values, adam_step};
 use crate::ops::adam::AdamConfig;
 use crate::ops::add::Add;
 use crate::ops::confidence::Confidence;
-use crate::ops::detach::Detach;
 use crate::ops::linear_topk::TopK;
 use crate::ops::list_kl_div::ListKlDiv;
 use crate::ops::multiply::Multiply;
@@ -35,11 +36,10 @@ use crate::ops::reshape::Reshape;
 use crate::ops::row_mse::RowMse;
 use crate::ops::scale::Scale;
 use crate::ops::sequence_pool::SequencePool;
-use crate::ops::soft_sync::SoftSync;
 use crate::ops::top_union::TopUnion;
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
-use batches::{Episodes, feed_walk};
+use batches::Explored;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -156,6 +156,8 @@ impl Default for DrlRecConfig {
 const STUDENT: &str = "model";
 const TEACHER: &str = "teacher";
 const TARGETS: [&str; 2] = ["teacher_target", "student_target"];
+/// Networks and the targets that follow them.
+const PAIRS: &[[&str; 2]] = &[[TEACHER, TARGETS[0]], [STUDENT, TARGETS[1]]];
 
 /// Training graphs, in the order of a step.
 const TEACH: u8 = 0;
@@ -167,14 +169,6 @@ const SYNC: u8 = 3;
 pub struct DrlRec {
     config: DrlRecConfig,
     sizes: Sizes,
-}
-
-/// Graph inputs of a batch of lists.
-struct Inputs {
-    x: Impressions,
-    walk: Walk,
-    /// The impression below each, for the value of what comes next.
-    below: Ids,
 }
 
 impl DrlRec {
@@ -229,12 +223,17 @@ impl DrlRec {
         self.network(self.config.dim)
     }
 
-    fn inputs(&self, graph: &mut Graph, shape: Shape, training: bool) -> Inputs {
+    /// The network whose values rank, and its set.
+    fn served(&self) -> (ListNetwork, &'static str) {
+        match self.config.serve {
+            Serve::Student => (self.student(), STUDENT),
+            Serve::Teacher => (self.teacher(), TEACHER),
+        }
+    }
+
+    fn inputs(&self, graph: &mut Graph, shape: Shape, training: bool) -> Episodes {
         let count = shape.sequences * self.sizes.length;
-        let x = Impressions::declare(graph, count, self.sizes.fields.len(), shape.rows, training);
-        let lists = graph.input("lists", TensorType::u32(&[shape.sequences + 1]));
-        let above = Ids::declare(graph, "above", &[count], training);
-        Inputs { x, walk: Walk { lists, above }, below: Ids::declare(graph, "below", &[count], false) }
+        Episodes::declare(graph, shape.sequences, [count, self.sizes.fields.len(), shape.rows], training)
     }
 
     fn vectors(&self, graph: &mut Graph, network: &ListNetwork, x: &Impressions) -> Result<ValueId> {
@@ -248,29 +247,13 @@ impl DrlRec {
         graph: &mut Graph,
         network: &ListNetwork,
         (set, target): (&str, &str),
-        inputs: &Inputs,
+        inputs: &Episodes,
         pass: u32,
     ) -> Result<(Values, ValueId)> {
         let vectors = graph.in_set(set, |g| self.vectors(g, network, &inputs.x))?;
         let values = graph.in_set(set, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass))?;
         let next = graph.in_set(target, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass + 1))?;
-        Ok((values, self.goals(graph, next.value, inputs.below)?))
-    }
-
-    /// `y_t = r_t + gamma Q'_(t+1)` from the target's values `[N, 1]`; behind the last position there is nothing.
-    fn goals(&self, graph: &mut Graph, values: ValueId, below: Ids) -> Result<ValueId> {
-        let next = below.gather(graph, values)?;
-        let next = graph.add1(Scale { factor: self.config.gamma }, &[next])?;
-        let rewards = graph.input_once("rewards", TensorType::f32(graph.shape(values).to_vec().as_slice()));
-        let goals = graph.add1(Add, &[next, rewards])?;
-        graph.add1(Detach, &[goals])
-    }
-
-    /// `mean (y - Q)^2`
-    fn td_loss(&self, graph: &mut Graph, values: Values, goals: ValueId) -> Result<ValueId> {
-        let share = graph.input_once("share", TensorType::f32(&[graph.shape(goals)[0]]));
-        let errors = graph.add1(RowMse, &[values.value, goals])?;
-        graph.add1(WeightedSum, &[errors, share])
+        Ok((values, goals(graph, self.config.gamma, next.value, inputs.below)?))
     }
 
     fn teach(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
@@ -278,7 +261,7 @@ impl DrlRec {
         let inputs = self.inputs(&mut graph, shape, true);
         let sets = (TEACHER, TARGETS[0]);
         let (values, goals) = self.values_and_goals(&mut graph, &self.teacher(), sets, &inputs, 0)?;
-        let loss = self.td_loss(&mut graph, values, goals)?;
+        let loss = td_loss(&mut graph, values.value, goals)?;
         graph.metric("loss_teacher", loss);
         let gradients = graph.backward(loss, TEACHER)?;
         adam_step(&mut graph, TEACHER, &gradients, self.config.training.clip())?;
@@ -286,7 +269,7 @@ impl DrlRec {
     }
 
     /// The teacher's values as it teaches them, and their confidence `[N]`.
-    fn lessons(&self, graph: &mut Graph, inputs: &Inputs) -> Result<(Values, ValueId)> {
+    fn lessons(&self, graph: &mut Graph, inputs: &Episodes) -> Result<(Values, ValueId)> {
         let sets = (TEACHER, TARGETS[0]);
         let (values, goals) = self.values_and_goals(graph, &self.teacher(), sets, inputs, 2)?;
         let confidence = graph.add1(Confidence, &[values.value, goals])?;
@@ -299,7 +282,7 @@ impl DrlRec {
         let (config, count, length) = (&self.config, inputs.x.count, self.sizes.length);
         let sets = (STUDENT, TARGETS[1]);
         let (values, goals) = self.values_and_goals(&mut graph, &self.student(), sets, &inputs, 4)?;
-        let own = self.td_loss(&mut graph, values, goals)?;
+        let own = td_loss(&mut graph, values.value, goals)?;
         let mut loss = graph.add1(Scale { factor: config.student_weight }, &[own])?;
         let mut metrics = vec![("loss_student", own)];
         if config.kl_weight > 0.0 || config.hint_weight > 0.0 {
@@ -351,7 +334,8 @@ impl DrlRec {
         for (network, set, pass) in [(self.teacher(), TEACHER, 6), (self.student(), STUDENT, 8)] {
             both.push(graph.in_set(set, |g| {
                 let vectors = self.vectors(g, &network, &inputs.x)?;
-                network.explored(g, &inputs.x, &inputs.walk, vectors, &candidates, pass)
+                let items = inputs.x.flat(g, vectors)?;
+                network.explored(g, &inputs.x, &inputs.walk, (vectors, items), &candidates, pass)
             })?);
         }
         let (mut scores, mut best) = (Vec::new(), Vec::new());
@@ -388,19 +372,6 @@ impl DrlRec {
         adam_step(&mut graph, Optimizer { name: "explored", set: STUDENT }, &gradients, config.training.clip())?;
         Ok(graph)
     }
-
-    /// The targets follow.
-    fn sync(&self, layout: ParamLayout) -> Result<Graph> {
-        let mut graph = Graph::new(layout);
-        for (set, target) in [TEACHER, STUDENT].into_iter().zip(TARGETS) {
-            let [source, target] = [set, target].map(|set| {
-                let index = graph.layout.set_index(set);
-                graph.flat(index, Flat::Params)
-            });
-            graph.add1(SoftSync { rate: self.config.sync_rate }, &[target, source])?;
-        }
-        Ok(graph)
-    }
 }
 
 impl Method for DrlRec {
@@ -433,25 +404,21 @@ impl Method for DrlRec {
             TEACH => self.teach(shape, layout),
             LEARN => self.learn(shape, layout),
             EXPLORE => self.explore(shape, layout),
-            _ => self.sync(layout),
+            _ => {
+                let mut graph = Graph::new(layout);
+                targets_follow(&mut graph, self.config.sync_rate, PAIRS)?;
+                Ok(graph)
+            }
         }
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Episodes { candidates: self.config.candidates, lists: data.lists()? }))
+        Ok(Arc::new(Explored { candidates: self.config.candidates, lists: data.lists()? }))
     }
 
-    /// Targets begin where the networks do.
     fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
         let mut state = layout.initial_state(seed);
-        for (set, target) in [TEACHER, STUDENT].into_iter().zip(TARGETS) {
-            let [set, target] = [set, target].map(|name| layout.sets.iter().position(|set| set.name == name));
-            if let (Some(set), Some(target)) = (set, target) {
-                let own = state.sets[set].params.clone();
-                let words = state.sets[target].params.len();
-                state.sets[target].params.copy_from_slice(&own[..words]);
-            }
-        }
+        targets_begin(layout, &mut state, PAIRS);
         state
     }
 
@@ -463,10 +430,7 @@ impl Method for DrlRec {
 impl ListModel for DrlRec {
     fn scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
         let inputs = self.inputs(graph, shape, false);
-        let (network, set) = match self.config.serve {
-            Serve::Student => (self.student(), STUDENT),
-            Serve::Teacher => (self.teacher(), TEACHER),
-        };
+        let (network, set) = self.served();
         let values = graph.in_set(set, |g| {
             let vectors = self.vectors(g, &network, &inputs.x)?;
             network.shown(g, &inputs.x, &inputs.walk, vectors, 0)
@@ -478,6 +442,24 @@ impl ListModel for DrlRec {
         let mut feed = Feed::default();
         let shape = feed_walk(&mut feed, lists, which, None);
         Batch { shape, feed, tokens: which.len() * lists.length }
+    }
+
+    fn candidates(&self, graph: &mut Graph, shape: RequestShape) -> Result<ValueId> {
+        let fields = self.sizes.fields.len();
+        let inputs = Episodes::declare(graph, 1, [shape.list[0], fields, shape.list[1]], false);
+        let candidates = requested(graph, fields, shape.candidates);
+        let (network, set) = self.served();
+        let values = graph.in_set(set, |g| {
+            let vectors = self.vectors(g, &network, &inputs.x)?;
+            let own = self.vectors(g, &network, &candidates.impressions)?;
+            let items = candidates.impressions.flat(g, own)?;
+            network.explored(g, &inputs.x, &inputs.walk, (vectors, items), &candidates, 0)
+        })?;
+        column(graph, values.value)
+    }
+
+    fn request(&self, request: &ListRequest) -> (RequestShape, Feed) {
+        feed_list_request(request, self.sizes.fields.len())
     }
 }
 

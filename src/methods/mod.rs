@@ -10,6 +10,7 @@ pub mod batch;
 pub mod click_through;
 pub mod config;
 pub mod embedding_similarity;
+pub mod episodes;
 pub mod next_item;
 pub mod stage;
 
@@ -318,6 +319,35 @@ pub trait ListModel {
 
     /// The inputs that `scores` reads of these lists.
     fn batch(&self, lists: &Lists, which: &[u32]) -> Batch;
+
+    /// Adds the scores `[C]` of what could stand at the next place of a list: the shape is that of `request`.
+    fn candidates(&self, graph: &mut Graph, shape: RequestShape) -> Result<ValueId>;
+
+    /// The inputs that `candidates` reads.
+    fn request(&self, request: &ListRequest) -> (RequestShape, Feed);
+}
+
+/// An impression: for each field its bag, rows of the joint table.
+pub type Bags<'a> = Vec<&'a [u32]>;
+
+/// What is asked of a list model in service: which of some items should come next.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest<'a> {
+    /// What the list shows so far.
+    pub shown: Vec<Bags<'a>>,
+    /// The place that comes next, whose fields of the item say nothing.
+    pub here: Bags<'a>,
+    /// What could stand there, with all fields.
+    pub candidates: Vec<Bags<'a>>,
+}
+
+/// What the graph of a request depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestShape {
+    /// Impressions of the list, the place that comes next being the last, and capacity of their bags.
+    pub list: [usize; 2],
+    /// The same of the candidates.
+    pub candidates: [usize; 2],
 }
 
 /// What training minimises, and what it is made of.

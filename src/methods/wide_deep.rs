@@ -12,6 +12,7 @@ use crate::engine::{Graph, ValueId};
 use crate::error::Result;
 use crate::nn::Impressions;
 use crate::ops::add::Add;
+use crate::ops::dropout::Dropout;
 use crate::settings;
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,12 @@ impl Tower {
     /// `[N, 1]`, from the fields' vectors `[N F, D]`.
     pub fn deep(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId) -> Result<ValueId> {
         let flat = x.flat(graph, vectors)?;
-        x.tower(graph, "deep", flat, &self.layers, (self.dropout, SITE))
+        self.over(graph, x, flat, false)
+    }
+
+    /// `[N, 1]`, from the impressions' columns `[N, C]`.
+    pub fn over(&self, graph: &mut Graph, x: &Impressions, columns: ValueId, normalised: bool) -> Result<ValueId> {
+        x.tower(graph, "deep", columns, &self.layers, Dropout { probability: self.dropout, site: SITE }, normalised)
     }
 }
 
@@ -65,10 +71,12 @@ impl Tower {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WithTowerConfig {
+    /// The keys that all click-through models have.
     #[serde(flatten)]
-    common: ClickConfig,
+    pub common: ClickConfig,
+    /// Those of the tower.
     #[serde(flatten)]
-    tower: Tower,
+    pub tower: Tower,
 }
 
 /// A tower beside a shallow model of the same fields.

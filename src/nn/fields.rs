@@ -1,6 +1,6 @@
 //! Impressions in fields of categories: N impressions of F fields, each a bag of rows of one joint table.
 
-use super::layers::{Dense, dropout};
+use super::layers::{Dense, batch_norm, dropout};
 use super::tokens::{Ids, Random};
 use crate::engine::params::Init;
 use crate::engine::rng::Site;
@@ -71,11 +71,11 @@ impl Pairs {
 
 impl Impressions {
     /// Adds the inputs `bag_rows[M]`, `bags`, `of_impression`, and for training `bag_rows_segments`, `rng`,
-    /// `impression_keys[N, 2]` and `field_keys[N F, 2]`.
-    pub fn declare(graph: &mut Graph, count: usize, fields: usize, rows: usize, training: bool) -> Impressions {
-        let borders = graph.input("bags", TensorType::u32(&[count * fields + 1]));
-        let bags = Bags { rows: Ids::declare(graph, "bag_rows", &[rows], training), borders };
-        Impressions { bags: Some(bags), ..Self::without_bags(graph, "", count, fields, training) }
+    /// `impression_keys[N, 2]` and `field_keys[N F, 2]`; the names of all but `rng` begin with the prefix.
+    pub fn declare(graph: &mut Graph, prefix: &str, [count, fields, rows]: [usize; 3], training: bool) -> Impressions {
+        let borders = graph.input(&format!("{prefix}bags"), TensorType::u32(&[count * fields + 1]));
+        let bags = Bags { rows: Ids::declare(graph, &format!("{prefix}bag_rows"), &[rows], training), borders };
+        Impressions { bags: Some(bags), ..Self::without_bags(graph, prefix, count, fields, training) }
     }
 
     /// Impressions whose vectors come from elsewhere, under names that begin so. They share `rng`.
@@ -136,19 +136,28 @@ impl Impressions {
         graph.add1(Scale { factor: 0.5 }, &[twice])
     }
 
-    /// Layers of these widths, ReLU and dropout behind each, then one of a single column: `[N, 1]`.
+    /// Layers of these widths, ReLU and dropout behind each (at this site and those that follow), and batch normalisation
+    /// before the ReLU if it is `normalised`; then one of a single column: `[N, 1]`.
     pub fn tower(
         &self,
         graph: &mut Graph,
         name: &str,
         mut x: ValueId,
         widths: &[usize],
-        (probability, first_site): (f64, Site),
+        drop: Dropout,
+        normalised: bool,
     ) -> Result<ValueId> {
         for (layer, &width) in (0..).zip(widths) {
-            x = Dense::new(width).then(Activation::Relu).of(graph, &format!("{name}{layer}"), x)?;
-            let op = Dropout { probability, site: Site(first_site.0 + layer) };
-            x = dropout(graph, x, op, self.random)?;
+            let (name, dense) = (format!("{name}{layer}"), Dense::new(width));
+            x = match normalised {
+                false => dense.then(Activation::Relu).of(graph, &name, x)?,
+                true => {
+                    let x = dense.of(graph, &name, x)?;
+                    let x = batch_norm(graph, &format!("{name}_norm"), x, self.random.is_some())?;
+                    graph.add1(Activation::Relu, &[x])?
+                }
+            };
+            x = dropout(graph, x, Dropout { site: Site(drop.site.0 + layer), ..drop }, self.random)?;
         }
         Dense::new(1).of(graph, &format!("{name}_output"), x)
     }

@@ -86,7 +86,7 @@ pub struct Walk {
 pub struct Candidates {
     /// The position of each, as an impression of the batch.
     pub at: Ids,
-    /// The impression of the batch whose item it is.
+    /// The row of the items' fields that is its own.
     pub of: Ids,
     /// `[C + 1]`: 0, 1, 2, ...: each is a walk of one step.
     pub each: ValueId,
@@ -132,10 +132,7 @@ impl ListNetwork {
         self.projections(graph);
         layers::norm_parameters(graph, ATTENTION_NORM, self.dim);
         let state = self.state(fields);
-        for (name, dense) in self.of_input(state) {
-            dense.declare(graph, name, state);
-        }
-        self.of_state(graph, state);
+        ListGru { width: state }.declare(graph);
         let mut inputs = match self.form {
             QForm::Paper => state + self.item_fields.len() * self.dim,
             QForm::Inline => state,
@@ -153,20 +150,6 @@ impl ListNetwork {
         ["query", "key", "value"].map(|name| graph.param(&format!("attention.{name}"), &[dim, dim], glorot(dim, dim)))
     }
 
-    /// The GRU's layers over what comes in: gates, which begin open, and candidate. They begin as parts of one matrix each over
-    /// input and state.
-    fn of_input(&self, state: usize) -> [(&'static str, Dense); 2] {
-        let gates = Dense::new(2 * state).weight(glorot(2 * state, 2 * state)).bias(Init::Constant(1.0));
-        let candidate = Dense::new(state).weight(glorot(2 * state, state));
-        [("gru.gates_of_input", gates), ("gru.candidate_of_input", candidate)]
-    }
-
-    /// The other parts of these matrices.
-    fn of_state(&self, graph: &mut Graph, state: usize) -> [ValueId; 2] {
-        let gates = graph.param("gru.gates_of_state", &[state, 2 * state], glorot(2 * state, 2 * state));
-        [gates, graph.param("gru.candidate_of_state", &[state, state], glorot(2 * state, state))]
-    }
-
     /// What an impression's fields are together, `[N, F d]`, from their vectors `[N F, d]`.
     fn together(&self, graph: &mut Graph, x: &Impressions, vectors: ValueId, pass: u32) -> Result<ValueId> {
         self.declare(graph, x.fields);
@@ -179,9 +162,7 @@ impl ListNetwork {
     fn behind(&self, graph: &mut Graph, x: &Impressions, walk: &Walk, vectors: ValueId, pass: u32) -> Result<ValueId> {
         let flat = self.together(graph, x, vectors, pass)?;
         let states = if self.recurrent {
-            let lists = graph.shape(walk.lists)[0] - 1;
-            let start = graph.add1(Fill { value: 0.0, shape: vec![lists, self.state(x.fields)] }, &[])?;
-            self.walk(graph, x.fields, walk.lists, flat, start)?
+            ListGru { width: self.state(x.fields) }.down(graph, walk.lists, flat)?
         } else {
             self.mean(graph, walk, flat)?
         };
@@ -210,29 +191,29 @@ impl ListNetwork {
         self.values(graph, x.fields, z, x.random, pass)
     }
 
-    /// The values that other items would have had at some positions: item `candidates.of` at position `candidates.at`.
+    /// The values that other items would have had at some positions: item `candidates.of` of `items[M, F d]`, the vectors of
+    /// impressions with all their fields side by side, at position `candidates.at`.
     pub fn explored(
         &self,
         graph: &mut Graph,
         x: &Impressions,
         walk: &Walk,
-        vectors: ValueId,
+        (vectors, items): (ValueId, ValueId),
         candidates: &Candidates,
         pass: u32,
     ) -> Result<Values> {
         let behind = self.behind(graph, x, walk, vectors, pass)?;
         let before = walk.above.gather(graph, behind)?;
         let before = candidates.at.gather(graph, before)?;
-        let flat = x.flat(graph, vectors)?;
         let z = match self.form {
             QForm::Paper => {
-                let item = self.item(graph, flat)?;
+                let item = self.item(graph, items)?;
                 let item = candidates.of.gather(graph, item)?;
                 graph.add1(Concat, &[before, item])?
             }
             QForm::Inline => {
-                let [there, item] = [candidates.at, candidates.of].map(|ids| ids.gather(graph, flat));
-                let (there, item) = (there?, item?);
+                let flat = x.flat(graph, vectors)?;
+                let (there, item) = (candidates.at.gather(graph, flat)?, candidates.of.gather(graph, items)?);
                 // The position's own fields, but for those of the item.
                 let mut parts = Vec::new();
                 for field in 0..x.fields {
@@ -243,7 +224,8 @@ impl ListNetwork {
                 let own = candidates.impressions;
                 let mixed = graph.add1(Reshape { shape: vec![own.count * own.fields, self.dim] }, &[mixed])?;
                 let flat = self.together(graph, &own, mixed, pass + 1)?;
-                let states = self.walk(graph, x.fields, candidates.each, flat, before)?;
+                let gru = ListGru { width: self.state(x.fields) };
+                let states = gru.walk(graph, candidates.each, flat, before)?;
                 self.dropped(graph, states, Self::site(pass + 1, 2), own.random)?
             }
         };
@@ -272,24 +254,6 @@ impl ListNetwork {
         layers::layer_norm(graph, ATTENTION_NORM, norm, attended, &[vectors])
     }
 
-    fn walk(
-        &self,
-        graph: &mut Graph,
-        fields: usize,
-        borders: ValueId,
-        flat: ValueId,
-        start: ValueId,
-    ) -> Result<ValueId> {
-        let state = self.state(fields);
-        let mut parts = Vec::new();
-        for (name, dense) in self.of_input(state) {
-            parts.push(dense.of(graph, name, flat)?);
-        }
-        let of_input = graph.add1(Concat, &parts)?;
-        let [gates, candidate] = self.of_state(graph, state);
-        graph.add1(Gru { reset: Reset::Before }, &[of_input, start, borders, gates, candidate])
-    }
-
     /// The mean of all rows up to each, by attention with queries of zero.
     fn mean(&self, graph: &mut Graph, walk: &Walk, flat: ValueId) -> Result<ValueId> {
         let nothing = graph.add1(Fill { value: 0.0, shape: graph.shape(flat).to_vec() }, &[])?;
@@ -299,11 +263,7 @@ impl ListNetwork {
 
     /// `[N, I d]`: the vectors of the item's fields, of all fields' side by side.
     fn item(&self, graph: &mut Graph, flat: ValueId) -> Result<ValueId> {
-        let mut parts = Vec::new();
-        for field in &self.item_fields {
-            parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[flat])?);
-        }
-        graph.add1(Concat, &parts)
+        chosen(graph, flat, &self.item_fields, self.dim)
     }
 
     /// The layers; `random` is what their dropout is counted by.
@@ -314,6 +274,65 @@ impl ListNetwork {
             u = self.dropped(graph, hint, Self::site(pass, 3 + layer), random)?;
         }
         Ok(Values { hint, value: Dense::new(1).of(graph, "output", u)? })
+    }
+}
+
+/// The vectors of some fields, of all fields' side by side: `[N, F d]` to `[N, C d]`.
+pub fn chosen(graph: &mut Graph, flat: ValueId, fields: &[usize], dim: usize) -> Result<ValueId> {
+    let mut parts = Vec::new();
+    for field in fields {
+        parts.push(graph.add1(Columns { first: field * dim, count: dim }, &[flat])?);
+    }
+    graph.add1(Concat, &parts)
+}
+
+/// A GRU that walks down lists, as wide as what comes in. Its gates begin open.
+#[derive(Clone, Copy, Debug)]
+pub struct ListGru {
+    /// Columns of input and state.
+    pub width: usize,
+}
+
+impl ListGru {
+    /// Declares the parameters `gru.*` of the current set in their order.
+    pub fn declare(self, graph: &mut Graph) {
+        for (name, dense) in self.of_input() {
+            dense.declare(graph, name, self.width);
+        }
+        self.of_state(graph);
+    }
+
+    /// The layers over what comes in: gates and candidate. They begin as parts of one matrix each over input and state.
+    fn of_input(self) -> [(&'static str, Dense); 2] {
+        let width = self.width;
+        let gates = Dense::new(2 * width).weight(glorot(2 * width, 2 * width)).bias(Init::Constant(1.0));
+        let candidate = Dense::new(width).weight(glorot(2 * width, width));
+        [("gru.gates_of_input", gates), ("gru.candidate_of_input", candidate)]
+    }
+
+    /// The other parts of these matrices.
+    fn of_state(self, graph: &mut Graph) -> [ValueId; 2] {
+        let width = self.width;
+        let gates = graph.param("gru.gates_of_state", &[width, 2 * width], glorot(2 * width, 2 * width));
+        [gates, graph.param("gru.candidate_of_state", &[width, width], glorot(2 * width, width))]
+    }
+
+    /// The states `[N, width]` behind the rows `x[N, width]` of walks that begin at `borders[W + 1]`, from `start[W, width]`.
+    pub fn walk(self, graph: &mut Graph, borders: ValueId, x: ValueId, start: ValueId) -> Result<ValueId> {
+        let mut parts = Vec::new();
+        for (name, dense) in self.of_input() {
+            parts.push(dense.of(graph, name, x)?);
+        }
+        let of_input = graph.add1(Concat, &parts)?;
+        let [gates, candidate] = self.of_state(graph);
+        graph.add1(Gru { reset: Reset::Before }, &[of_input, start, borders, gates, candidate])
+    }
+
+    /// The same from states of zero.
+    pub fn down(self, graph: &mut Graph, borders: ValueId, x: ValueId) -> Result<ValueId> {
+        let walks = graph.shape(borders)[0] - 1;
+        let start = graph.add1(Fill { value: 0.0, shape: vec![walks, self.width] }, &[])?;
+        self.walk(graph, borders, x, start)
     }
 }
 

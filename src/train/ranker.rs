@@ -79,6 +79,17 @@ pub struct Work {
     pub dispatches: usize,
 }
 
+impl Work {
+    /// Counts a run of this plan.
+    pub fn add(&mut self, executor: &dyn Executor, plan: PlanId) {
+        let steps = &executor.plan(plan).steps;
+        self.flops += steps.iter().map(|step| step.cost.flops).sum::<u64>();
+        self.bytes += steps.iter().map(|step| step.cost.bytes).sum::<u64>();
+        self.extra_bytes = self.extra_bytes.max(executor.plan(plan).activation_bytes());
+        self.dispatches += executor.dispatches(plan);
+    }
+}
+
 impl<'m> Ranker<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it ranks.
     pub fn new(method: &'m dyn Method, layout: ParamLayout) -> Self {
@@ -248,11 +259,7 @@ impl<'m> Ranker<'m> {
     }
 
     fn run(&mut self, executor: &mut dyn Executor, plan: PlanId, feed: &Feed) -> Result<()> {
-        let steps = &executor.plan(plan).steps;
-        self.work.flops += steps.iter().map(|step| step.cost.flops).sum::<u64>();
-        self.work.bytes += steps.iter().map(|step| step.cost.bytes).sum::<u64>();
-        self.work.extra_bytes = self.work.extra_bytes.max(executor.plan(plan).activation_bytes());
-        self.work.dispatches += executor.dispatches(plan);
+        self.work.add(executor, plan);
         executor.run(plan, feed)?;
         (self.watch)()
     }

@@ -5,14 +5,16 @@ mod roofline;
 
 use super::DeviceArgs;
 use super::console::{bar, note, say};
-use crate::bench::{BenchKernel, DenoiseWork, KERNELS, Patience, PeakSizes, Size, StepWork, measure, peaks};
+use crate::bench::{
+    BenchKernel, DenoiseWork, KERNELS, Patience, PeakSizes, ServeWork, Served, Size, StepWork, measure, peaks,
+};
 use crate::data::{self, ReadOptions};
 use crate::engine::exec::DeviceChoice;
 use crate::engine::exec::gpu::device::{adapters, choose};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::methods::{Sizes, config, find};
-use report::{Report, Row};
+use report::{Report, Row, Service};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +25,7 @@ Examples:
   gpurec bench softmax-ce --rows 2048 --dim 64 --items 1000000 --device cpu
   gpurec bench step --method sasrec --set loss=ce --dataset amazon_beauty
   gpurec bench denoise --dataset amazon_beauty
+  gpurec bench serve --checkpoint runs/drl-rec-shown-seed1
   gpurec bench all --json now.json --plot roofline.svg
   gpurec bench all --baseline before.json --fail-above 1.1
 
@@ -32,8 +35,8 @@ Measure on a quiet machine, and compare only what one run measured.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// What to measure: a kernel, `step` for whole training steps, `denoise` for the inference of diffrec, or `all` for all
-    /// kernels and the steps of sasrec (with cross-entropy) and lma4rec
+    /// What to measure: a kernel, `step` for whole training steps, `denoise` for the inference of diffrec, `serve` for requests to
+    /// a model of lists, or `all` for all kernels and the steps of sasrec (with cross-entropy) and lma4rec
     #[arg(value_name = "KERNEL", value_parser = names())]
     what: String,
 
@@ -54,6 +57,14 @@ pub struct BenchArgs {
     /// step, denoise: set one key of the method's configuration (of diffrec for denoise); may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
+
+    /// serve: the folder of a run, or a checkpoint in it
+    #[arg(long, value_name = "PATH", required_if_eq("what", "serve"))]
+    checkpoint: Option<PathBuf>,
+
+    /// serve: items to score in a request; 200 when not given
+    #[arg(long, value_name = "N", value_parser = positive)]
+    candidates: Option<usize>,
 
     /// Write the measurements to this file
     #[arg(long, value_name = "FILE")]
@@ -115,7 +126,7 @@ fn positive(text: &str) -> std::result::Result<usize, String> {
 }
 
 fn names() -> Vec<&'static str> {
-    KERNELS.iter().map(|kernel| kernel.name).chain(["step", "denoise", "all"]).collect()
+    KERNELS.iter().map(|kernel| kernel.name).chain(["step", "denoise", "serve", "all"]).collect()
 }
 
 impl SizeArgs {
@@ -156,12 +167,20 @@ impl BenchArgs {
         if self.what == "denoise" { DenoiseWork::all(self.dataset(), &self.assignments) } else { Vec::new() }
     }
 
+    /// The networks to measure in service.
+    fn serve(&self) -> Result<Vec<ServeWork>> {
+        let checkpoint = self.checkpoint.as_deref().filter(|_| self.what == "serve");
+        checkpoint.map_or(Ok(Vec::new()), |path| ServeWork::all(path, self.candidates.unwrap_or(CANDIDATES)))
+    }
+
     /// Options that this measurement would not look at.
     fn refuse_what_does_not_apply(&self) -> Result<()> {
         let options = [
             ("--method", self.method.is_some(), &["step"][..]),
             ("--dataset", self.dataset.is_some(), &["step", "denoise", "all"]),
             ("--set", !self.assignments.is_empty(), &["step", "denoise"]),
+            ("--checkpoint", self.checkpoint.is_some(), &["serve"]),
+            ("--candidates", self.candidates.is_some(), &["serve"]),
         ];
         for (option, given, applies) in options {
             if given && !applies.contains(&self.what.as_str()) {
@@ -173,6 +192,9 @@ impl BenchArgs {
         Ok(())
     }
 }
+
+/// Items to score in a request: what DRL-Rec's online system does.
+const CANDIDATES: usize = 200;
 
 /// How thoroughly to measure, by what computes.
 struct Effort {
@@ -221,12 +243,13 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
     for kernel in &chosen {
         works.extend(kernel.shapes(&given, effort.quick)?.into_iter().map(|shape| (*kernel, shape)));
     }
-    let (steps, denoise) = (args.steps(), args.denoise());
+    let (steps, denoise, serve) = (args.steps(), args.denoise(), args.serve()?);
     refuse_mistakes(args.dataset(), &steps, &denoise)?;
     let baseline = args.baseline.as_deref().map(Report::read).transpose()?;
     let mut executor = args.device.open()?;
 
-    let progress = bar(1 + works.len() + steps.len() + denoise.len(), "{bar:20} {pos}/{len}  {msg}", false);
+    let progress =
+        bar(1 + works.len() + steps.len() + denoise.len() + serve.len(), "{bar:20} {pos}/{len}  {msg}", false);
     let started = |what: String| progress.set_message(what);
     started("the ceilings of the device".into());
     let peaks = peaks::measure(executor.as_mut(), effort.peaks, effort.patience)?;
@@ -251,6 +274,19 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
         executor = args.device.open()?;
         progress.inc(1);
     }
+    for work in &serve {
+        started(format!("requests to {}", work.checkpoint.display()));
+        let Served { shape, measured, parameters } = work.measure(executor.as_mut(), effort.patience)?;
+        let row = Row::new("serve", shape, effort.executor, "request", &measured, peaks);
+        let service = Service {
+            p99_ms: 1e3 * measured.quantile(0.99),
+            requests_per_second: measured.samples.len() as f64 / measured.samples.iter().sum::<f64>(),
+            parameter_bytes: 4 * parameters as u64,
+        };
+        results.push(Row { service: Some(service), ..row });
+        executor = args.device.open()?;
+        progress.inc(1);
+    }
     for step in &steps {
         started(format!("steps of {} on {}", step.method, step.dataset));
         let (shape, measured) = step.measure(executor.as_mut(), effort.patience)?;
@@ -261,6 +297,15 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
     progress.finish_and_clear();
     let report = Report { device: executor.describe(), gpurec: env!("CARGO_PKG_VERSION").into(), peaks, results };
     say(report.text())?;
+    if let [teacher, student] =
+        &report.results.iter().filter_map(|row| Some((row.median_ms, row.service?))).collect::<Vec<_>>()[..]
+    {
+        let (time, memory) =
+            (student.0 / teacher.0, student.1.parameter_bytes as f64 / teacher.1.parameter_bytes as f64);
+        say(format!(
+            "student / teacher: {time:.3} of the time, {memory:.3} of the parameters (DRL-Rec reports 0.767 of the computation, 0.497 of the memory)"
+        ))?;
+    }
     write(args, &report)?;
     baseline.map_or(Ok(ExitCode::SUCCESS), |before| verdict(args, &report, &before))
 }

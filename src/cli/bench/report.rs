@@ -22,7 +22,7 @@ pub struct Row {
     pub shape: String,
     /// `cpu`, `gpu` or `reference`.
     pub executor: String,
-    /// `fwd`, `fwd+bwd`, `step` or `rank`.
+    /// `fwd`, `fwd+bwd`, `step`, `rank` or `request`.
     pub direction: String,
     pub median_ms: f64,
     pub min_ms: f64,
@@ -36,6 +36,17 @@ pub struct Row {
     /// Of inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users_per_second: Option<f64>,
+    /// Of single requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+}
+
+/// A model in service.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Service {
+    pub p99_ms: f64,
+    pub requests_per_second: f64,
+    pub parameter_bytes: u64,
 }
 
 impl Row {
@@ -56,6 +67,7 @@ impl Row {
             extra_bytes: measured.extra_bytes,
             dispatches: measured.dispatches,
             users_per_second: None,
+            service: None,
         }
     }
 
@@ -75,9 +87,11 @@ impl Report {
 
     pub fn text(&self) -> String {
         let rates = self.results.iter().any(|row| row.users_per_second.is_some());
+        let service = self.results.iter().any(|row| row.service.is_some());
         let columns =
             ["kernel", "shape", "", "median ms", "min", "p90", "GFLOP/s", "GB/s", "of peak", "extra", "dispatches"];
-        let header: Vec<&str> = columns.into_iter().chain(rates.then_some("users/s")).collect();
+        let of_service = ["p99", "requests/s", "parameters"].into_iter().filter(|_| service);
+        let header: Vec<&str> = columns.into_iter().chain(rates.then_some("users/s")).chain(of_service).collect();
         let row = |row: &Row| {
             let rate = row.users_per_second.map_or(String::new(), |rate| format!("{rate:.0}"));
             let cells = [
@@ -93,7 +107,11 @@ impl Report {
                 HumanBytes(row.extra_bytes).to_string(),
                 row.dispatches.to_string(),
             ];
-            cells.into_iter().chain(rates.then_some(rate))
+            let of_service = row.service.map_or(<[String; 3]>::default(), |service| {
+                let Service { p99_ms, requests_per_second, parameter_bytes } = service;
+                [format!("{p99_ms:.3}"), format!("{requests_per_second:.0}"), HumanBytes(parameter_bytes).to_string()]
+            });
+            cells.into_iter().chain(rates.then_some(rate)).chain(of_service.into_iter().filter(|_| service))
         };
         let Peaks { gflops, gbps, copied_bytes } = self.peaks;
         format!(

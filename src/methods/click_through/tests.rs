@@ -25,10 +25,13 @@ impl Model {
         let method = (info.build)(&config, Sizes::of(&data)).unwrap();
         let layout = layout_of(method.as_ref()).unwrap();
         let mut state = layout.initial_state(3);
-        for parameter in &layout.sets[0].parameters {
-            let words = &mut state.sets[0].params[parameter.range.clone()];
-            words.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 29 + 7) % 23) as f32 / 20.0 - 0.5);
-            change(&parameter.name, words);
+        for (set, values) in layout.sets.iter().zip(&mut state.sets) {
+            for parameter in &set.parameters {
+                let words = &mut values.params[parameter.range.clone()];
+                let least = if parameter.name == "variance" { 0.1 } else { -0.5 };
+                words.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 29 + 7) % 23) as f32 / 20.0 + least);
+                change(&parameter.name, words);
+            }
         }
         let mut executor = DeviceChoice::Cpu.open(1).unwrap();
         executor.load(&layout, &state).unwrap();
@@ -80,12 +83,28 @@ fn layer(model: &Model, name: &str, x: &[f32]) -> Vec<f32> {
     weight.zip(bias).map(|(w, b)| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + b).collect()
 }
 
-fn tower(model: &Model, impression: usize) -> f32 {
-    let mut x = model.vectors(impression).concat();
+/// Two layers over these columns.
+fn tower(model: &Model, columns: &[f32], normalised: bool) -> f32 {
+    let mut x = columns.to_vec();
     for name in ["deep0", "deep1"] {
-        x = layer(model, name, &x).into_iter().map(relu).collect();
+        x = layer(model, name, &x);
+        if normalised {
+            x = norm(model, &format!("{name}_norm"), &x);
+        }
+        x = x.into_iter().map(relu).collect();
     }
     layer(model, "deep_output", &x)[0]
+}
+
+/// Batch normalisation of a row by the statistics that are kept.
+fn norm(model: &Model, name: &str, x: &[f32]) -> Vec<f32> {
+    let of = |set: &str, name: &str, d: usize| model.state.parameter(&model.layout, set, name).unwrap()[d];
+    let one = |(d, x): (usize, &f32)| {
+        let running = |what: &str| of(&format!("{name}.running"), what, d);
+        let affine = |what: &str| of("model", &format!("{name}.{what}"), d);
+        (x - running("mean")) / (running("variance") + 1e-5).sqrt() * affine("weight") + affine("bias")
+    };
+    x.iter().enumerate().map(one).collect()
 }
 
 #[test]
@@ -98,9 +117,36 @@ fn fm_sums_the_products_of_all_pairs() {
 fn wide_and_deep_and_deepfm_add_the_same_tower() {
     let layers = ["layers=[3, 2]"];
     let wide = Model::new("wide-deep", &layers, |_, _| {});
-    wide.scores_are(|n| wide.first_order(n) + tower(&wide, n));
+    let flat = |model: &Model, n: usize| model.vectors(n).concat();
+    wide.scores_are(|n| wide.first_order(n) + tower(&wide, &flat(&wide, n), false));
     let deep = Model::new("deepfm", &layers, |_, _| {});
-    deep.scores_are(|n| deep.first_order(n) + deep.pairs(n).concat().iter().sum::<f32>() + tower(&deep, n));
+    deep.scores_are(|n| {
+        deep.first_order(n) + deep.pairs(n).concat().iter().sum::<f32>() + tower(&deep, &flat(&deep, n), false)
+    });
+}
+
+#[test]
+fn nfm_puts_a_tower_over_the_sum_of_the_pairs() {
+    let model = Model::new("nfm", &["layers=[3, 2]"], |_, _| {});
+    model.scores_are(|n| {
+        let sum = [0, 1, 2, 3].map(|d| model.pairs(n).iter().map(|pair| pair[d]).sum::<f32>());
+        model.first_order(n) + tower(&model, &norm(&model, "pairs_norm", &sum), false)
+    });
+}
+
+#[test]
+fn neurons_of_afn_multiply_powers_of_the_fields() {
+    let model = Model::new("afn", &["neurons=3", "layers=[3, 2]"], |_, _| {});
+    model.scores_are(|n| {
+        let vectors = model.vectors(n);
+        let of_column = |d: usize| {
+            let logs: Vec<f32> = vectors.iter().map(|v| v[d].abs().max(1e-7).ln()).collect();
+            let powers = layer(&model, "neurons", &norm(&model, "logarithms_norm", &logs));
+            norm(&model, "neurons_norm", &powers.into_iter().map(f32::exp).collect::<Vec<_>>())
+        };
+        let neurons: Vec<f32> = (0..4).flat_map(of_column).collect();
+        model.first_order(n) + tower(&model, &neurons, true)
+    });
 }
 
 #[test]

@@ -1,39 +1,25 @@
-//! Lists as episodes, and what is explored of them.
+//! Batches of lists, and what is explored of them.
 
 use crate::data::lists::{Lists, Part};
-use crate::data::pack::INERT;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Tensor};
 use crate::error::Result;
 use crate::methods::batch::feed_ids;
-use crate::methods::click_through::feed_impressions;
-use crate::methods::{Batch, Sampler, Shape};
+use crate::methods::episodes::{feed_rewards, feed_walk};
+use crate::methods::{Batch, Sampler};
 use std::sync::Arc;
 
 /// Draws of explored positions and candidates.
 const EXPLORATION: Site = Site(0xD21);
 
-/// Feeds impressions, and where lists begin and what stands above and below in them.
-pub fn feed_walk(feed: &mut Feed, lists: &Lists, which: &[u32], training: Option<RngState>) -> Shape {
-    let shape = feed_impressions(feed, lists, which, training);
-    let (length, count) = (lists.length as u32, (which.len() * lists.length) as u32);
-    let borders: Vec<u32> = (0..=which.len() as u32).map(|list| list * length).collect();
-    feed.set("lists", Tensor::u32(&[borders.len()], &borders));
-    let above: Vec<u32> = (0..count).map(|n| if n % length == 0 { INERT } else { n - 1 }).collect();
-    let below: Vec<u32> = (0..count).map(|n| if n % length == length - 1 { INERT } else { n + 1 }).collect();
-    feed_ids(feed, "above", &above);
-    feed.set("below", Tensor::u32(&[below.len()], &below));
-    shape
-}
-
-/// Makes batches of whole lists, each an episode.
-pub struct Episodes {
+/// Makes batches of whole lists.
+pub struct Explored {
     /// Candidates of an explored position.
     pub candidates: usize,
     pub lists: Arc<Lists>,
 }
 
-impl Sampler for Episodes {
+impl Sampler for Explored {
     fn samples(&self) -> Vec<u32> {
         self.lists.part(Part::Train).map(|list| list as u32).collect()
     }
@@ -41,17 +27,14 @@ impl Sampler for Episodes {
     fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {
         let mut feed = Feed::default();
         let shape = feed_walk(&mut feed, &self.lists, which, Some(rng));
-        let rewards: Vec<f32> = which.iter().flat_map(|list| self.lists.clicks_of(*list as usize)).copied().collect();
-        let count = rewards.len();
-        feed.set("rewards", Tensor::f32(&[count, 1], rewards));
-        feed.set("share", Tensor::f32(&[count], vec![1.0 / count as f32; count]));
+        let count = feed_rewards(&mut feed, &self.lists, which);
         feed.set("ones", Tensor::f32(&[count], vec![1.0; count]));
         self.feed_explored(&mut feed, which, rng);
         Ok(Batch { shape, feed, tokens: count })
     }
 }
 
-impl Episodes {
+impl Explored {
     /// A position of each list, and what could have stood there: items that the batch shows somewhere.
     fn feed_explored(&self, feed: &mut Feed, which: &[u32], rng: RngState) {
         let (candidates, length) = (self.candidates, self.lists.length as u32);

@@ -1,7 +1,5 @@
 use super::*;
 use crate::data::lists::example;
-use crate::data::pack::INERT;
-use crate::engine::Tensor;
 use crate::engine::exec::DeviceChoice;
 use crate::methods::config;
 use crate::train::Trainer;
@@ -15,25 +13,6 @@ fn method(settings: &[&str], sizes: Sizes) -> DrlRec {
 
 fn data() -> Arc<Interactions> {
     Arc::new(Interactions::from_lists(example(60, 4)).unwrap())
-}
-
-#[test]
-fn goals_are_the_rewards_and_what_comes_next() {
-    let method = method(&[], Sizes::of(&data()));
-    let mut graph = Graph::new(ParamLayout::default());
-    let values = graph.input("values", TensorType::f32(&[3, 1]));
-    let below = Ids::declare(&mut graph, "below", &[3], false);
-    let goals = method.goals(&mut graph, values, below).unwrap();
-    graph.output("goals", goals);
-    let mut feed = Feed::default();
-    feed.set("values", Tensor::f32(&[3, 1], vec![0.5, 0.4, 0.3]));
-    feed.set("rewards", Tensor::f32(&[3, 1], vec![0.0, 1.0, 0.0]));
-    feed.set("below", Tensor::u32(&[3], &[1, 2, INERT]));
-    let mut executor = DeviceChoice::Cpu.open(1).unwrap();
-    let plan = executor.compile(graph).unwrap();
-    executor.run(plan, &feed).unwrap();
-    let goals = executor.fetch(plan, "goals").unwrap().words;
-    assert!(goals.iter().zip([0.16, 1.12, 0.0]).all(|(goal, expected)| (goal - expected).abs() < 1e-6), "{goals:?}");
 }
 
 /// The parameters of each set after an epoch.
