@@ -41,6 +41,11 @@ fn place() -> Workplace {
 
 const LOG: [&str; 6] = ["--dataset", "shown.tsv", "--schema", "shown.toml", "--device", "cpu"];
 
+/// Of a row of `gpurec bench serve --json`.
+fn parameter_bytes(row: &Value) -> u64 {
+    row["service"]["parameter_bytes"].as_u64().unwrap()
+}
+
 #[test]
 fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
     let place = place();
@@ -69,7 +74,23 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
     for part in ["| GAUC |\n", &format!("| impressions | {auc:.4} |"), " ± ", "| pop | Popularity |", "| uni99 |"] {
         assert!(report.contains(part), "`{part}` is not in:\n{report}");
     }
-    place.is_refused(&["compare", "deep", "drl/seed1"], &["deep holds scores of lists"]);
+    let serve = ["bench", "serve", "--candidates", "20", "--device", "cpu", "--quick", "--checkpoint"];
+    let text = place.succeeds(&[&serve[..], &["drl/seed1", "--json", "serve.json"]].concat());
+    assert!(text.contains("20 candidates after 2 of 4") && text.contains("student / teacher: "), "{text}");
+    let served: Vec<u64> =
+        place.json("serve.json")["results"].as_array().unwrap().iter().map(parameter_bytes).collect();
+    assert!(served[0] > served[1], "the student is smaller: {served:?}");
+    assert!(!place.succeeds(&[&serve[..], &["deep"]].concat()).contains("student / teacher"));
+    place.is_refused(&[&serve[..], &["pop"]].concat(), &["pop holds pop, which is no model of lists"]);
+    place.is_refused(&["bench", "serve"], &["--checkpoint <PATH>"]);
+    let beside = place.succeeds(&["compare", "deep", "drl"]);
+    for part in ["drl, mean of 2 seeds", "A is better than B: AUC ", "│ GAUC ", "The verdict is about AUC"] {
+        assert!(beside.contains(part), "`{part}` is not in:\n{beside}");
+    }
+    let json: Value = serde_json::from_str(&place.succeeds(&["compare", "deep", "deep", "--json"])).unwrap();
+    assert_eq!((json["primary"].as_str(), json["metrics"][1]["difference"].as_f64()), (Some("auc"), Some(0.0)));
+    place.is_refused(&["compare", "pop", "deep"], &["deep holds scores of lists, pop ranks of items"]);
+    place.is_refused(&["compare", "deep", "drl", "--protocol", "uni99"], &["leave --protocol away"]);
     place.is_refused(
         &["recommend", "--checkpoint", "deep", "--history", "1", "--device", "cpu"],
         &["what is shown in a list"],

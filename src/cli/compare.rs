@@ -1,12 +1,12 @@
-//! `gpurec compare`: two runs, user by user. Differences with their uncertainty, in a table and in words.
+//! `gpurec compare`: two runs, user by user, or list by list. Differences with their uncertainty, in a table and in words.
 
 use super::console::{grouped, say, table};
 use super::runs::{FinishedRun, no_ranks, of_seeds, refuse_different};
 use super::seeds::with_deviation;
 use super::source::told;
 use crate::error::{Error, Result};
-use crate::eval::{self, MetricComparison, Protocol};
-use crate::train::{DataIdentity, UserRanks};
+use crate::eval::{self, Difference, MetricComparison, Protocol, Shown};
+use crate::train::{DataIdentity, ListScores, TestScores, UserRanks};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,9 @@ Examples:
   gpurec compare runs/lma4rec-kuairec-seeds1-5 runs/sasrec-kuairec-seeds1-5
   gpurec compare runs/ablation/full runs/ablation/without_ssl --json
   gpurec compare runs/hgn-kuairec-seed1 runs/bert4rec-kuairec-seed1 --protocol uni99
+  gpurec compare runs/drl-rec-shown-seeds1-3 runs/fm-shown-seeds1-3
 
-Both runs must have been evaluated on the same users, items and held-out targets.";
+Both runs must have been evaluated on the same users, items and held-out targets, or on the same lists.";
 
 /// The metric that the verdict is about.
 const PRIMARY: &str = "ndcg@10";
@@ -53,34 +54,97 @@ fn protocol_of_ranks(text: &str) -> Result<Protocol, String> {
 
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let (a, b) = (Side::read(&args.a)?, Side::read(&args.b)?);
-    a.refuse_other_data(&b)?;
-    let metrics = eval::compare(&a.seeds[0].test_users, &a.ranks(args.protocol)?, &b.ranks(args.protocol)?);
-    if args.json {
-        let json = json!({
-            "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data.dataset, "users": a.data.users,
-            "protocol": args.protocol.to_string(), "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": PRIMARY,
-            "resamples": eval::significance::RESAMPLES, "metrics": metrics,
-        });
-        return say(serde_json::to_string_pretty(&json).expect("numbers and strings serialise"));
+    match (&a.seeds, &b.seeds) {
+        (Seeds::Ranks(_), Seeds::Ranks(_)) => a.refuse_other_data(&b)?,
+        (Seeds::Scores(ours), Seeds::Scores(theirs)) => {
+            a.refuse_other_data(&b)?;
+            return compare_lists(args, (&a, ours), (&b, theirs));
+        }
+        (Seeds::Ranks(_), Seeds::Scores(_)) => return Err(of_two_kinds(&b, &a)),
+        (Seeds::Scores(_), Seeds::Ranks(_)) => return Err(of_two_kinds(&a, &b)),
     }
-    let DataIdentity { dataset, users, .. } = &a.data;
-    say(format!(
-        "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, {}\n",
-        grouped(*users),
-        args.protocol.title(),
-        a = a.title(),
-        b = b.title()
-    ))?;
+    let metrics = eval::compare(a.test_users(), &a.ranks(args.protocol)?, &b.ranks(args.protocol)?);
+    if args.json {
+        let figures = json!({"protocol": args.protocol.to_string(), "metrics": metrics});
+        return print_json((&a, &b), (PRIMARY, eval::significance::RESAMPLES), figures);
+    }
+    say(heading(&a, &b, args.protocol.title()))?;
     say(comparison_table(&metrics))?;
-    let primary = metrics.iter().find(|metric| metric.metric == PRIMARY).expect("it is one of the figures");
-    say(format!("\n{}\n\n{}", verdict(primary), coverage(a.seeds.len(), b.seeds.len())))
+    let primary = metrics.iter().find(|metric| metric.mean.metric == PRIMARY).expect("it is one of the figures");
+    let words = format!("{} {}", verdict(&primary.mean), of_users(primary));
+    say(format!("\n{words}\n\n{}", coverage(PRIMARY, a.seeds.len(), b.seeds.len())))
 }
 
-/// One of the two: the ranks of each seed.
+/// AUC and GAUC of two runs on the same lists.
+fn compare_lists(
+    args: &CompareArgs,
+    (a, ours): (&Side, &[TestScores]),
+    (b, theirs): (&Side, &[TestScores]),
+) -> Result<()> {
+    if args.protocol != Protocol::default() {
+        let problem = format!("{} holds scores of lists, and no ranks under {}", a.folder.display(), args.protocol);
+        return Err(Error::usage(problem, "leave --protocol away; it is for models that rank items"));
+    }
+    let TestScores { users, length, clicked, .. } = &ours[0];
+    let [ours, theirs] = [ours, theirs].map(|seeds| seeds.iter().map(|seed| &seed.scores[..]).collect::<Vec<_>>());
+    let metrics = eval::compare_clicks(Shown { users, length: *length, clicked }, &ours, &theirs)?;
+    let primary = &metrics[0];
+    if args.json {
+        let figures = json!({"protocol": Protocol::Impressions.to_string(), "metrics": metrics});
+        return print_json((a, b), (primary.metric, eval::compare_clicks::RESAMPLES), figures);
+    }
+    say(heading(a, b, Protocol::Impressions.title()))?;
+    let header = ["metric", "A", "B", "A - B", "relative", "95 % interval", "p boot."];
+    say(table(&header, metrics.iter().map(of_means), 1))?;
+    say(format!("\n{}\n\n{}", verdict(primary), coverage(primary.metric, a.seeds.len(), b.seeds.len())))
+}
+
+fn of_two_kinds(of_lists: &Side, of_items: &Side) -> Error {
+    let (lists, items) = (of_lists.folder.display(), of_items.folder.display());
+    let problem = format!("{lists} holds scores of lists, {items} ranks of items");
+    Error::usage(problem, "compare runs that were judged alike; `gpurec report` puts others side by side")
+}
+
+fn print_json((a, b): (&Side, &Side), (primary, resamples): (&str, u32), figures: serde_json::Value) -> Result<()> {
+    let mut json = json!({
+        "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data.dataset, "users": a.data.users,
+        "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": primary, "resamples": resamples,
+    });
+    let all = json.as_object_mut().expect("an object");
+    all.extend(figures.as_object().expect("an object").clone());
+    say(serde_json::to_string_pretty(&json).expect("numbers and strings serialise"))
+}
+
+fn heading(a: &Side, b: &Side, protocol: &str) -> String {
+    let DataIdentity { dataset, users, .. } = &a.data;
+    format!(
+        "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, {protocol}\n",
+        grouped(*users),
+        a = a.title(),
+        b = b.title()
+    )
+}
+
+/// One of the two.
 struct Side {
     folder: PathBuf,
     data: DataIdentity,
-    seeds: Vec<UserRanks>,
+    seeds: Seeds,
+}
+
+/// What each seed was judged by.
+enum Seeds {
+    Ranks(Vec<UserRanks>),
+    Scores(Vec<TestScores>),
+}
+
+impl Seeds {
+    fn len(&self) -> usize {
+        match self {
+            Seeds::Ranks(seeds) => seeds.len(),
+            Seeds::Scores(seeds) => seeds.len(),
+        }
+    }
 }
 
 impl Side {
@@ -90,13 +154,32 @@ impl Side {
         if runs.len() > 1 {
             refuse_different(&runs.iter().cloned().map(FinishedRun::read).collect::<Result<Vec<_>>>()?)?;
         }
-        let (mut data, seeds): (Vec<DataIdentity>, Vec<UserRanks>) =
-            runs.iter().map(|run| read_ranks(run)).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let (mut data, seeds): (Vec<DataIdentity>, Seeds) = if ListScores::path(&runs[0]).exists() {
+            let read =
+                runs.iter().map(|run| ListScores::read_test(&ListScores::path(run))).collect::<Result<Vec<_>>>()?;
+            let (data, seeds) = read.into_iter().unzip();
+            (data, Seeds::Scores(seeds))
+        } else {
+            let read = runs.iter().map(|run| read_ranks(run)).collect::<Result<Vec<_>>>()?;
+            let (data, seeds) = read.into_iter().unzip();
+            (data, Seeds::Ranks(seeds))
+        };
         Ok(Side { folder: folder.into(), data: data.swap_remove(0), seeds })
     }
 
     fn refuse_other_data(&self, other: &Side) -> Result<()> {
         refuse_difference((&self.folder, &self.data), (&other.folder, &other.data))
+    }
+
+    fn of_ranks(&self) -> &[UserRanks] {
+        match &self.seeds {
+            Seeds::Ranks(seeds) => seeds,
+            Seeds::Scores(_) => &[],
+        }
+    }
+
+    fn test_users(&self) -> &[u32] {
+        self.of_ranks().first().map_or(&[], |seed| &seed.test_users)
     }
 
     fn ranks(&self, protocol: Protocol) -> Result<Vec<&[u32]>> {
@@ -105,7 +188,7 @@ impl Side {
             let command = "gpurec eval --checkpoint RUN --ranks RUN/ranks.safetensors";
             Error::usage(problem, format!("`{command}` makes the ranks of an older run again"))
         };
-        let of_seeds = self.seeds.iter().map(|seed| seed.test.get(protocol).map(Vec::as_slice));
+        let of_seeds = self.of_ranks().iter().map(|seed| seed.test.get(protocol).map(Vec::as_slice));
         of_seeds.map(|ranks| ranks.ok_or_else(missing)).collect()
     }
 
@@ -137,23 +220,28 @@ fn comparison_table(metrics: &[MetricComparison]) -> comfy_table::Table {
     let header =
         ["metric", "A", "B", "A - B", "relative", "95 % interval", "p boot.", "p Wilcoxon", "better / worse / equal"];
     let rows = metrics.iter().map(|m| {
-        [
-            m.metric.to_uppercase(),
-            with_deviation(&m.a),
-            with_deviation(&m.b),
-            format!("{:+.4}", m.difference),
-            m.relative.map_or("-".into(), percent),
-            interval(m.bootstrap.interval),
-            probability(m.bootstrap.p),
-            probability(m.wilcoxon.p),
-            format!("{} / {} / {}", grouped(m.better), grouped(m.worse), grouped(m.equal)),
-        ]
+        let of_users =
+            [probability(m.wilcoxon.p), format!("{} / {} / {}", grouped(m.better), grouped(m.worse), grouped(m.equal))];
+        of_means(&m.mean).into_iter().chain(of_users)
     });
     table(&header, rows, 1)
 }
 
+/// The first cells of a row.
+fn of_means(m: &Difference) -> [String; 7] {
+    [
+        m.metric.to_uppercase(),
+        with_deviation(&m.a),
+        with_deviation(&m.b),
+        format!("{:+.4}", m.difference),
+        m.relative.map_or("-".into(), percent),
+        interval(m.bootstrap.interval),
+        probability(m.bootstrap.p),
+    ]
+}
+
 /// What the primary metric says.
-fn verdict(m: &MetricComparison) -> String {
+fn verdict(m: &Difference) -> String {
     let metric = m.metric.to_uppercase();
     let relative = m.relative.map_or(String::new(), |relative| format!(", {}", percent(relative)));
     let figures = format!(
@@ -164,11 +252,15 @@ fn verdict(m: &MetricComparison) -> String {
         interval(m.bootstrap.interval),
         probability(m.bootstrap.p),
     );
-    let verdict = match (m.tells_apart(), m.difference > 0.0) {
+    match (m.tells_apart(), m.difference > 0.0) {
         (true, true) => format!("A is better than B: {figures}."),
         (true, false) => format!("B is better than A: {figures}."),
         (false, _) => format!("The data do not tell A and B apart: {figures}."),
-    };
+    }
+}
+
+/// What single users say, and whether it is the same.
+fn of_users(m: &MetricComparison) -> String {
     let users = format!(
         "A serves {} users better, {} worse and {} equally well (Wilcoxon p {}, rank-biserial effect {:+.3}).",
         grouped(m.better),
@@ -178,19 +270,19 @@ fn verdict(m: &MetricComparison) -> String {
         m.wilcoxon.effect
     );
     let sign = |found: bool, of: f64| if found { of.signum() } else { 0.0 };
-    let agree = sign(m.tells_apart(), m.difference) == sign(m.wilcoxon.p < 0.05, m.wilcoxon.effect);
+    let agree = sign(m.mean.tells_apart(), m.mean.difference) == sign(m.wilcoxon.p < 0.05, m.wilcoxon.effect);
     let disagree = if agree { "" } else { " The two tests do not agree; take neither for proof." };
-    format!("{verdict} {users}{disagree}")
+    format!("{users}{disagree}")
 }
 
 /// What these figures speak of, and what not.
-fn coverage(a: usize, b: usize) -> String {
+fn coverage(primary: &str, a: usize, b: usize) -> String {
     let seeds = match (a, b) {
         (1, 1) => {
             "Each run is one training: how much another seed would change is not covered; `gpurec run --seeds 5` shows it."
         }
         _ => {
-            "Each user's value is the mean over the seeds of a run; ± is the standard deviation over seeds, and the interval \
+            "Figures are means over the seeds of a run; ± is the standard deviation over seeds, and the interval \
              does not cover it: it holds for these trained models."
         }
     };
@@ -198,7 +290,7 @@ fn coverage(a: usize, b: usize) -> String {
         "Sampled units are the users: interval and p say how the difference would vary with other users of the same kind.\n\
          {seeds}\n\
          The verdict is about {}; the other metrics are not corrected for being several.",
-        PRIMARY.to_uppercase()
+        primary.to_uppercase()
     )
 }
 
@@ -218,17 +310,19 @@ fn probability(p: f64) -> String {
 mod tests {
     use super::*;
 
-    fn ndcg10(a: &[u32], b: &[u32]) -> MetricComparison {
+    /// What is said of NDCG@10.
+    fn words(a: &[u32], b: &[u32]) -> String {
         let users: Vec<u32> = (0..a.len() as u32).collect();
-        eval::compare(&users, &[a], &[b])[4].clone()
+        let ndcg10 = &eval::compare(&users, &[a], &[b])[4];
+        format!("{} {}", verdict(&ndcg10.mean), of_users(ndcg10))
     }
 
     #[test]
     fn the_verdict_names_the_better_run_or_says_that_there_is_none() {
         let (good, bad): (Vec<u32>, Vec<u32>) = (0..300u32).map(|u| (1 + u % 4, 1 + u % 30)).unzip();
-        assert!(verdict(&ndcg10(&good, &bad)).starts_with("A is better than B: NDCG@10 0.6"));
-        assert!(verdict(&ndcg10(&bad, &good)).starts_with("B is better than A: NDCG@10 0.1"));
-        let same = verdict(&ndcg10(&good, &good));
+        assert!(words(&good, &bad).starts_with("A is better than B: NDCG@10 0.6"));
+        assert!(words(&bad, &good).starts_with("B is better than A: NDCG@10 0.1"));
+        let same = words(&good, &good);
         assert!(same.starts_with("The data do not tell A and B apart") && same.contains("300 equally well"), "{same}");
     }
 
@@ -236,11 +330,11 @@ mod tests {
     fn tests_that_disagree_are_not_hidden() {
         // Many users gain a little and a few lose all: the mean does not move, the ranks of the differences do.
         let (a, b): (Vec<u32>, Vec<u32>) = (0..100).map(|u| if u % 20 == 0 { (50, 1) } else { (6, 8) }).unzip();
-        assert!(verdict(&ndcg10(&a, &b)).contains("do not agree"), "{}", verdict(&ndcg10(&a, &b)));
+        assert!(words(&a, &b).contains("do not agree"), "{}", words(&a, &b));
         // With more of these the mean speaks for B, the ranks still for A.
         let (a, b): (Vec<u32>, Vec<u32>) = (0..600).map(|u| if u % 10 == 0 { (50, 1) } else { (6, 8) }).unzip();
-        let opposed = verdict(&ndcg10(&a, &b));
+        let opposed = words(&a, &b);
         assert!(opposed.starts_with("B is better") && opposed.contains("do not agree"), "{opposed}");
-        assert!(!verdict(&ndcg10(&a, &a)).contains("do not agree"));
+        assert!(!words(&a, &a).contains("do not agree"));
     }
 }

@@ -107,13 +107,6 @@ pub fn not_finished(folder: &Path) -> Error {
 pub fn no_ranks(run: &Path) -> Error {
     let path = UserRanks::path(run);
     let has = |file: &str| run.join(file).exists();
-    if has("scores.safetensors") {
-        let problem = format!("{} holds scores of lists, and no ranks of items", run.display());
-        return Error::usage(
-            problem,
-            "`gpurec report` puts AUC and GAUC side by side; only ranks can be compared so far",
-        );
-    }
     let (problem, help) = match (run.is_dir(), has("checkpoint/best.safetensors")) {
         (false, _) => ("does not exist", "give the --out folder of `gpurec run`".into()),
         (true, false) => ("is not the folder of a finished run: it holds no ranks", "finish it with --resume".into()),

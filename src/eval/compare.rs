@@ -7,12 +7,12 @@ use super::significance::{Bootstrap, Summary, Wilcoxon, paired_bootstrap, wilcox
 use serde::Serialize;
 
 /// The seed of the bootstrap, so that a comparison gives the same figures each time.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 
 /// Run A less run B in one metric.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct MetricComparison {
-    /// One of `FIGURES`.
+pub struct Difference {
+    /// Its key.
     pub metric: &'static str,
     /// Over the seeds of each run.
     pub a: Summary,
@@ -24,6 +24,14 @@ pub struct MetricComparison {
     pub relative: Option<f64>,
     /// Of the difference.
     pub bootstrap: Bootstrap,
+}
+
+/// The same of one of `FIGURES`, which is a mean over users.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MetricComparison {
+    /// Of the means.
+    #[serde(flatten)]
+    pub mean: Difference,
     /// Of the users' differences.
     pub wilcoxon: Wilcoxon,
     /// Users with whom A does better, worse, as well.
@@ -34,7 +42,14 @@ pub struct MetricComparison {
     pub equal: usize,
 }
 
-impl MetricComparison {
+impl Difference {
+    /// Of the figures of the seeds of either run.
+    pub(super) fn new(metric: &'static str, a: Vec<f64>, b: Vec<f64>, bootstrap: Bootstrap) -> Self {
+        let (a, b) = (Summary::of(a), Summary::of(b));
+        let difference = a.mean - b.mean;
+        Difference { metric, difference, relative: (b.mean != 0.0).then(|| difference / b.mean), bootstrap, a, b }
+    }
+
     /// Whether the 95 % interval of the difference leaves out 0.
     pub fn tells_apart(&self) -> bool {
         let [low, high] = self.bootstrap.interval;
@@ -54,19 +69,13 @@ pub fn compare(users: &[u32], a: &[&[u32]], b: &[&[u32]]) -> [MetricComparison; 
     std::array::from_fn(|metric| {
         let of_metric: Vec<f64> = differences.iter().map(|row| row[metric]).collect();
         let (a, b) = (over_seeds(a, metric), over_seeds(b, metric));
-        let difference = a.mean - b.mean;
         let count = |wanted: fn(f64) -> bool| of_metric.iter().filter(|d| wanted(**d)).count();
         MetricComparison {
-            metric: FIGURES[metric],
-            difference,
-            relative: (b.mean != 0.0).then(|| difference / b.mean),
-            bootstrap: bootstraps[metric],
+            mean: Difference::new(FIGURES[metric], a, b, bootstraps[metric]),
             wilcoxon: wilcoxon(&of_metric),
             better: count(|d| d > 0.0),
             worse: count(|d| d < 0.0),
             equal: count(|d| d == 0.0),
-            a,
-            b,
         }
     })
 }
@@ -88,9 +97,9 @@ fn user_means(users: &[u32], seeds: &[&[u32]]) -> Vec<[f64; 6]> {
     users.chunk_by(|a, b| a == b).map(mean).collect()
 }
 
-fn over_seeds(seeds: &[&[u32]], metric: usize) -> Summary {
+fn over_seeds(seeds: &[&[u32]], metric: usize) -> Vec<f64> {
     let mean = |ranks: &[u32]| ranks.iter().map(|rank| gains(*rank)[metric]).sum::<f64>() / ranks.len() as f64;
-    Summary::of(seeds.iter().map(|ranks| mean(ranks)).collect())
+    seeds.iter().map(|ranks| mean(ranks)).collect()
 }
 
 /// The same gains met in another order of seeds sum up to the same value but for rounding; that is no difference.
@@ -114,7 +123,7 @@ mod tests {
     fn a_user_with_several_events_counts_once() {
         let comparison = &compare(&[0, 0, 0, 1], &[&[1, 1, 90, 1]], &[&[90, 1, 90, 1]])[0];
         assert_eq!((comparison.better, comparison.equal), (1, 1));
-        assert_eq!(comparison.bootstrap.interval[1], rounded(1.0 / 3.0));
+        assert_eq!(comparison.mean.bootstrap.interval[1], rounded(1.0 / 3.0));
     }
 
     #[test]
@@ -124,22 +133,22 @@ mod tests {
         for (comparison, (ours, theirs)) in
             by_metric.iter().zip(Metrics::from_ranks(&a).figures().into_iter().zip(Metrics::from_ranks(&b).figures()))
         {
-            assert!((comparison.difference - (ours - theirs)).abs() < 1e-15, "{comparison:?}");
+            assert!((comparison.mean.difference - (ours - theirs)).abs() < 1e-15, "{comparison:?}");
             assert_eq!(comparison.better + comparison.worse + comparison.equal, 5);
         }
         let hr10 = &by_metric[1];
-        assert_eq!((hr10.metric, hr10.better, hr10.worse, hr10.equal), ("hr@10", 1, 1, 3));
+        assert_eq!((hr10.mean.metric, hr10.better, hr10.worse, hr10.equal), ("hr@10", 1, 1, 3));
         let ndcg10 = &by_metric[4];
-        assert_eq!((ndcg10.metric, ndcg10.better, ndcg10.worse, ndcg10.equal), ("ndcg@10", 2, 1, 2));
-        assert!(!ndcg10.tells_apart());
+        assert_eq!((ndcg10.mean.metric, ndcg10.better, ndcg10.worse, ndcg10.equal), ("ndcg@10", 2, 1, 2));
+        assert!(!ndcg10.mean.tells_apart());
     }
 
     #[test]
     fn users_are_averaged_over_seeds_before_they_are_compared() {
         // One user is hit by each seed of A in turn, the other by one seed of B: the means over seeds are equal.
         let comparison = &of_users(&[&[1, 90], &[90, 1]], &[&[1, 1], &[90, 90]])[0];
-        assert_eq!((comparison.difference, comparison.equal), (0.0, 2));
-        assert_eq!((comparison.a.sd, comparison.b.sd), (Some(0.0), Some(0.5f64.sqrt())));
+        assert_eq!((comparison.mean.difference, comparison.equal), (0.0, 2));
+        assert_eq!((comparison.mean.a.sd, comparison.mean.b.sd), (Some(0.0), Some(0.5f64.sqrt())));
     }
 
     #[test]
@@ -153,8 +162,9 @@ mod tests {
     fn a_run_that_hits_many_more_users_is_told_apart() {
         let (a, b): (Vec<u32>, Vec<u32>) = (0..400u32).map(|u| (u % 10 + 1, u % 20 + 1)).unzip();
         let by_metric = of_users(&[&a], &[&b]);
-        assert!(by_metric[4].tells_apart() && by_metric[4].bootstrap.p < 0.01 && by_metric[4].wilcoxon.p < 0.01);
-        assert!(of_users(&[&b], &[&a])[4].difference < 0.0);
-        assert_eq!(of_users(&[&a], &[&[UNREACHABLE; 400]])[0].relative, None);
+        let ndcg10 = &by_metric[4];
+        assert!(ndcg10.mean.tells_apart() && ndcg10.mean.bootstrap.p < 0.01 && ndcg10.wilcoxon.p < 0.01);
+        assert!(of_users(&[&b], &[&a])[4].mean.difference < 0.0);
+        assert_eq!(of_users(&[&a], &[&[UNREACHABLE; 400]])[0].mean.relative, None);
     }
 }

@@ -1,6 +1,7 @@
 //! Ranks -> metrics -> tables, and the published figures to hold them against.
 
 pub mod compare;
+pub mod compare_clicks;
 pub mod interval;
 pub mod metrics;
 pub mod protocol;
@@ -9,7 +10,8 @@ pub mod rank;
 pub mod significance;
 pub mod table;
 
-pub use compare::{MetricComparison, compare};
+pub use compare::{Difference, MetricComparison, compare};
+pub use compare_clicks::{Shown, compare_clicks};
 pub use interval::intervals;
 pub use metrics::{FIGURES, KS, Metrics, SplitMetrics, gains};
 pub use protocol::{ByProtocol, Protocol};

@@ -4,6 +4,7 @@
 //! Summary           mean, sd = sqrt(sum (x - mean)^2 / (n - 1)), mean +- t(0.975, n - 1) sd / sqrt(n)
 //! paired_bootstrap  U users drawn with replacement, 10,000 times; the percentile interval of the mean difference,
 //!                   p = 2 min(share of means <= 0, share of means >= 0)                       (Efron, Tibshirani 1993)
+//! bootstrap         the same of a difference that is no mean over users, such as one of AUCs
 //! wilcoxon          W+ = sum of the ranks of |d_u| with d_u > 0, over the d_u that are not 0; ties share their mean rank
 //!                   exact for few differences, else normal with variance n(n+1)(2n+1)/24 - sum (t^3 - t)/48
 //!                   rank-biserial effect size (W+ - W-) / (W+ + W-)                            (Wilcoxon 1945; Kerby 2014)
@@ -58,7 +59,7 @@ impl Summary {
 pub struct Bootstrap {
     /// The 2.5 and 97.5 percentiles.
     pub interval: [f64; 2],
-    /// Two-sided; at least `2 / (RESAMPLES + 1)`.
+    /// Two-sided; at least `2 / (resamples + 1)`.
     pub p: f64,
 }
 
@@ -83,12 +84,33 @@ pub fn paired_bootstrap<const M: usize>(differences: &[[f64; M]], seed: u64) -> 
         }
         sums.map(|sum| sum / users.max(1) as f64)
     };
-    let means: Vec<[f64; M]> = (0..RESAMPLES).into_par_iter().map(resample).collect();
+    of_resamples(&(0..RESAMPLES).into_par_iter().map(resample).collect::<Vec<_>>())
+}
+
+/// The bootstrap of M differences that are no means over users: of `difference`, which is told how often each of the users was
+/// drawn.
+pub fn bootstrap<const M: usize>(
+    users: usize,
+    resamples: u32,
+    seed: u64,
+    difference: impl Fn(&[u32]) -> [f64; M] + Sync,
+) -> [Bootstrap; M] {
+    let state = RngState { seed, step: 0 };
+    let resample = |resample: u32| -> [f64; M] {
+        let (mut drawn, mut stream) = (vec![0; users], state.stream(SITE, resample));
+        (0..users).for_each(|_| drawn[stream.below(users as u32) as usize] += 1);
+        difference(&drawn)
+    };
+    of_resamples(&(0..resamples).into_par_iter().map(resample).collect::<Vec<_>>())
+}
+
+fn of_resamples<const M: usize>(means: &[[f64; M]]) -> [Bootstrap; M] {
+    let resamples = means.len();
     std::array::from_fn(|metric| {
         let mut of_metric: Vec<f64> = means.iter().map(|row| row[metric]).collect();
         of_metric.sort_by(f64::total_cmp);
-        let percentile = |share: f64| of_metric[(share * f64::from(RESAMPLES - 1)).round() as usize];
-        let share = |count: usize| (count + 1) as f64 / f64::from(RESAMPLES + 1);
+        let percentile = |share: f64| of_metric[(share * (resamples - 1) as f64).round() as usize];
+        let share = |count: usize| (count + 1) as f64 / (resamples + 1) as f64;
         let below = share(of_metric.iter().filter(|mean| **mean <= 0.0).count());
         let above = share(of_metric.iter().filter(|mean| **mean >= 0.0).count());
         Bootstrap { interval: [percentile(0.025), percentile(0.975)], p: (2.0 * below.min(above)).min(1.0) }

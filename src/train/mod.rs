@@ -16,6 +16,7 @@ pub use crate::ops::linear_topk::MAX_K;
 pub use crate::ops::softmax_mixture::MAX_SAMPLES;
 pub use evaluation::{Basis, Evaluation, Evaluator};
 pub use identity::{DataIdentity, Identity};
+pub use list_scores::{ListScores, TestScores};
 pub use ranker::{ItemTable, Ranker, Ranks, USERS_PER_RUN, Watch};
 pub use ranks::UserRanks;
 pub use run::{Run, RunOptions, RunResult, Trained};
