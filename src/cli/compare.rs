@@ -55,24 +55,31 @@ fn protocol_of_ranks(text: &str) -> Result<Protocol, String> {
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let (a, b) = (Side::read(&args.a)?, Side::read(&args.b)?);
     match (&a.seeds, &b.seeds) {
-        (Seeds::Ranks(_), Seeds::Ranks(_)) => a.refuse_other_data(&b)?,
-        (Seeds::Scores(ours), Seeds::Scores(theirs)) => {
-            a.refuse_other_data(&b)?;
-            return compare_lists(args, (&a, ours), (&b, theirs));
-        }
-        (Seeds::Ranks(_), Seeds::Scores(_)) => return Err(of_two_kinds(&b, &a)),
-        (Seeds::Scores(_), Seeds::Ranks(_)) => return Err(of_two_kinds(&a, &b)),
+        (Seeds::Ranks(ours), Seeds::Ranks(theirs)) => compare_ranks(args, (&a, ours), (&b, theirs)),
+        (Seeds::Scores(ours), Seeds::Scores(theirs)) => compare_lists(args, (&a, ours), (&b, theirs)),
+        (Seeds::Ranks(_), Seeds::Scores(_)) => Err(of_two_kinds(&b, &a)),
+        (Seeds::Scores(_), Seeds::Ranks(_)) => Err(of_two_kinds(&a, &b)),
     }
-    let metrics = eval::compare(a.test_users(), &a.ranks(args.protocol)?, &b.ranks(args.protocol)?);
+}
+
+/// The usual metrics of two runs with the same held-out items, user by user.
+fn compare_ranks(
+    args: &CompareArgs,
+    (a, ours): (&Side, &[UserRanks]),
+    (b, theirs): (&Side, &[UserRanks]),
+) -> Result<()> {
+    a.refuse_other_data(b)?;
+    let (of_a, of_b) = (a.ranks(ours, args.protocol)?, b.ranks(theirs, args.protocol)?);
+    let metrics = eval::compare(&ours[0].test_users, &of_a, &of_b);
     if args.json {
         let figures = json!({"protocol": args.protocol.to_string(), "metrics": metrics});
-        return print_json((&a, &b), (PRIMARY, eval::significance::RESAMPLES), figures);
+        return print_json((a, b), (PRIMARY, eval::significance::RESAMPLES), figures);
     }
-    say(heading(&a, &b, args.protocol.title()))?;
+    say(heading(a, b, args.protocol.title()))?;
     say(comparison_table(&metrics))?;
     let primary = metrics.iter().find(|metric| metric.mean.metric == PRIMARY).expect("it is one of the figures");
     let words = format!("{} {}", verdict(&primary.mean), of_users(primary));
-    say(format!("\n{words}\n\n{}", coverage(PRIMARY, a.seeds.len(), b.seeds.len())))
+    say(format!("\n{words}\n\n{}", coverage(PRIMARY, ours.len(), theirs.len())))
 }
 
 /// AUC and GAUC of two runs on the same lists.
@@ -81,6 +88,7 @@ fn compare_lists(
     (a, ours): (&Side, &[TestScores]),
     (b, theirs): (&Side, &[TestScores]),
 ) -> Result<()> {
+    a.refuse_other_data(b)?;
     if args.protocol != Protocol::default() {
         let problem = format!("{} holds scores of lists, and no ranks under {}", a.folder.display(), args.protocol);
         return Err(Error::usage(problem, "leave --protocol away; it is for models that rank items"));
@@ -171,24 +179,14 @@ impl Side {
         refuse_difference((&self.folder, &self.data), (&other.folder, &other.data))
     }
 
-    fn of_ranks(&self) -> &[UserRanks] {
-        match &self.seeds {
-            Seeds::Ranks(seeds) => seeds,
-            Seeds::Scores(_) => &[],
-        }
-    }
-
-    fn test_users(&self) -> &[u32] {
-        self.of_ranks().first().map_or(&[], |seed| &seed.test_users)
-    }
-
-    fn ranks(&self, protocol: Protocol) -> Result<Vec<&[u32]>> {
+    /// Of each seed.
+    fn ranks<'a>(&self, seeds: &'a [UserRanks], protocol: Protocol) -> Result<Vec<&'a [u32]>> {
         let missing = || {
             let problem = format!("{} has no ranks under {protocol}", self.folder.display());
             let command = "gpurec eval --checkpoint RUN --ranks RUN/ranks.safetensors";
             Error::usage(problem, format!("`{command}` makes the ranks of an older run again"))
         };
-        let of_seeds = self.of_ranks().iter().map(|seed| seed.test.get(protocol).map(Vec::as_slice));
+        let of_seeds = seeds.iter().map(|seed| seed.test.get(protocol).map(Vec::as_slice));
         of_seeds.map(|ranks| ranks.ok_or_else(missing)).collect()
     }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! y_t = r_t + gamma Q'(s_(t+1), a_(t+1))                     Q' follows Q; nothing behind the last position
+//!                                                            or of the best by Q of what could come next (`target`)
 //! L_T, L_S = mean (y - Q(s, a))^2                            `nn/list_network.rs`
 //! c = 1 - (y - Q_T)^2 / max over the batch                   how far the teacher is to be believed
 //! L_KL = mean over lists of c KL(softmax(Q_T / tau) || softmax(Q_S))
@@ -29,17 +30,19 @@ use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Val
 use crate::ops::adam::AdamConfig;
 use crate::ops::add::Add;
 use crate::ops::confidence::Confidence;
+use crate::ops::embedding::Embedding;
 use crate::ops::linear_topk::TopK;
 use crate::ops::list_kl_div::ListKlDiv;
 use crate::ops::multiply::Multiply;
 use crate::ops::reshape::Reshape;
 use crate::ops::row_mse::RowMse;
 use crate::ops::scale::Scale;
+use crate::ops::sequence_max::SequenceMax;
 use crate::ops::sequence_pool::SequencePool;
 use crate::ops::top_union::TopUnion;
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
-use batches::Explored;
+use batches::{Explored, Next};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -53,10 +56,12 @@ pub const INFO: MethodInfo = MethodInfo {
     paper: "Xie et al., Explore, Filter and Distill: Distilled Reinforcement Learning in Recommendation, CIKM 2021",
     preset: include_str!("drl_rec.toml"),
     defaults: || table_of(&DrlRecConfig::default()),
-    // All candidates are kept: a choice among them could fall out otherwise in another precision.
+    // All candidates are kept: a choice among them could fall out otherwise in another precision. Where one is chosen all the
+    // same, nothing is dropped, so that the target values those nearly alike between which a choice is close.
     cases: &[
         &["teacher_dim=8", "dim=6", "candidates=3", "sync_every=3", "dropout=0.1"],
         &["teacher_dim=8", "dim=6", "candidates=2", "kept=2", "q_form=inline"],
+        &["teacher_dim=8", "dim=6", "candidates=3", "dropout=0.0", "target=ddqn_candidates"],
         &["teacher_dim=4", "dim=2", "explore=false", "attention=false", "recurrent=false"],
     ],
     build: |config, sizes| Ok(Box::new(DrlRec::new(typed(config)?, sizes)?)),
@@ -70,6 +75,17 @@ pub enum Serve {
     Student,
     /// The large one.
     Teacher,
+}
+
+/// What the value of what comes next is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// That of the item that was shown.
+    Logged,
+    /// That of the best by the network itself (double Q-learning) of what the list shows from there on and of what is explored
+    /// there.
+    DdqnCandidates,
 }
 
 /// Keys of the configuration.
@@ -86,6 +102,8 @@ pub struct DrlRecConfig {
     pub dim: usize,
     /// What a click further down counts.
     pub gamma: f64,
+    /// Which item's value stands for what comes next.
+    pub target: Target,
     /// What a value is made of.
     pub q_form: QForm,
     /// Whether fields attend to each other.
@@ -131,6 +149,7 @@ impl Default for DrlRecConfig {
             teacher_dim: 16,
             dim: 8,
             gamma: 0.4,
+            target: Target::Logged,
             q_form: QForm::Paper,
             attention: true,
             recurrent: true,
@@ -159,11 +178,21 @@ const TARGETS: [&str; 2] = ["teacher_target", "student_target"];
 /// Networks and the targets that follow them.
 const PAIRS: &[[&str; 2]] = &[[TEACHER, TARGETS[0]], [STUDENT, TARGETS[1]]];
 
+/// The first pass of networks that choose what comes next.
+const NEXT: u32 = 10;
+
 /// Training graphs, in the order of a step.
 const TEACH: u8 = 0;
 const LEARN: u8 = 1;
 const EXPLORE: u8 = 2;
 const SYNC: u8 = 3;
+
+/// Graph inputs of a batch of lists.
+struct Inputs {
+    lists: Episodes,
+    /// What could come next, and where the candidates of each position begin; none where that is what was shown.
+    next: Option<(Candidates, ValueId)>,
+}
 
 /// DRL-Rec for lists with these fields.
 pub struct DrlRec {
@@ -231,9 +260,21 @@ impl DrlRec {
         }
     }
 
-    fn inputs(&self, graph: &mut Graph, shape: Shape, training: bool) -> Episodes {
-        let count = shape.sequences * self.sizes.length;
-        Episodes::declare(graph, shape.sequences, [count, self.sizes.fields.len(), shape.rows], training)
+    fn inputs(&self, graph: &mut Graph, shape: Shape, training: bool) -> Inputs {
+        let (count, fields) = (shape.sequences * self.sizes.length, self.sizes.fields.len());
+        let lists = Episodes::declare(graph, shape.sequences, [count, fields, shape.rows], training);
+        let next = self.next().filter(|_| training).map(|next| {
+            let candidates = shape.sequences * next.of_list(self.sizes.length, self.config.candidates);
+            let groups = graph.input("next_groups", TensorType::u32(&[count + 1]));
+            (candidates_named(graph, ["next_at", "next_of", "next_each", "next_"], [candidates, fields]), groups)
+        });
+        Inputs { lists, next }
+    }
+
+    /// Among what the item that comes next is chosen; none where it is the one that was shown.
+    fn next(&self) -> Option<Next> {
+        let explored = self.config.explore;
+        (self.config.target == Target::DdqnCandidates).then_some(Next { explored })
     }
 
     fn vectors(&self, graph: &mut Graph, network: &ListNetwork, x: &Impressions) -> Result<ValueId> {
@@ -241,19 +282,32 @@ impl DrlRec {
         x.embed(graph, table)
     }
 
-    /// A network's values, and what they should have been: `y`. Passes `pass` and `pass + 1` draw their dropout.
+    /// A network's values, and what they should have been: `y`. Passes `pass` and `pass + 1` draw their dropout, and those from
+    /// `NEXT + 2 pass` on where what comes next is chosen.
     fn values_and_goals(
         &self,
         graph: &mut Graph,
         network: &ListNetwork,
         (set, target): (&str, &str),
-        inputs: &Episodes,
+        inputs: &Inputs,
         pass: u32,
     ) -> Result<(Values, ValueId)> {
-        let vectors = graph.in_set(set, |g| self.vectors(g, network, &inputs.x))?;
-        let values = graph.in_set(set, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass))?;
-        let next = graph.in_set(target, |g| network.shown(g, &inputs.x, &inputs.walk, vectors, pass + 1))?;
-        Ok((values, goals(graph, self.config.gamma, next.value, inputs.below)?))
+        let Episodes { x, walk, below } = &inputs.lists;
+        let vectors = graph.in_set(set, |g| self.vectors(g, network, x))?;
+        let values = graph.in_set(set, |g| network.shown(g, x, walk, vectors, pass))?;
+        let next = match &inputs.next {
+            None => graph.in_set(target, |g| network.shown(g, x, walk, vectors, pass + 1))?.value,
+            Some((candidates, groups)) => {
+                let vectors = (vectors, x.flat(graph, vectors)?);
+                let first = NEXT + 2 * pass;
+                let own = graph.in_set(set, |g| network.explored(g, x, walk, vectors, candidates, first))?;
+                let aim = graph.in_set(target, |g| network.explored(g, x, walk, vectors, candidates, first + 2))?;
+                let best = graph.add(SequenceMax::default(), &[own.value, *groups])?[1];
+                let best = graph.add1(Reshape { shape: vec![x.count] }, &[best])?;
+                graph.add1(Embedding { padding_idx: None }, &[aim.value, best])?
+            }
+        };
+        Ok((values, goals(graph, self.config.gamma, next, *below)?))
     }
 
     fn teach(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
@@ -269,7 +323,7 @@ impl DrlRec {
     }
 
     /// The teacher's values as it teaches them, and their confidence `[N]`.
-    fn lessons(&self, graph: &mut Graph, inputs: &Episodes) -> Result<(Values, ValueId)> {
+    fn lessons(&self, graph: &mut Graph, inputs: &Inputs) -> Result<(Values, ValueId)> {
         let sets = (TEACHER, TARGETS[0]);
         let (values, goals) = self.values_and_goals(graph, &self.teacher(), sets, inputs, 2)?;
         let confidence = graph.add1(Confidence, &[values.value, goals])?;
@@ -279,7 +333,7 @@ impl DrlRec {
     fn learn(&self, shape: Shape, layout: ParamLayout) -> Result<Graph> {
         let mut graph = Graph::new(layout);
         let inputs = self.inputs(&mut graph, shape, true);
-        let (config, count, length) = (&self.config, inputs.x.count, self.sizes.length);
+        let (config, count, length) = (&self.config, inputs.lists.x.count, self.sizes.length);
         let sets = (STUDENT, TARGETS[1]);
         let (values, goals) = self.values_and_goals(&mut graph, &self.student(), sets, &inputs, 4)?;
         let own = td_loss(&mut graph, values.value, goals)?;
@@ -298,7 +352,7 @@ impl DrlRec {
                 let each = graph.add1(op, &[t?, s?])?;
                 let trust = graph.add1(Reshape { shape: vec![count, 1] }, &[trust])?;
                 let ones = graph.input_once("ones", TensorType::f32(&[count]));
-                let of_lists = graph.add1(SequencePool { mean: false }, &[trust, ones, inputs.walk.lists])?;
+                let of_lists = graph.add1(SequencePool { mean: false }, &[trust, ones, inputs.lists.walk.lists])?;
                 let of_lists = column(&mut graph, of_lists)?;
                 let kl = graph.add1(WeightedSum, &[each, of_lists])?;
                 metrics.push(("loss_kl", kl));
@@ -325,17 +379,15 @@ impl DrlRec {
         let inputs = self.inputs(&mut graph, shape, true);
         let (config, lists) = (&self.config, shape.sequences);
         let count = lists * config.candidates;
-        let [at, of] = ["explored", "candidates"].map(|name| Ids::declare(&mut graph, name, &[count], true));
-        let each = graph.input("each_candidate", TensorType::u32(&[count + 1]));
-        let fields = self.sizes.fields.len();
-        let impressions = Impressions::without_bags(&mut graph, "candidate_", count, fields, true);
-        let candidates = Candidates { at, of, each, impressions };
+        let names = ["explored", "candidates", "each_candidate", "candidate_"];
+        let candidates = candidates_named(&mut graph, names, [count, self.sizes.fields.len()]);
+        let Episodes { x, walk, .. } = &inputs.lists;
         let mut both = Vec::new();
         for (network, set, pass) in [(self.teacher(), TEACHER, 6), (self.student(), STUDENT, 8)] {
             both.push(graph.in_set(set, |g| {
-                let vectors = self.vectors(g, &network, &inputs.x)?;
-                let items = inputs.x.flat(g, vectors)?;
-                network.explored(g, &inputs.x, &inputs.walk, (vectors, items), &candidates, pass)
+                let vectors = self.vectors(g, &network, x)?;
+                let items = x.flat(g, vectors)?;
+                network.explored(g, x, walk, (vectors, items), &candidates, pass)
             })?);
         }
         let (mut scores, mut best) = (Vec::new(), Vec::new());
@@ -363,7 +415,7 @@ impl DrlRec {
         let mut loss = graph.add1(Add, &[kl_part?, hint_part?])?;
         if config.confidence {
             let (_, confidence) = self.lessons(&mut graph, &inputs)?;
-            let share = graph.input_once("share", TensorType::f32(&[inputs.x.count]));
+            let share = graph.input_once("share", TensorType::f32(&[x.count]));
             let trust = graph.add1(WeightedSum, &[confidence, share])?;
             loss = graph.add1(Multiply, &[loss, trust])?;
         }
@@ -372,6 +424,15 @@ impl DrlRec {
         adam_step(&mut graph, Optimizer { name: "explored", set: STUDENT }, &gradients, config.training.clip())?;
         Ok(graph)
     }
+}
+
+/// Candidates without bags of their own, for training: the names of where and which they are, of their walks, and the prefix of
+/// the rest.
+fn candidates_named(graph: &mut Graph, names: [&str; 4], [count, fields]: [usize; 2]) -> Candidates {
+    let [at, of, each, prefix] = names;
+    let [at, of] = [at, of].map(|name| Ids::declare(graph, name, &[count], true));
+    let each = graph.input(each, TensorType::u32(&[count + 1]));
+    Candidates { at, of, each, impressions: Impressions::without_bags(graph, prefix, count, fields, true) }
 }
 
 impl Method for DrlRec {
@@ -413,7 +474,7 @@ impl Method for DrlRec {
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Explored { candidates: self.config.candidates, lists: data.lists()? }))
+        Ok(Arc::new(Explored { candidates: self.config.candidates, next: self.next(), lists: data.lists()? }))
     }
 
     fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {
@@ -431,9 +492,10 @@ impl ListModel for DrlRec {
     fn scores(&self, graph: &mut Graph, shape: Shape) -> Result<ValueId> {
         let inputs = self.inputs(graph, shape, false);
         let (network, set) = self.served();
+        let Episodes { x, walk, .. } = &inputs.lists;
         let values = graph.in_set(set, |g| {
-            let vectors = self.vectors(g, &network, &inputs.x)?;
-            network.shown(g, &inputs.x, &inputs.walk, vectors, 0)
+            let vectors = self.vectors(g, &network, x)?;
+            network.shown(g, x, walk, vectors, 0)
         })?;
         column(graph, values.value)
     }

@@ -297,15 +297,6 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
     progress.finish_and_clear();
     let report = Report { device: executor.describe(), gpurec: env!("CARGO_PKG_VERSION").into(), peaks, results };
     say(report.text())?;
-    if let [teacher, student] =
-        &report.results.iter().filter_map(|row| Some((row.median_ms, row.service?))).collect::<Vec<_>>()[..]
-    {
-        let (time, memory) =
-            (student.0 / teacher.0, student.1.parameter_bytes as f64 / teacher.1.parameter_bytes as f64);
-        say(format!(
-            "student / teacher: {time:.3} of the time, {memory:.3} of the parameters (DRL-Rec reports 0.767 of the computation, 0.497 of the memory)"
-        ))?;
-    }
     write(args, &report)?;
     baseline.map_or(Ok(ExitCode::SUCCESS), |before| verdict(args, &report, &before))
 }

@@ -16,7 +16,29 @@ const EXPLORATION: Site = Site(0xD21);
 pub struct Explored {
     /// Candidates of an explored position.
     pub candidates: usize,
+    /// Candidates of each position for what comes next, where it is chosen among some.
+    pub next: Option<Next>,
     pub lists: Arc<Lists>,
+}
+
+/// What could come next at a position: the items that its list shows from there on, and what is explored there.
+#[derive(Clone, Copy, Debug)]
+pub struct Next {
+    /// Whether anything is explored.
+    pub explored: bool,
+}
+
+impl Next {
+    /// Candidates of all positions of a list, with so many of the explored one.
+    pub fn of_list(self, length: usize, candidates: usize) -> usize {
+        length * (length - 1) / 2 + if self.explored { candidates } else { 0 }
+    }
+}
+
+/// The position of a list that is explored, and what could have stood there: impressions of the batch.
+struct Drawn {
+    position: u32,
+    candidates: Vec<u32>,
 }
 
 impl Sampler for Explored {
@@ -29,45 +51,83 @@ impl Sampler for Explored {
         let shape = feed_walk(&mut feed, &self.lists, which, Some(rng));
         let count = feed_rewards(&mut feed, &self.lists, which);
         feed.set("ones", Tensor::f32(&[count], vec![1.0; count]));
-        self.feed_explored(&mut feed, which, rng);
+        let drawn = self.draw(which, rng);
+        self.feed_explored(&mut feed, which, &drawn);
+        if let Some(next) = self.next {
+            self.feed_next(&mut feed, which, &drawn, next);
+        }
         Ok(Batch { shape, feed, tokens: count })
     }
 }
 
 impl Explored {
-    /// A position of each list, and what could have stood there: items that the batch shows somewhere.
-    fn feed_explored(&self, feed: &mut Feed, which: &[u32], rng: RngState) {
-        let (candidates, length) = (self.candidates, self.lists.length as u32);
-        let (mut at, mut drawn, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, list) in (0u32..).zip(which) {
+    fn length(&self) -> u32 {
+        self.lists.length as u32
+    }
+
+    /// Candidates are items that the batch shows somewhere.
+    fn draw(&self, which: &[u32], rng: RngState) -> Vec<Drawn> {
+        let of_list = |(place, list): (u32, &u32)| {
             let mut stream = rng.stream(EXPLORATION, *list);
-            let position = place * length + stream.below(length);
-            for candidate in 0..candidates as u32 {
-                at.push(position);
-                drawn.push(stream.below(which.len() as u32 * length));
-                keys.extend([*list, candidate]);
-            }
-        }
+            let position = place * self.length() + stream.below(self.length());
+            let all = which.len() as u32 * self.length();
+            Drawn { position, candidates: (0..self.candidates).map(|_| stream.below(all)).collect() }
+        };
+        (0u32..).zip(which).map(of_list).collect()
+    }
+
+    fn feed_explored(&self, feed: &mut Feed, which: &[u32], drawn: &[Drawn]) {
+        let candidates = self.candidates;
+        let at: Vec<u32> = drawn.iter().flat_map(|drawn| vec![drawn.position; candidates]).collect();
+        let of: Vec<u32> = drawn.iter().flat_map(|drawn| drawn.candidates.iter().copied()).collect();
         feed_ids(feed, "explored", &at);
-        feed_ids(feed, "candidates", &drawn);
+        feed_ids(feed, "candidates", &of);
         let each: Vec<u32> = (0..=at.len() as u32).collect();
         feed.set("each_candidate", Tensor::u32(&[each.len()], &each));
-        self.feed_candidates(feed, &keys);
+        self.feed_keys(feed, "candidate_", which, candidates);
         let borders: Vec<u32> = (0..=which.len()).map(|list| (list * candidates) as u32).collect();
         feed.set("of_list", Tensor::u32(&[borders.len()], &borders));
         feed.set("list_share", Tensor::f32(&[which.len()], vec![1.0 / which.len() as f32; which.len()]));
     }
 
-    /// What `Impressions` reads of candidates, which have no bags.
-    fn feed_candidates(&self, feed: &mut Feed, keys: &[u32]) {
-        let (fields, count) = (self.lists.fields.len(), keys.len() / 2);
-        let of_impression: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
-        feed.set("candidate_of_impression", Tensor::u32(&[count + 1], &of_impression));
-        feed.set("candidate_impression_keys", Tensor::u32(&[count, 2], keys));
-        let of_fields = keys.chunks_exact(2).flat_map(|key| {
-            let place = key[0] * self.candidates as u32 + key[1];
+    /// Nothing comes to the top of a list next, so that its position has explored candidates at most.
+    fn feed_next(&self, feed: &mut Feed, which: &[u32], drawn: &[Drawn], next: Next) {
+        let (mut at, mut of, mut groups) = (Vec::new(), Vec::new(), vec![0]);
+        for (list, drawn) in (0u32..).zip(drawn) {
+            let end = (list + 1) * self.length();
+            for position in list * self.length()..end {
+                if position > list * self.length() {
+                    of.extend(position..end);
+                }
+                if next.explored && position == drawn.position {
+                    of.extend_from_slice(&drawn.candidates);
+                }
+                at.resize(of.len(), position);
+                groups.push(of.len() as u32);
+            }
+        }
+        let each: Vec<u32> = (0..=of.len() as u32).collect();
+        feed_ids(feed, "next_at", &at);
+        feed_ids(feed, "next_of", &of);
+        feed.set("next_each", Tensor::u32(&[each.len()], &each));
+        feed.set("next_groups", Tensor::u32(&[groups.len()], &groups));
+        self.feed_keys(feed, "next_", which, next.of_list(self.lists.length, self.candidates));
+    }
+
+    /// What `Impressions` reads of so many candidates of each list, which have no bags.
+    fn feed_keys(&self, feed: &mut Feed, prefix: &str, which: &[u32], of_list: usize) {
+        let (fields, count) = (self.lists.fields.len(), which.len() * of_list);
+        let keys = || which.iter().flat_map(|list| (0..of_list as u32).map(move |candidate| [*list, candidate]));
+        let borders: Vec<u32> = (0..=count).map(|n| (n * fields) as u32).collect();
+        let mut set = |name: &str, shape: &[usize], words: &[u32]| {
+            feed.set(&format!("{prefix}{name}"), Tensor::u32(shape, words));
+        };
+        set("of_impression", &[count + 1], &borders);
+        set("impression_keys", &[count, 2], &keys().flatten().collect::<Vec<u32>>());
+        let of_fields = keys().flat_map(|[list, candidate]| {
+            let place = list * of_list as u32 + candidate;
             (0..fields as u32).flat_map(move |field| [!place, field])
         });
-        feed.set("candidate_field_keys", Tensor::u32(&[count * fields, 2], &of_fields.collect::<Vec<u32>>()));
+        set("field_keys", &[count * fields, 2], &of_fields.collect::<Vec<u32>>());
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::data::lists::example;
 use crate::engine::exec::DeviceChoice;
+use crate::engine::rng::RngState;
 use crate::methods::config;
 use crate::train::Trainer;
 use crate::train::trainer::layout_of;
@@ -87,4 +88,36 @@ fn the_student_has_half_of_the_teachers_table_and_a_quarter_of_the_rest() {
     let ((teacher_table, teacher), (table, student)) = (count(TEACHER), count(STUDENT));
     assert_eq!(table, teacher_table / 2.0);
     assert!((0.24..0.28).contains(&(student / teacher)), "{}", student / teacher);
+}
+
+#[test]
+fn the_best_of_what_could_come_next_is_worth_no_less_than_what_came() {
+    let data = data();
+    let goals = |settings: &[&str]| {
+        let method = method(&[&["dropout=0.0", "init_std=1.0"], settings].concat(), Sizes::of(&data));
+        let batch = method.sampler(data.clone()).unwrap().batch(&[3, 1, 7], RngState { seed: 1, step: 1 }).unwrap();
+        let layout = layout_of(&method).unwrap();
+        let mut graph = Graph::new(layout.clone());
+        let inputs = method.inputs(&mut graph, batch.shape, true);
+        let (_, goals) =
+            method.values_and_goals(&mut graph, &method.student(), (STUDENT, TARGETS[1]), &inputs, 4).unwrap();
+        graph.output("goals", goals);
+        let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+        // Targets begin as their networks, so that both forms value by the same.
+        executor.load(&layout, &method.initial_state(&layout, 1, &data)).unwrap();
+        let plan = executor.compile(graph).unwrap();
+        executor.run(plan, &batch.feed).unwrap();
+        executor.fetch(plan, "goals").unwrap().words
+    };
+    let of_explored = |explore: &str| {
+        let explore = format!("explore={explore}");
+        (goals(&[&explore]), goals(&["target=ddqn_candidates", &explore]))
+    };
+    let ((logged, best), (_, of_list)) = (of_explored("true"), of_explored("false"));
+    assert!(logged.iter().zip(&of_list).all(|(logged, best)| *best >= logged - 1e-6), "{logged:?}, {of_list:?}");
+    assert!(of_list.iter().zip(&best).all(|(fewer, more)| *more >= fewer - 1e-6), "{of_list:?}, {best:?}");
+    assert!(logged.iter().zip(&of_list).any(|(logged, best)| *best > logged + 1e-3), "{logged:?}, {of_list:?}");
+    // Behind the last of four positions nothing comes, and before it one item alone is left.
+    let last_two = |goals: &[f32]| goals.chunks(4).flat_map(|list| [list[2], list[3]]).collect::<Vec<f32>>();
+    assert!(last_two(&logged).iter().zip(last_two(&of_list)).all(|(a, b)| (a - b).abs() < 1e-6));
 }
