@@ -4,7 +4,7 @@
 use super::batch::feed_ids;
 use super::{Bags, Batch, ListModel, ListRequest, Method, RequestShape, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
-use crate::data::lists::{Lists, Part};
+use crate::data::lists::Lists;
 use crate::data::pack::{INERT, row_bucket};
 use crate::engine::params::{Init, ParamLayout};
 use crate::engine::rng::RngState;
@@ -227,7 +227,7 @@ fn feed_pairs(feed: &mut Feed, count: usize, fields: usize) {
 
 impl Sampler for Shown {
     fn samples(&self) -> Vec<u32> {
-        self.lists.part(Part::Train).map(|list| list as u32).collect()
+        self.lists.training()
     }
 
     fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {

@@ -24,9 +24,9 @@ use crate::data::Interactions;
 use crate::data::lists::{Group, Lists};
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::{Feed, Graph, TensorType, ValueId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::list_network::column;
-use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, QForm, Values, adam_step};
+use crate::nn::{Candidates, Ids, Impressions, ListNetwork, Optimizer, Values, adam_step};
 use crate::ops::adam::AdamConfig;
 use crate::ops::add::Add;
 use crate::ops::confidence::Confidence;
@@ -41,13 +41,14 @@ use crate::ops::sequence_max::SequenceMax;
 use crate::ops::sequence_pool::SequencePool;
 use crate::ops::top_union::TopUnion;
 use crate::ops::weighted_sum::WeightedSum;
-use crate::settings;
 use batches::{Explored, Next};
-use serde::{Deserialize, Serialize};
+pub use config::{DrlRecConfig, Serve, Target};
 use std::sync::Arc;
 
 #[path = "drl_rec/batches.rs"]
 mod batches;
+#[path = "drl_rec/config.rs"]
+mod config;
 
 /// What `gpurec methods` lists.
 pub const INFO: MethodInfo = MethodInfo {
@@ -66,110 +67,6 @@ pub const INFO: MethodInfo = MethodInfo {
     ],
     build: |config, sizes| Ok(Box::new(DrlRec::new(typed(config)?, sizes)?)),
 };
-
-/// Which network's values are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Serve {
-    /// The small one.
-    Student,
-    /// The large one.
-    Teacher,
-}
-
-/// What the value of what comes next is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// That of the item that was shown.
-    Logged,
-    /// That of the best by the network itself (double Q-learning) of what the list shows from there on and of what is explored
-    /// there.
-    DdqnCandidates,
-}
-
-/// Keys of the configuration.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DrlRecConfig {
-    /// The preset's table.
-    pub mode: String,
-    /// Whose values rank.
-    pub serve: Serve,
-    /// Columns of the teacher's vectors.
-    pub teacher_dim: usize,
-    /// Columns of the student's.
-    pub dim: usize,
-    /// What a click further down counts.
-    pub gamma: f64,
-    /// Which item's value stands for what comes next.
-    pub target: Target,
-    /// What a value is made of.
-    pub q_form: QForm,
-    /// Whether fields attend to each other.
-    pub attention: bool,
-    /// Whether a GRU walks down the list; else the state is the mean of what stands above.
-    pub recurrent: bool,
-    /// In all layers.
-    pub dropout: f64,
-    /// Standard deviation of the initial vectors.
-    pub init_std: f64,
-    /// Part of the way that targets go, and after how many batches.
-    pub sync_rate: f64,
-    /// Batches between two syncs.
-    pub sync_every: u64,
-    /// What the student's own loss counts.
-    pub student_weight: f64,
-    /// What the divergence of lists counts; 0 leaves it out.
-    pub kl_weight: f64,
-    /// What the hint counts; 0 leaves it out.
-    pub hint_weight: f64,
-    /// What the teacher's values are divided by.
-    pub temperature: f64,
-    /// Whether lessons count by the teacher's confidence, or all alike.
-    pub confidence: bool,
-    /// Whether the student learns from items that were not shown.
-    pub explore: bool,
-    /// Candidates of an explored position.
-    pub candidates: usize,
-    /// Of them the best so many by either network.
-    pub kept: usize,
-    /// Adam's, for explored items.
-    pub explore_learning_rate: f64,
-    /// How long and how fast to train; a batch is so many lists.
-    #[serde(flatten)]
-    pub training: Training,
-}
-
-impl Default for DrlRecConfig {
-    fn default() -> Self {
-        DrlRecConfig {
-            mode: String::new(),
-            serve: Serve::Student,
-            teacher_dim: 16,
-            dim: 8,
-            gamma: 0.4,
-            target: Target::Logged,
-            q_form: QForm::Paper,
-            attention: true,
-            recurrent: true,
-            dropout: 0.3,
-            init_std: 0.1,
-            sync_rate: 0.005,
-            sync_every: 10,
-            student_weight: 0.5,
-            kl_weight: 0.25,
-            hint_weight: 0.25,
-            temperature: 10.0,
-            confidence: true,
-            explore: true,
-            candidates: 100,
-            kept: 3,
-            explore_learning_rate: 1e-4,
-            training: Training { learning_rate: 2e-4, clip_norm: 5.0, select_by: "auc".into(), ..Training::default() },
-        }
-    }
-}
 
 /// Parameter sets: the student is what a model is.
 const STUDENT: &str = "model";
@@ -202,31 +99,7 @@ pub struct DrlRec {
 
 impl DrlRec {
     fn new(config: DrlRecConfig, sizes: Sizes) -> Result<DrlRec> {
-        config.training.validate()?;
-        settings::at_least_one(&[
-            ("teacher_dim", config.teacher_dim),
-            ("dim", config.dim),
-            ("kept", config.kept),
-            ("sync_every", config.sync_every as usize),
-        ])?;
-        settings::rates(&[("dropout", config.dropout)])?;
-        settings::shares(&[("gamma", config.gamma), ("sync_rate", config.sync_rate)])?;
-        settings::positive(&[("temperature", config.temperature)])?;
-        let weights = [
-            ("student_weight", config.student_weight),
-            ("kl_weight", config.kl_weight),
-            ("hint_weight", config.hint_weight),
-            ("init_std", config.init_std),
-        ];
-        settings::not_negative(&weights)?;
-        if config.candidates < config.kept {
-            let problem = format!("of {} candidates {} cannot be kept", config.candidates, config.kept);
-            return Err(Error::usage(problem, "set candidates to at least kept"));
-        }
-        if config.q_form == QForm::Inline && config.explore && !config.recurrent {
-            let problem = "without a GRU the inline form cannot tell what another item would have been worth";
-            return Err(Error::usage(problem, "set q_form=paper, recurrent=true or explore=false"));
-        }
+        config.validate()?;
         Ok(DrlRec { config, sizes })
     }
 

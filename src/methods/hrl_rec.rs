@@ -19,7 +19,7 @@ use super::episodes::{
 };
 use super::{Batch, ListModel, ListRequest, Method, MethodInfo, RequestShape, Sampler, Shape, Sizes, Training};
 use crate::data::Interactions;
-use crate::data::lists::{Group, Lists, Part};
+use crate::data::lists::{Group, Lists};
 use crate::engine::params::{Init, ParamLayout, State};
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
@@ -427,7 +427,7 @@ struct Logged {
 
 impl Sampler for Logged {
     fn samples(&self) -> Vec<u32> {
-        self.lists.part(Part::Train).map(|list| list as u32).collect()
+        self.lists.training()
     }
 
     fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {

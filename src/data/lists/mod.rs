@@ -147,6 +147,11 @@ impl Lists {
         }
     }
 
+    /// The numbers of the lists to train on.
+    pub fn training(&self) -> Vec<u32> {
+        self.part(Part::Train).map(|list| list as u32).collect()
+    }
+
     /// The impressions of a part: list `l` has those from `l T` on.
     pub fn impressions(&self, part: Part) -> Range<usize> {
         let Range { start, end } = self.part(part);

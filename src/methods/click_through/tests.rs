@@ -1,7 +1,7 @@
 //! The models beside plain loops over the same parameters.
 
 use super::*;
-use crate::data::lists::example;
+use crate::data::lists::{Part, example};
 use crate::engine::exec::DeviceChoice;
 use crate::engine::params::State;
 use crate::methods::{config, find};

@@ -1,6 +1,6 @@
 //! Batches of lists, and what is explored of them.
 
-use crate::data::lists::{Lists, Part};
+use crate::data::lists::Lists;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Tensor};
 use crate::error::Result;
@@ -43,7 +43,7 @@ struct Drawn {
 
 impl Sampler for Explored {
     fn samples(&self) -> Vec<u32> {
-        self.lists.part(Part::Train).map(|list| list as u32).collect()
+        self.lists.training()
     }
 
     fn batch(&self, which: &[u32], rng: RngState) -> Result<Batch> {
