@@ -2,7 +2,7 @@
 //! With several seeds a figure is the mean over the seeds of a run.
 
 use super::compare::{Difference, SEED};
-use super::rank::{auc, refuse_not_finite};
+use super::rank::{auc, auc_of_ties, refuse_not_finite};
 use super::significance::bootstrap;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -85,23 +85,15 @@ impl Seed {
 
     /// AUC and GAUC where each list counts as often as `count` says; NaN where there is no pair.
     fn figures(&self, shown: Shown, count: impl Fn(usize) -> u32) -> [f64; 2] {
-        let (mut negatives_below, mut positives, mut twice_won) = (0u64, 0u64, 0u64);
-        let (mut tied_positives, mut tied_negatives) = (0u64, 0u64);
-        let mut close = |p: &mut u64, n: &mut u64| {
-            twice_won += *p * (2 * negatives_below + *n);
-            positives += *p;
-            negatives_below += *n;
-            (*p, *n) = (0, 0);
-        };
-        for &(impression, tied) in &self.ordered {
-            if !tied {
-                close(&mut tied_positives, &mut tied_negatives);
+        let ties = self.ordered.chunk_by(|_, (_, tied)| *tied).map(|ties| {
+            let mut times = [0; 2];
+            for (impression, _) in ties {
+                let impression = *impression as usize;
+                times[usize::from(!shown.clicked[impression])] += u64::from(count(impression / shown.length));
             }
-            let times = u64::from(count(impression as usize / shown.length));
-            if shown.clicked[impression as usize] { tied_positives += times } else { tied_negatives += times }
-        }
-        close(&mut tied_positives, &mut tied_negatives);
-        let pooled = twice_won as f64 / (2 * positives * negatives_below) as f64;
+            times
+        });
+        let pooled = auc_of_ties(ties).unwrap_or(f64::NAN);
         let (mut sum, mut lists) = (0.0, 0u64);
         for (list, auc) in &self.of_lists {
             let times = count(*list);

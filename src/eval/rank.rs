@@ -79,17 +79,23 @@ pub fn auc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool], step: u64) -> Res
     refuse_not_finite(scores, "score", step)?;
     let mut ordered: Vec<(f64, bool)> = scores.iter().map(|&score| score.into()).zip(labels.iter().copied()).collect();
     ordered.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut negatives_below, mut positives, mut twice_won) = (0u64, 0u64, 0u64);
     // Chunks by ==, under which -0 and +0 are equal and, in total order, neighbours.
-    for tied in ordered.chunk_by(|a, b| a.0 == b.0) {
-        let p = tied.iter().filter(|&&(_, label)| label).count() as u64;
-        let n = tied.len() as u64 - p;
+    Ok(auc_of_ties(ordered.chunk_by(|a, b| a.0 == b.0).map(|tied| {
+        let positives = tied.iter().filter(|&&(_, label)| label).count() as u64;
+        [positives, tied.len() as u64 - positives]
+    })))
+}
+
+/// The same from how many positives and negatives have each score, ascending.
+pub fn auc_of_ties(ties: impl Iterator<Item = [u64; 2]>) -> Option<f64> {
+    let (mut negatives_below, mut positives, mut twice_won) = (0u64, 0u64, 0u64);
+    for [p, n] in ties {
         twice_won += p * (2 * negatives_below + n);
         negatives_below += n;
         positives += p;
     }
     let pairs = positives * negatives_below;
-    Ok((pairs > 0).then(|| twice_won as f64 / (2 * pairs) as f64))
+    (pairs > 0).then(|| twice_won as f64 / (2 * pairs) as f64)
 }
 
 #[cfg(test)]

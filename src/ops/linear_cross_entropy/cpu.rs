@@ -4,8 +4,8 @@ use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::simd;
 use crate::ops::matmul::{Matrix, gemm, transpose};
 use crate::ops::tiles::{
-    Gradients, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient as tile_gradient, gradient_scratch,
-    target_words, with_target,
+    GROUPS, Gradients, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient as tile_gradient,
+    gradient_scratch, items_of_group, target_words, with_target,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -120,8 +120,6 @@ pub(super) fn gradient(problem: Problem, lse: &[f32], dloss: &[f32], gradients: 
 /// Rows whose logits are kept until their gradient is made: enough that adding to `dW` after each block costs less than
 /// the product that it saves.
 const KEPT_ROWS: usize = 128;
-/// Groups of items that may run at the same time, each with a share of the block's `dH`.
-const KEPT_GROUPS: usize = 8;
 
 /// Words from one item's logits to the next: rows lie side by side, so that the products read both operands as they lie,
 /// and sixteen rows are worked on at a time.
@@ -139,7 +137,7 @@ pub(super) fn together_scratch(rows: usize, width: usize, items: usize) -> usize
     let separate = loss_scratch(rows, width).max(separate_gradient_scratch(rows, width));
     let kept = |logits: usize| {
         let stats = items.div_ceil(TILE_ITEMS) * 3 * kept_stride(rows);
-        target_words(rows) + logits + stats + (KEPT_GROUPS + 2) * kept_stride(rows) * width
+        target_words(rows) + logits + stats + (GROUPS + 2) * kept_stride(rows) * width
     };
     kept_logits(rows, width, items).map_or(separate, kept)
 }
@@ -180,11 +178,6 @@ pub(super) fn together(problem: Problem, dloss: &[f32], losses: Losses, gradient
             shares.for_each(|share| simd::axpy(1.0, &share[i * width..][..width], dhidden));
         }
     }
-}
-
-/// Items of a group that may run beside others; whole chunks.
-fn items_of_group(items: usize) -> usize {
-    items.div_ceil(TILE_ITEMS).div_ceil(KEPT_GROUPS) * TILE_ITEMS
 }
 
 /// Rows whose logits are kept, `[items, stride]`. Statistics are `[chunks, 3, stride]`: maximum, sum of exponentials,
@@ -235,7 +228,7 @@ impl Block<'_> {
         let Problem { scorer, items, target } = self.problem;
         let (m, width, stride, group_items) = (self.rows.len(), scorer.width, self.stride, items_of_group(items));
         let group_chunks = group_items / TILE_ITEMS;
-        let mut no_bias = [0.0; KEPT_GROUPS];
+        let mut no_bias = [0.0; GROUPS];
         let (dbias, bias_len) = dbias.map_or((&mut no_bias[..], 1), |dbias| (&mut dbias[..items], group_items));
         let logits = logits.par_chunks_mut(group_items * stride);
         let stats = stats.par_chunks_mut(group_chunks * 3 * stride);

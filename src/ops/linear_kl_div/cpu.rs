@@ -5,8 +5,8 @@ use crate::engine::exec::cpu::CpuIo;
 use crate::engine::exec::simd;
 use crate::ops::matmul::{Matrix, gemm};
 use crate::ops::tiles::{
-    Gradients, LOWEST, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient as tile_gradient,
-    gradient_scratch, lane_rows, target_words,
+    GROUPS, Gradients, LOWEST, Scorer, TILE, TILE_ITEMS, TILE_ROWS, TILE_STRIDE, chunks, gradient as tile_gradient,
+    gradient_scratch, items_of_group, lane_rows, target_words,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -176,9 +176,6 @@ pub(super) fn gradient(problem: &Problem, lse: &[f32], dloss: &[&[f32]], gradien
     });
 }
 
-/// Groups of items that may run at the same time, each with a share of the block's `dH`.
-const GROUPS: usize = 8;
-
 /// Numbers of a row within a chunk, while logits are kept: those of `exponentials`, or the maximum.
 const KEPT_STATS: usize = 4;
 
@@ -244,11 +241,6 @@ pub(super) fn together(
         let shares = shares.chunks_exact(TILE_ROWS * width).take(groups);
         shares.for_each(|share| simd::axpy(1.0, &share[..dhidden.len()], dhidden));
     }
-}
-
-/// Items of a group that may run beside others; whole chunks.
-fn items_of_group(items: usize) -> usize {
-    items.div_ceil(TILE_ITEMS).div_ceil(GROUPS) * TILE_ITEMS
 }
 
 /// Rows whose logits are kept, a tile for each chunk of items.

@@ -95,6 +95,14 @@ pub fn chunks(items: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     items.clone().step_by(TILE_ITEMS).map(move |first| first..items.end.min(first + TILE_ITEMS))
 }
 
+/// Groups of items that may run at the same time where a block of rows keeps its logits, each with a share of the block's `dH`.
+pub const GROUPS: usize = 8;
+
+/// Items of such a group; whole chunks.
+pub fn items_of_group(items: usize) -> usize {
+    items.div_ceil(TILE_ITEMS).div_ceil(GROUPS) * TILE_ITEMS
+}
+
 /// Words of scratch that `with_target` takes: whole lines of the cache, so that the rest begins on one.
 pub fn target_words(rows: usize) -> usize {
     rows.next_multiple_of(16)
