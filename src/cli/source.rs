@@ -39,7 +39,7 @@ pub struct SourceArgs {
     #[arg(long, help_heading = HEADING, value_name = "CHAR")]
     separator: Option<String>,
 
-    /// A TOML file that says what the columns of a log of lists mean
+    /// A TOML file that says what the columns of a log of lists mean, or the name of one that comes with gpurec
     #[arg(long, help_heading = HEADING, value_name = "FILE")]
     schema: Option<PathBuf>,
 

@@ -78,13 +78,13 @@ pub enum Part {
 }
 
 impl Lists {
-    /// Reads a csv or tsv file by a schema: the given one, or the shipped one of the file's name. `None` where there is
+    /// Reads a csv, tsv or parquet file by a schema: the given one, or the shipped one of the file's name. `None` where there is
     /// neither: then it is no log of lists.
     pub fn read(path: &Path, schema: Option<&Path>) -> Result<Option<Lists>> {
         Schema::of_file(path, schema)?.map(|schema| Lists::read_by(path, &schema)).transpose()
     }
 
-    /// Reads a csv or tsv file by a schema.
+    /// Reads a csv, tsv or parquet file by a schema.
     pub fn read_by(path: &Path, schema: &Schema) -> Result<Lists> {
         read::read(path, &super::read::dataset_name(path), schema)
     }

@@ -211,9 +211,16 @@ impl Schema {
         schema.checked(path)
     }
 
-    /// The one by which a file is read: the given one, or the shipped one of its name. `None` where it is no log of lists.
+    /// The one by which a file is read: the given one, which is a file or the name of a shipped one, or the shipped one of
+    /// the name that the file has. `None` where it is no log of lists.
     pub fn of_file(path: &Path, given: Option<&Path>) -> Result<Option<Schema>> {
         match given {
+            Some(given)
+                if !given.exists()
+                    && let Some(shipped) = given.to_str().and_then(Schema::shipped) =>
+            {
+                Ok(Some(shipped))
+            }
             Some(given) => Schema::read(given).map(Some),
             None => Ok(Schema::shipped(&dataset_name(path))),
         }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::Interactions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A folder with a log and its schema.
 struct Log(tempfile::TempDir);
@@ -222,14 +222,83 @@ fn names_that_could_not_be_stored_are_refused() {
     assert!(complaint("\"bob\nby\"", "a|b|c").ends_with("log.csv:3:1: the user holds a line break or a tab"));
 }
 
+/// The rows of a tsv file in parquet, three in a group: `times` as seconds with that annotation, `lists` as lists of strings.
+fn as_parquet(rows: &str, path: &Path, annotation: &str, lists: &[&str]) {
+    use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use ::parquet::file::writer::SerializedFileWriter;
+    let mut lines = rows.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let header = lines.next().unwrap();
+    let column = |name: &&str| match *name {
+        "when" => format!("REQUIRED INT64 when {annotation};"),
+        name if lists.contains(&name) => {
+            format!("OPTIONAL group {name} (LIST) {{ REPEATED group list {{ OPTIONAL BYTE_ARRAY element (UTF8); }} }}")
+        }
+        name => format!("OPTIONAL BYTE_ARRAY {name} (UTF8);"),
+    };
+    let schema = format!("message log {{ {} }}", header.iter().map(column).collect::<String>());
+    let schema = std::sync::Arc::new(::parquet::schema::parser::parse_message_type(&schema).unwrap());
+    let mut file = SerializedFileWriter::new(std::fs::File::create(path).unwrap(), schema, Default::default()).unwrap();
+    for lines in lines.collect::<Vec<_>>().chunks(3) {
+        let mut group = file.next_row_group().unwrap();
+        for (place, name) in header.iter().enumerate() {
+            let mut writer = group.next_column().unwrap().unwrap();
+            let cells: Vec<&str> = lines.iter().map(|line| line[place]).collect();
+            if *name == "when" {
+                let unit = if annotation.is_empty() { 1 } else { 1000 };
+                let times: Vec<i64> = cells.iter().map(|cell| unit * cell.parse::<i64>().unwrap()).collect();
+                writer.typed::<Int64Type>().write_batch(&times, None, None).unwrap();
+            } else if lists.contains(name) {
+                // Null, empty, and with a null in it: three ways to say nothing.
+                let (mut texts, mut defined, mut repeated) = (Vec::<ByteArray>::new(), Vec::new(), Vec::new());
+                for (row, cell) in cells.iter().enumerate() {
+                    let values: Vec<&str> = cell.split(['|', ',']).filter(|value| !value.is_empty()).collect();
+                    texts.extend(values.iter().map(|value| ByteArray::from(*value)));
+                    defined.extend(if values.is_empty() { vec![row as i16 % 3] } else { vec![3; values.len()] });
+                    repeated.extend((0..values.len().max(1)).map(|value| i16::from(value > 0)));
+                }
+                writer.typed::<ByteArrayType>().write_batch(&texts, Some(&defined), Some(&repeated)).unwrap();
+            } else {
+                let texts: Vec<ByteArray> =
+                    cells.iter().filter(|cell| !cell.is_empty()).map(|cell| ByteArray::from(*cell)).collect();
+                let defined: Vec<i16> = cells.iter().map(|cell| i16::from(!cell.is_empty())).collect();
+                writer.typed::<ByteArrayType>().write_batch(&texts, Some(&defined), None).unwrap();
+            }
+            writer.close().unwrap();
+        }
+        group.close().unwrap();
+    }
+    file.close().unwrap();
+}
+
+#[test]
+fn parquet_says_what_tsv_does() {
+    let rows = ROWS.replacen("bob\t9000\ttv", "bob\t9000\t", 1);
+    let log = Log::new(&rows, SCHEMA);
+    let (path, expected) = (log.path("log.parquet"), log.read().unwrap());
+    let read = || Lists::read(&path, Some(&log.path("schema.toml"))).map(Option::unwrap);
+    as_parquet(&rows, &path, "", &[]);
+    assert_eq!(read().unwrap(), expected, "texts with separators, and times without a unit");
+    as_parquet(&rows, &path, "(TIMESTAMP_MILLIS)", &["tags", "shown", "clicks", "prices"]);
+    assert_eq!(read().unwrap(), expected, "lists and timestamps");
+    as_parquet(&rows.replacen("7|7|7", "7|7", 1), &path, "", &["prices"]);
+    let error = read().unwrap_err().to_string();
+    assert!(error.ends_with("log.parquet:3:1: 2 values in prices for 3 items"), "{error}");
+    as_parquet(&rows.replace("prices", "costs"), &path, "", &[]);
+    assert!(read().unwrap_err().to_string().contains("prices"));
+}
+
 #[test]
 fn files_of_other_formats_are_not_taken_for_tables() {
     let log = Log::new(ROWS, SCHEMA);
-    for name in ["log.jsonl", "log.jsonl.gz", "log.parquet"] {
+    let complaint = |name: &str| {
         std::fs::write(log.path(name), ROWS).unwrap();
-        let error = Lists::read(&log.path(name), Some(&log.path("schema.toml"))).unwrap_err().to_string();
-        assert!(error.contains(&format!("{name}: a log of lists is a csv or tsv file")), "{error}");
+        Lists::read(&log.path(name), Some(&log.path("schema.toml"))).unwrap_err().to_string()
+    };
+    for name in ["log.jsonl", "log.jsonl.gz"] {
+        let error = complaint(name);
+        assert!(error.contains(&format!("{name}: a log of lists is a csv, tsv or parquet file")), "{error}");
     }
+    assert!(complaint("log.parquet").contains("this parquet file cannot be read"));
 }
 
 #[test]
@@ -241,19 +310,21 @@ fn shipped_schemas_hold_to_the_rules() {
 
 #[test]
 fn impressions_of_one_user_are_cut_into_lists_at_gaps() {
-    let mut text = "user_id,video_id,hourmin,time_ms,is_click,duration_ms,tab\n".to_string();
+    let mut text = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,\
+                    long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
+        .to_string();
     // Two users in turn: 85 impressions each, a long gap after the twelfth of the first.
     for n in 0..85u64 {
         for user in [5, 6] {
             let gap = if user == 5 && n >= 12 { 3_600_000 } else { 0 };
             let (time, click) = (1_650_000_000_000 + 1000 * n + gap, u64::from(n % 4 == user % 4));
-            text += &format!("{user},{},1200,{time},{click},{},1\n", n % 7, 1000 * n);
+            text += &format!("{user},{},20220415,1200,{time},{click},0,0,0,0,0,0,700,{},0,0,0,0,1\n", n % 7, 1000 * n);
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("kuairand.csv");
+    let path = folder.path().join("log_standard_4_08_to_4_21_pure.csv");
     std::fs::write(&path, text).unwrap();
-    let lists = Lists::read(&path, None).unwrap().unwrap();
+    let lists = Lists::read(&path, Some(Path::new("kuairand"))).unwrap().unwrap();
     // The first user has 12 and 73 impressions, the second 85.
     assert_eq!((lists.count(), lists.dropped.short_lists), (1 + 7 + 8, 3));
     assert_eq!(lists.clicks_of(0), [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);

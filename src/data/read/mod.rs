@@ -2,6 +2,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod delimited;
+pub(crate) mod parquet;
 pub(crate) mod text;
 
 use std::fs::File;
