@@ -69,6 +69,12 @@ fn a_click_model_learns_what_users_like_and_is_judged_by_auc() {
 
     let text = run("drl-rec", "drl", &["--epochs", "1", "--set", "candidates=6", "--seeds", "2"]);
     assert!(text.contains("over 2 seeds") && text.contains("GAUC"), "{text}");
+    let deciles = place.json("drl/seed1/result.json")["calibration"]["deciles"].as_array().unwrap().clone();
+    let impressions: u64 = deciles.iter().map(|decile| decile["count"].as_u64().unwrap()).sum();
+    assert_eq!((deciles.len(), impressions), (10, 90 * 4), "values of all test impressions, and what followed them");
+    assert!(place.text("drl/seed1/report.html").contains("<th>tenth 10</th>") && !page.contains("<th>tenth 10</th>"));
+    let eval = place.succeeds(&[&["eval", "--checkpoint", "drl/seed1"][..], &LOG[4..]].concat());
+    assert!(eval.contains("Scores are values: R2 ") && eval.contains("discounted by 0.4;"), "{eval}");
     place.succeeds(&[&["run", "--method", "pop", "--out", "pop"][..], &LOG].concat());
     let report = place.succeeds(&["report", "deep", "drl", "pop"]);
     for part in ["| GAUC |\n", &format!("| impressions | {auc:.4} |"), " ± ", "| pop | Popularity |", "| uni99 |"] {

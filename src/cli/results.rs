@@ -3,7 +3,9 @@
 use super::sheet::Figures;
 use crate::data::sample::Uni99;
 use crate::data::{Interactions, SplitRule, paper_name};
-use crate::eval::{FIGURES, Metrics, Protocol, Published, SplitMetrics, Summary, comparison_table, published};
+use crate::eval::{
+    Calibration, Decile, FIGURES, Metrics, Protocol, Published, SplitMetrics, Summary, comparison_table, published,
+};
 use crate::train::{Evaluation, Run, RunResult};
 use std::collections::BTreeMap;
 use toml::Table;
@@ -14,6 +16,8 @@ pub struct Results {
     pub metrics: SplitMetrics,
     /// The same by kind of event, where events have kinds.
     pub by_kind: BTreeMap<String, SplitMetrics>,
+    /// Of the test impressions, where scores say how many clicks will follow.
+    pub calibration: Option<Calibration>,
     /// At most one for each protocol.
     pub published: Vec<Published>,
     /// Shown below the table.
@@ -26,6 +30,7 @@ impl Results {
         Results {
             metrics: result.metrics.clone(),
             by_kind: result.by_kind.clone(),
+            calibration: result.calibration.clone(),
             published: published_rows(&result.method, &run.options.config, &result.dataset, &split),
             warning: None,
             split,
@@ -34,8 +39,8 @@ impl Results {
 
     /// Of a model that was evaluated on a data set.
     pub fn of_evaluation(evaluation: &Evaluation, data: &Interactions, published: Vec<Published>) -> Results {
-        let Evaluation { metrics, by_kind, warning, .. } = evaluation.clone();
-        Results { split: data.rule().clone(), metrics, by_kind, published, warning }
+        let Evaluation { metrics, by_kind, calibration, warning, .. } = evaluation.clone();
+        Results { split: data.rule().clone(), metrics, by_kind, calibration, published, warning }
     }
 
     fn rows(&self) -> Vec<(String, Metrics)> {
@@ -55,8 +60,9 @@ impl Results {
     }
 
     fn caption(&self) -> String {
-        let warning = self.warning.iter().map(|warning| format!("\nwarning: {warning}"));
-        warning.fold(self.protocol(), |text, warning| text + &warning)
+        let warning = self.warning.iter().map(|warning| format!("warning: {warning}"));
+        let below = self.calibration.iter().map(values_and_returns).chain(warning);
+        below.fold(self.protocol(), |text, line| format!("{text}\n{line}"))
     }
 
     /// For the terminal.
@@ -65,6 +71,17 @@ impl Results {
         let rows: Vec<(&String, &Metrics)> = rows.iter().map(|(label, metrics)| (label, metrics)).collect();
         format!("{}\n{}", comparison_table(&rows), self.caption())
     }
+}
+
+/// How far values say what follows, in a sentence.
+fn values_and_returns(calibration: &Calibration) -> String {
+    let Calibration { discount, r2, deciles } = calibration;
+    let ends = deciles.first().zip(deciles.last()).map(|(lowest, highest)| {
+        let of = |tenth: &Decile| format!("{:.3} for {:.3}", tenth.value, tenth.followed);
+        format!("; the mean value is {} in the lowest tenth and {} in the highest", of(lowest), of(highest))
+    });
+    let ends = ends.unwrap_or_default();
+    format!("Scores are values: R2 {r2:.3} against the test clicks that follow, discounted by {discount}{ends}.")
 }
 
 /// What must be known to read a table of such figures.
@@ -154,6 +171,7 @@ mod tests {
             split: SplitRule::LeaveOneOut,
             metrics: SplitMetrics::default(),
             by_kind: BTreeMap::new(),
+            calibration: None,
             published: published("coserec", &Table::new(), "Toys"),
             warning: None,
         };

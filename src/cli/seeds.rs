@@ -205,6 +205,7 @@ pub fn example_result(seed: u64, ranks: &[u32]) -> RunResult {
         seconds: 1.0,
         metrics: SplitMetrics::from_ranks(ranks, &test),
         by_kind: Default::default(),
+        calibration: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ranks -> metrics -> tables, and the published figures to hold them against.
 
+pub mod calibration;
 pub mod compare;
 pub mod compare_clicks;
 pub mod interval;
@@ -10,6 +11,7 @@ pub mod rank;
 pub mod significance;
 pub mod table;
 
+pub use calibration::{Calibration, Decile, calibration};
 pub use compare::{Difference, MetricComparison, compare};
 pub use compare_clicks::{Shown, compare_clicks};
 pub use interval::intervals;

@@ -393,6 +393,10 @@ impl ListModel for DrlRec {
         column(graph, values.value)
     }
 
+    fn discount(&self) -> Option<f64> {
+        Some(self.config.gamma)
+    }
+
     fn request(&self, request: &ListRequest) -> (RequestShape, Feed) {
         feed_list_request(request, self.sizes.fields.len())
     }

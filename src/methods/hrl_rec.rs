@@ -401,6 +401,10 @@ impl ListModel for HrlRec {
         column(graph, values)
     }
 
+    fn discount(&self) -> Option<f64> {
+        Some(self.config.gamma)
+    }
+
     fn request(&self, request: &ListRequest) -> (RequestShape, Feed) {
         let (shape, mut feed) = feed_list_request(request, self.sizes.fields.len());
         feed_others(&mut feed, request.shown.len() + 1, self.other_fields.len());

@@ -325,6 +325,12 @@ pub trait ListModel {
 
     /// The inputs that `candidates` reads.
     fn request(&self, request: &ListRequest) -> (RequestShape, Feed);
+
+    /// What a click one position further down counts, where a score says how many clicks will follow; `None` where scores are
+    /// for ranking only.
+    fn discount(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// An impression: for each field its bag, rows of the joint table.

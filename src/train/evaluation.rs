@@ -11,7 +11,7 @@ use crate::data::{HeldOut, Interactions};
 use crate::engine::Executor;
 use crate::engine::params::ParamLayout;
 use crate::error::{Error, Result};
-use crate::eval::{Metrics, Protocol, SplitMetrics, tie_warning};
+use crate::eval::{Calibration, Metrics, Protocol, SplitMetrics, tie_warning};
 use crate::methods::{Method, Training};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub struct Evaluation {
     pub metrics: SplitMetrics,
     /// By kind of event, where events have kinds.
     pub by_kind: BTreeMap<String, SplitMetrics>,
+    /// Of the test impressions, where scores say how many clicks will follow.
+    pub calibration: Option<Calibration>,
     /// What the figures alone do not tell.
     pub warning: Option<String>,
     /// What they were made of.
@@ -127,14 +129,15 @@ impl<'m> Evaluator<'m> {
                 let warning = tie_warning(test.tie_share);
                 let ranks = UserRanks::new(data, valid, test);
                 let (metrics, by_kind) = (ranks.metrics(), ranks.by_kind());
-                Ok(Evaluation { metrics, by_kind, warning, basis: Basis::Ranks(ranks) })
+                Ok(Evaluation { metrics, by_kind, calibration: None, warning, basis: Basis::Ranks(ranks) })
             }
             Evaluator::Lists(scorer) => {
                 let lists = data.lists()?;
                 let [valid, test] = [Part::Valid, Part::Test].map(|part| scorer.scores(executor, &lists, part));
                 let scores = ListScores { lists, valid: valid?, test: test? };
                 let (metrics, by_kind) = (scores.metrics()?, BTreeMap::new());
-                Ok(Evaluation { metrics, by_kind, warning: None, basis: Basis::Scores(scores) })
+                let calibration = scorer.discount().map(|discount| scores.calibration(discount));
+                Ok(Evaluation { metrics, by_kind, calibration, warning: None, basis: Basis::Scores(scores) })
             }
         }
     }

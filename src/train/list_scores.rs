@@ -11,7 +11,7 @@ use crate::engine::exec::PlanId;
 use crate::engine::params::ParamLayout;
 use crate::engine::{Executor, Graph};
 use crate::error::{Error, Result};
-use crate::eval::{Metrics, Protocol, SplitMetrics};
+use crate::eval::{Calibration, Metrics, Protocol, SplitMetrics, calibration};
 use crate::files::write_atomically;
 use crate::methods::{ListModel, ListRequest, RequestShape, Shape};
 use safetensors::SafeTensors;
@@ -35,6 +35,11 @@ impl<'m> ListScorer<'m> {
     /// Nothing is compiled yet; the parameters must be in the executor when it scores.
     pub fn new(model: &'m dyn ListModel, layout: ParamLayout) -> Self {
         ListScorer { model, layout, plans: Plans::default(), requests: Plans::default() }
+    }
+
+    /// What a click one position further down counts, where scores say how many will follow.
+    pub fn discount(&self) -> Option<f64> {
+        self.model.discount()
     }
 
     /// The scores of what could come next in a list, in the order of the candidates.
@@ -105,6 +110,11 @@ impl ListScores {
         let test = metrics(&self.lists, Part::Test, &self.test)?;
         let test = [(Protocol::Impressions, test)].into_iter().collect();
         Ok(SplitMetrics { valid: metrics(&self.lists, Part::Valid, &self.valid)?, test })
+    }
+
+    /// How the test scores agree with the discounted clicks that follow.
+    pub fn calibration(&self, discount: f64) -> Calibration {
+        calibration(&self.test, self.lists.clicks(Part::Test), self.lists.length, discount)
     }
 
     /// Where the folder of a run has them.

@@ -14,7 +14,7 @@ use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
 use crate::engine::params::{ParamLayout, State};
 use crate::error::{Error, Result};
-use crate::eval::SplitMetrics;
+use crate::eval::{Calibration, SplitMetrics};
 use crate::files::{CONFIGURATION, discard_temporary, hexadecimal, read_toml, remove, write_atomically};
 use crate::methods::{self, Method, MethodInfo, Sizes, config};
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,9 @@ pub struct RunResult {
     /// By kind of event, where events have kinds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_kind: BTreeMap<String, SplitMetrics>,
+    /// Of the test impressions, where scores say how many clicks will follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 /// `config.toml`: everything needed to run again.
@@ -217,7 +220,7 @@ impl Run {
         }
         trainer.fit(executor, &mut log)?;
 
-        let Evaluation { metrics, by_kind, warning, basis } = trainer.evaluate(executor, &mut log)?;
+        let Evaluation { metrics, by_kind, calibration, warning, basis } = trainer.evaluate(executor, &mut log)?;
         warning.iter().for_each(|warning| log.observer.warning(warning));
         basis.write(&self.options.out, &identity.data)?;
         let result = RunResult {
@@ -230,6 +233,7 @@ impl Run {
             seconds: seconds_before + started.elapsed().as_secs_f64(),
             metrics,
             by_kind,
+            calibration,
         };
         let text = serde_json::to_string_pretty(&result).expect("numbers and strings serialise") + "\n";
         write_atomically(&self.path("result.json"), text.as_bytes())?;

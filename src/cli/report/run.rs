@@ -9,7 +9,7 @@ use crate::data::Findings;
 use crate::data::check::Targets;
 use crate::data::lists::Part;
 use crate::error::Result;
-use crate::eval::{KS, Metrics, intervals, shown};
+use crate::eval::{Calibration, Decile, KS, Metrics, intervals, shown};
 use crate::files::write_atomically;
 use crate::methods::config::flattened;
 use crate::train::{EpochReport, Run, RunResult, UserRanks};
@@ -80,6 +80,7 @@ impl Report<'_> {
         };
         let mut sections = vec![self.data()];
         sections.extend(keep_probabilities(epochs, result.best_epoch));
+        sections.extend(result.calibration.as_ref().map(values_and_returns));
         sections.push(self.origin(finished));
         Page {
             title: format!("{method} on {}", result.dataset),
@@ -219,6 +220,16 @@ fn keep_probabilities(epochs: &[EpochReport], best: usize) -> Option<Section> {
     let facts: Vec<Fact> = losses.iter().filter_map(block).collect();
     let title = "Learned keep probabilities, mean over the best epoch";
     (!facts.is_empty()).then_some(Section { title, facts })
+}
+
+/// By tenths of the test impressions.
+fn values_and_returns(calibration: &Calibration) -> Section {
+    let tenth = |(n, decile): (usize, &Decile)| {
+        (format!("tenth {}", n + 1), format!("value {:.4}, return {:.4}", decile.value, decile.followed))
+    };
+    let explained = ("R2".into(), format!("{:.4}, discount {}", calibration.r2, calibration.discount));
+    let facts = std::iter::once(explained).chain(calibration.deciles.iter().enumerate().map(tenth)).collect();
+    Section { title: "Values and the clicks that followed, by tenths of the test impressions", facts }
 }
 
 fn section<const N: usize>(title: &'static str, facts: [(&str, String); N]) -> Section {
