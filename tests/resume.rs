@@ -155,6 +155,18 @@ fn a_run_in_stages_goes_on_in_whichever_stage_it_was_killed() {
     }
     finish("killed");
     assert!(files("killed") == files("whole"), "the files differ");
+    // Side by side, the teachers are the same. Where one of them fails, nothing of the others is lost.
+    let beside = ["--stages-on", "cpu", "--stages-on", "cpu"];
+    fs::create_dir_all(place.path("beside/stages")).unwrap();
+    fs::write(place.path("beside/stages/persona"), "in the way").unwrap();
+    let output = command("beside").args(beside).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("persona") && !said.contains("stopped as asked"), "{said}");
+    fs::remove_file(place.path("beside/stages/persona")).unwrap();
+    let output = command("beside").args(beside).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("\npersona  epoch   3  loss "), "{text}");
+    assert!(files("beside") == files("whole"), "the files differ");
     // A stage is a run as any other, which another student can learn from.
     let taught = ["--teacher", "whole/stages/global", "--out", "again", "--quiet"];
     let output = command("again").args(&taught[..2]).args(&taught[4..]).output().unwrap();

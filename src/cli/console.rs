@@ -83,9 +83,13 @@ pub fn table<R: IntoIterator<Item = String>>(
 
 /// A progress bar on stderr; invisible when that is no terminal, or when asked to be quiet.
 pub fn bar(length: usize, template: &str, quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let style = ProgressStyle::with_template(template).expect("the templates are constants").progress_chars("=> ");
-    ProgressBar::with_draw_target(Some(length as u64), target).with_style(style)
+    ProgressBar::with_draw_target(Some(length as u64), draw_target(quiet)).with_style(style)
+}
+
+/// Where bars are drawn.
+pub fn draw_target(quiet: bool) -> ProgressDrawTarget {
+    if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
 
 /// 12345 as `12,345`.

@@ -1,16 +1,24 @@
 //! What a person sees of training: a bar over the whole run, and a line per epoch.
 
-use super::console::{bar, note, say};
+use super::console::{bar, draw_target, note, say};
 use super::interrupt;
 use crate::error::Result;
 use crate::train::{EpochReport, Observer};
-use indicatif::{HumanDuration, ProgressBar};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const TEMPLATE: &str = "{spinner} {bar:20} {percent:>3}%  {msg}";
 
 pub struct Progress {
     quiet: bool,
+    /// All that are shown at the same time.
+    bars: MultiProgress,
+    /// Before each line: the stage, where others are trained beside it.
+    stage: String,
+    /// Whether one of those failed.
+    others_failed: Arc<AtomicBool>,
     /// The metric that selects the best epoch; shown besides the usual two.
     select_by: String,
     bar: Option<ProgressBar>,
@@ -24,17 +32,23 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(quiet: bool, select_by: &str) -> Self {
-        let select_by = select_by.into();
-        let (epoch, state) = (String::new(), String::new());
-        Progress { quiet, select_by, bar: None, started: Instant::now(), resumed_at: 0, epoch, state }
+        Progress {
+            quiet,
+            bars: MultiProgress::with_draw_target(draw_target(quiet)),
+            stage: String::new(),
+            others_failed: Arc::default(),
+            select_by: select_by.into(),
+            bar: None,
+            started: Instant::now(),
+            resumed_at: 0,
+            epoch: String::new(),
+            state: String::new(),
+        }
     }
 
-    /// Prints without tearing the bar.
+    /// Prints without tearing the bars.
     fn print(&self, line: &str, print: impl Fn(&str)) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| print(line)),
-            None => print(line),
-        }
+        self.bars.suspend(|| print(line));
     }
 
     /// Takes the bar away.
@@ -53,14 +67,14 @@ impl Progress {
 impl Observer for Progress {
     fn epoch_started(&mut self, epoch: usize, epochs: usize, steps: usize, done: usize) {
         if self.bar.is_none() {
-            let bar = bar(epochs * steps, TEMPLATE, self.quiet);
+            let bar = self.bars.add(bar(epochs * steps, TEMPLATE, self.quiet));
             self.resumed_at = ((epoch - 1) * steps + done) as u64;
             self.started = Instant::now();
             bar.set_position(self.resumed_at);
             bar.enable_steady_tick(Duration::from_millis(200));
             self.bar = Some(bar);
         }
-        self.epoch = format!("epoch {epoch}/{epochs}");
+        self.epoch = format!("{}epoch {epoch}/{epochs}", self.stage);
         self.bar.iter().for_each(|bar| bar.set_message(format!("{}{}", self.epoch, self.state)));
     }
 
@@ -78,33 +92,40 @@ impl Observer for Progress {
         self.bar = None;
         self.state.clear();
         if !self.quiet {
-            drop(say(format!("\n{what}")));
+            self.print(&format!("\n{what}"), |line| drop(say(line)));
         }
     }
 
     fn evaluation_begins(&mut self, runs: usize) -> Box<dyn FnMut() -> bool> {
-        let (bar, epoch, mut done) = (self.bar.clone(), self.epoch.clone(), 0);
+        let (bar, epoch, others_failed) = (self.bar.clone(), self.epoch.clone(), self.others_failed.clone());
+        let mut done = 0;
         Box::new(move || {
             done += 1;
             let message = || format!("{epoch}  evaluating, {}%", 100 * done / runs.max(done));
             bar.iter().for_each(|bar| bar.set_message(message()));
-            interrupt::requested()
+            interrupt::requested() || others_failed.load(Relaxed)
         })
     }
 
     fn epoch_finished(&mut self, report: &EpochReport, best_epoch: usize) -> Result<()> {
         if !self.quiet {
-            self.print(&epoch_line(report, best_epoch, &self.select_by), |line| drop(say(line)));
+            let line = epoch_line(report, best_epoch, &self.select_by);
+            self.print(&format!("{}{line}", self.stage), |line| drop(say(line)));
         }
         Ok(())
     }
 
     fn warning(&mut self, message: &str) {
-        self.print(&format!("warning: {message}"), |line| note(line));
+        self.print(&format!("warning: {}{message}", self.stage), |line| note(line));
+    }
+
+    fn beside(&self, stage: &str, others_failed: Arc<AtomicBool>) -> Box<dyn Observer + Send> {
+        let (bars, stage) = (self.bars.clone(), format!("{stage}  "));
+        Box::new(Progress { bars, stage, others_failed, ..Progress::new(self.quiet, &self.select_by) })
     }
 
     fn wants_to_stop(&mut self) -> bool {
-        interrupt::requested()
+        interrupt::requested() || self.others_failed.load(Relaxed)
     }
 }
 

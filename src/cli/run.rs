@@ -15,6 +15,7 @@ Examples:
   gpurec run --method sasrec --out runs/mine --resume  go on where runs/mine stopped
   gpurec run --method sasrec --seeds 5                 seeds 1 to 5, with mean, deviation and interval
   gpurec run --method ssi --teacher runs/a --teacher runs/b    learn from two trained models
+  gpurec run --method ssi --stages-on 4090 --stages-on A770    its teachers on two adapters, side by side
   gpurec run --method lma4rec --plan                   print what one training step does, and stop
   gpurec run --method lma4rec --profile                print where the time of a step goes, and stop
 
@@ -76,6 +77,11 @@ pub struct RunArgs {
     /// Learn from this trained run in place of the method's own teachers; may be given more than once
     #[arg(long = "teacher", value_name = "DIR")]
     pub teachers: Vec<PathBuf>,
+
+    /// Train the stages of the run (the teachers of ssi) on these devices in place of --device, those that do not wait for each
+    /// other at the same time; may be given more than once
+    #[arg(long, value_name = "DEVICE", conflicts_with = "teachers")]
+    pub stages_on: Vec<String>,
 
     /// Continue the run in --out (or the latest default folder) from its last epoch; of several seeds, finished ones stay
     #[arg(long)]

@@ -1,16 +1,17 @@
 //! What every command that trains does with one run: set it up, say what was understood, train, evaluate, report.
 
-use super::PrecisionArg;
 use super::console::{grouped, say, shell_command};
 use super::interrupt;
 use super::progress::Progress;
 use super::report::run::{self as report, Report};
 use super::results::Results;
 use super::run::RunArgs;
+use super::{DeviceArgs, PrecisionArg};
 use crate::data::{self, Interactions, ReadOptions};
 use crate::engine::Executor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::methods::{config, find};
+use crate::train::stages::train_side_by_side;
 use crate::train::trainer::layout_of;
 use crate::train::{Run, RunOptions, RunResult};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,13 @@ pub fn set_up(args: &RunArgs, data: Arc<Interactions>, out: PathBuf) -> Result<R
         starts_from: args.start_from.clone(),
         teachers: args.teachers.clone(),
     };
-    Run::new(options, data)
+    let run = Run::new(options, data)?;
+    if !args.stages_on.is_empty() && run.method().stages().is_empty() {
+        let problem =
+            format!("--stages-on means nothing for {}: it has no stages before its own training", args.method);
+        return Err(Error::usage(problem, "leave it out; --device says where a method trains"));
+    }
+    Ok(run)
 }
 
 /// Trains, evaluates, and writes the folder of the run with its report.
@@ -51,7 +58,7 @@ pub fn train_and_report(args: &RunArgs, run: &Run, executor: &mut dyn Executor) 
     if !args.quiet {
         say(introduction(run, executor)?)?;
     }
-    let result = train(run, executor, args.quiet)?;
+    let result = train(args, run, executor)?;
     let results = write_report(args, run, &result)?;
     if !args.quiet {
         let trained = match result.epochs {
@@ -113,15 +120,25 @@ fn introduction(run: &Run, executor: &dyn Executor) -> Result<String> {
 }
 
 /// Trains and evaluates. A run that fails before its first checkpoint leaves nothing behind.
-fn train(run: &Run, executor: &mut dyn Executor, quiet: bool) -> Result<RunResult> {
+fn train(args: &RunArgs, run: &Run, executor: &mut dyn Executor) -> Result<RunResult> {
     interrupt::training_begins();
-    let mut progress = Progress::new(quiet, &run.method().training().select_by);
-    let result = run.execute(executor, &mut progress);
+    let mut progress = Progress::new(args.quiet, &run.method().training().select_by);
+    let result = train_stages(args, run, &progress).and_then(|()| run.execute(executor, &mut progress));
     progress.finish();
     if result.is_err() && !run.options.resume {
         discard_unless_begun(&run.options.out);
     }
     result
+}
+
+/// On devices of their own, where such are given.
+fn train_stages(args: &RunArgs, run: &Run, progress: &Progress) -> Result<()> {
+    if args.stages_on.is_empty() {
+        return Ok(());
+    }
+    let open = |device: &String| DeviceArgs { device: device.clone(), ..args.device.clone() }.open();
+    let mut executors = args.stages_on.iter().map(open).collect::<Result<Vec<_>>>()?;
+    train_side_by_side(run, &mut executors, progress)
 }
 
 /// Removes what a run has written before its first checkpoint, and the folders if nothing else is in them.
@@ -151,6 +168,7 @@ fn command(args: &RunArgs) -> String {
     words.extend(args.epochs.iter().flat_map(|n| option("epochs", n.to_string())));
     words.extend(args.start_from.iter().flat_map(|folder| option("start-from", folder.display().to_string())));
     words.extend(args.teachers.iter().flat_map(|folder| option("teacher", folder.display().to_string())));
+    words.extend(args.stages_on.iter().flat_map(|device| option("stages-on", device.clone())));
     words.extend(option("device", args.device.device.clone()));
     if args.device.precision == PrecisionArg::Mixed {
         words.extend(option("precision", "mixed".into()));

@@ -16,10 +16,12 @@ use crate::engine::params::{ParamLayout, State};
 use crate::engine::{Executor, Tensor};
 use crate::error::{Error, Result};
 use crate::files::discard_temporary;
-use crate::methods::stage::Teacher;
+use crate::methods::stage::{Stage, Teacher};
 use crate::methods::{Method, Request};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The run's method, knowing what its teachers know; `None` where it has none. Trains the stages that are not finished.
 pub fn taught(run: &Run, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Option<Box<dyn Method>>> {
@@ -35,32 +37,96 @@ pub fn taught(run: &Run, executor: &mut dyn Executor, observer: &mut dyn Observe
 
 /// The folders of the teachers with their names.
 fn teachers(run: &Run, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<Vec<(String, PathBuf)>> {
-    let RunOptions { out, teachers, .. } = &run.options;
-    if !teachers.is_empty() {
-        let named = teachers.iter().enumerate();
+    if !run.options.teachers.is_empty() {
+        let named = run.options.teachers.iter().enumerate();
         return Ok(named.map(|(number, folder)| (format!("teacher{}", number + 1), folder.clone())).collect());
     }
-    let stages = run.method().stages();
-    let folder = |name: &str| out.join("stages").join(name);
-    for (number, stage) in stages.iter().enumerate() {
+    let stages = Stages::of(run);
+    (0..stages.list.len()).try_for_each(|number| stages.train(number, executor, observer))?;
+    let teaching = stages.list.iter().filter(|stage| stage.teaches);
+    Ok(teaching.map(|stage| (stage.name.clone(), stages.folder(&stage.name))).collect())
+}
+
+/// Trains the stages of a run that are not finished, at the same time on several executors: those that wait for no other, then
+/// those that wait for these, and so on. A stage has its executor by its place among those of its time.
+pub fn train_side_by_side(run: &Run, executors: &mut [Box<dyn Executor>], observer: &dyn Observer) -> Result<()> {
+    let stages = Stages::of(run);
+    stages.waves().iter().try_for_each(|wave| stages.train_wave(wave, executors, observer))
+}
+
+/// The stages of a run.
+struct Stages<'r> {
+    list: Vec<Stage>,
+    options: &'r RunOptions,
+    data: &'r Arc<Interactions>,
+}
+
+impl<'r> Stages<'r> {
+    fn of(run: &'r Run) -> Self {
+        Stages { list: run.method().stages(), options: &run.options, data: &run.data }
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.options.out.join("stages").join(name)
+    }
+
+    /// Their numbers: first those that wait for no other, then those that wait for these, and so on.
+    fn waves(&self) -> Vec<Vec<usize>> {
+        let mut waves: Vec<Vec<usize>> = Vec::new();
+        for (number, stage) in self.list.iter().enumerate() {
+            let waits_for = |earlier: &usize| Some(&self.list[*earlier].name) == stage.starts_from.as_ref();
+            let wave = waves.iter().position(|wave| wave.iter().any(waits_for)).map_or(0, |before| before + 1);
+            if wave == waves.len() {
+                waves.push(Vec::new());
+            }
+            waves[wave].push(number);
+        }
+        waves
+    }
+
+    /// Trains those of these that are not finished at the same time. A failure ends the others with a checkpoint.
+    fn train_wave(&self, wave: &[usize], executors: &mut [Box<dyn Executor>], observer: &dyn Observer) -> Result<()> {
+        let (failed, count) = (Arc::new(AtomicBool::new(false)), executors.len());
+        let mut shares: Vec<Vec<_>> = executors.iter().map(|_| Vec::new()).collect();
+        for (place, number) in wave.iter().enumerate() {
+            shares[place % count].push((*number, observer.beside(&self.list[*number].name, failed.clone())));
+        }
+        let train = |executor: &mut Box<dyn Executor>, share: Vec<(usize, Box<dyn Observer + Send>)>| {
+            let mut train = |(number, mut observer): (usize, Box<dyn Observer + Send>)| {
+                self.train(number, executor.as_mut(), observer.as_mut())
+            };
+            share.into_iter().try_for_each(&mut train).inspect_err(|_| failed.store(true, Relaxed))
+        };
+        let ends: Vec<Result<()>> = std::thread::scope(|scope| {
+            let begin = |(executor, share)| scope.spawn(move || train(executor, share));
+            let threads: Vec<_> = executors.iter_mut().zip(shares).map(begin).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        let (stopped, failures): (Vec<_>, Vec<_>) =
+            ends.into_iter().filter_map(Result::err).partition(|error| matches!(error, Error::Interrupted { .. }));
+        failures.into_iter().chain(stopped).next().map_or(Ok(()), Err)
+    }
+
+    /// Trains one, unless it is finished.
+    fn train(&self, number: usize, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<()> {
+        let stage = &self.list[number];
         let mut options = RunOptions {
             method: stage.method.clone(),
             config: stage.config.clone(),
-            out: folder(&stage.name),
-            starts_from: stage.starts_from.as_deref().map(folder),
-            ..run.options.clone()
+            out: self.folder(&stage.name),
+            starts_from: stage.starts_from.as_deref().map(|name| self.folder(name)),
+            ..self.options.clone()
         };
         options.resume = options.out.exists();
-        let stage_run = Run::new(options, run.data.clone())?;
-        if stage_run.finished()?.is_none() {
-            let place = format!("stage {} of {}: {}", number + 1, stages.len() + 1, stage.name);
-            observer.begins(&format!("{place}, in {}", stage_run.options.out.display()));
+        let run = Run::new(options, self.data.clone())?;
+        if run.finished()?.is_none() {
+            let place = format!("stage {} of {}: {}", number + 1, self.list.len() + 1, stage.name);
+            observer.begins(&format!("{place}, in {}", run.options.out.display()));
             executor.clear();
-            stage_run.execute(executor, observer)?;
+            run.execute(executor, observer)?;
         }
+        Ok(())
     }
-    let teaching = stages.iter().filter(|stage| stage.teaches);
-    Ok(teaching.map(|stage| (stage.name.clone(), folder(&stage.name))).collect())
 }
 
 /// What a teacher knows. Its answers are computed once, and kept in a file.

@@ -17,6 +17,7 @@ use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::{optimizer_inputs, optimizers};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Steps between two readings of the loss.
@@ -89,6 +90,11 @@ pub trait Observer {
     /// Events are evaluated, in so many runs of graphs. What is given back is called after each, and says whether to stop there.
     fn evaluation_begins(&mut self, _runs: usize) -> Box<dyn FnMut() -> bool> {
         Box::new(|| false)
+    }
+    /// The observer of a stage of this name that is trained at the same time as others. It wants to stop where `others` says
+    /// that one of them failed.
+    fn beside(&self, _stage: &str, _others: Arc<AtomicBool>) -> Box<dyn Observer + Send> {
+        Box::new(())
     }
     /// Asked after every step: whether to end training with a checkpoint.
     fn wants_to_stop(&mut self) -> bool {

@@ -129,6 +129,7 @@ fn run_args(args: &SweepArgs, file: &SweepFile, cell: &Cell, out: &Path) -> RunA
         config: None,
         assignments: cell.assignments().into_iter().chain(args.assignments.iter().cloned()).collect(),
         source: args.source.clone(),
+        stages_on: Vec::new(),
         device: args.device.clone(),
         seed: 1,
         seeds: None,

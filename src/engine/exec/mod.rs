@@ -76,7 +76,7 @@ impl Default for ExecOptions {
 }
 
 /// Runs compiled graphs over one set of parameter buffers.
-pub trait Executor {
+pub trait Executor: Send {
     /// What it runs on, for reports: `cpu (2 threads)`, `gpu: NAME (Vulkan)`.
     fn describe(&self) -> String;
 
