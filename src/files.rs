@@ -1,5 +1,7 @@
 //! Files that are written whole or not at all.
 
+pub mod tensors;
+
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use sha2::Digest;

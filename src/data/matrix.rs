@@ -2,13 +2,12 @@
 //! safetensors file with one tensor, so other programs can read it.
 
 use crate::error::{Error, Result};
-use crate::files::WholeFile;
+use crate::files::tensors::TensorWriter;
 use memmap2::Mmap;
-use safetensors::SafeTensors;
-use serde_json::json;
+use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const TENSOR: &str = "rows";
 const SOURCE: &str = "source";
@@ -57,7 +56,7 @@ impl Matrix {
         let &[rows, width] = &info.shape[..] else { return Err(wrong(format!("`{TENSOR}` is no matrix"))) };
         let first = 8 + header + info.data_offsets.0;
         let fits = first.is_multiple_of(4) && map.len() as u64 == first as u64 + Self::bytes(rows, width);
-        if info.dtype != safetensors::Dtype::F32 || !fits {
+        if info.dtype != Dtype::F32 || !fits {
             return Err(wrong(format!("`{TENSOR}` is not {rows} x {width} floats")));
         }
         Ok(Some(Matrix { rows, width, content: Content::File(map, first) }))
@@ -84,40 +83,23 @@ impl Matrix {
 }
 
 /// Writes a matrix whose rows come one after the other.
-pub struct MatrixWriter<'p> {
-    path: PathBuf,
-    file: WholeFile<'p>,
-    missing: u64,
-}
+pub struct MatrixWriter<'p>(TensorWriter<'p>);
 
 impl<'p> MatrixWriter<'p> {
     /// Of `rows` rows of `width` numbers, made from `source`.
     pub fn create(path: &'p Path, rows: usize, width: usize, source: &str) -> Result<MatrixWriter<'p>> {
-        let bytes = Matrix::bytes(rows, width);
-        let tensor = json!({"dtype": "F32", "shape": [rows, width], "data_offsets": [0, bytes]});
-        let mut header = json!({"__metadata__": {SOURCE: source}, TENSOR: tensor}).to_string();
-        // The rows begin at a multiple of 8 bytes, as the format asks.
-        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-        let mut writer = MatrixWriter { path: path.into(), file: WholeFile::create(path)?, missing: bytes };
-        writer.put(&(header.len() as u64).to_le_bytes())?;
-        writer.put(header.as_bytes())?;
-        Ok(writer)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))
+        let metadata = HashMap::from([(SOURCE.to_string(), source.to_string())]);
+        TensorWriter::create(path, metadata, [(TENSOR.to_string(), Dtype::F32, vec![rows, width])]).map(MatrixWriter)
     }
 
     /// Appends rows.
     pub fn push(&mut self, words: &[f32]) -> Result<()> {
-        self.missing = self.missing.checked_sub(4 * words.len() as u64).expect("no more rows than announced");
-        self.put(bytemuck::cast_slice(words))
+        self.0.put(bytemuck::cast_slice(words))
     }
 
     /// The file takes its name.
     pub fn finish(self) -> Result<()> {
-        assert_eq!(self.missing, 0, "as many rows as announced");
-        self.file.finish()
+        self.0.finish()
     }
 }
 

@@ -25,6 +25,11 @@ pub enum Flat {
     SecondMoment,
 }
 
+impl Flat {
+    /// What training has beside the parameters.
+    pub const OF_TRAINING: [Flat; 3] = [Flat::Grads, Flat::FirstMoment, Flat::SecondMoment];
+}
+
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {

@@ -5,6 +5,7 @@
 
 use super::graph::Flat;
 use super::rng::{RngState, Site};
+use crate::error::Result;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -99,7 +100,7 @@ impl ParamLayout {
     }
 
     /// The index of the set and the range in it of a parameter.
-    fn find(&self, set: &str, name: &str) -> Option<(usize, Range<usize>)> {
+    pub fn find(&self, set: &str, name: &str) -> Option<(usize, Range<usize>)> {
         let index = self.sets.iter().position(|s| s.name == set)?;
         Some((index, self.sets[index].find(name)?.range.clone()))
     }
@@ -119,15 +120,14 @@ impl ParamLayout {
                     };
                 }
             }
-            let moments = if set.is_frozen() { Vec::new() } else { vec![0.0; params.len()] };
-            SetState { m: moments.clone(), v: moments, params }
+            SetState { params, ..SetState::default() }
         };
         State { sets: self.sets.iter().enumerate().map(|(i, set)| fill(i, set)).collect() }
     }
 }
 
-/// Contents of one set's flat buffers: parameters and Adam's first and second moments. A frozen set has parameters only; when
-/// its state is read back it has nothing, and loading nothing leaves it as it is.
+/// Contents of one set's flat buffers: parameters and Adam's first and second moments, which are 0 where they are empty. Of a
+/// frozen set nothing is read back, and loading nothing leaves it as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetState {
     /// What is trained.
@@ -138,17 +138,10 @@ pub struct SetState {
     pub v: Vec<f32>,
 }
 
-impl SetState {
-    /// What the flat buffers hold at the start: gradients are zero.
-    pub fn flats(&self) -> Vec<(Flat, Cow<'_, [f32]>)> {
-        let params = (!self.params.is_empty()).then(|| (Flat::Params, Cow::from(&self.params)));
-        let optimizer = [
-            (Flat::Grads, Cow::from(vec![0.0; self.m.len()])),
-            (Flat::FirstMoment, Cow::from(&self.m)),
-            (Flat::SecondMoment, Cow::from(&self.v)),
-        ];
-        params.into_iter().chain(optimizer.into_iter().filter(|_| !self.m.is_empty())).collect()
-    }
+/// Where an executor gets what its flat buffers hold: one after the other, so that nobody needs a copy of all of them.
+pub trait Contents {
+    /// The parameters of a set, or a moment. `None`: the set stays as it is, or the moment is 0.
+    fn flat(&self, set: usize, flat: Flat) -> Result<Option<Cow<'_, [f32]>>>;
 }
 
 /// Everything that training changes.
@@ -158,11 +151,31 @@ pub struct State {
     pub sets: Vec<SetState>,
 }
 
+impl Contents for State {
+    fn flat(&self, set: usize, flat: Flat) -> Result<Option<Cow<'_, [f32]>>> {
+        let own = &self.sets[set];
+        let words = match flat {
+            Flat::Params => &own.params,
+            Flat::FirstMoment => &own.m,
+            Flat::SecondMoment => &own.v,
+            Flat::Grads => return Ok(None),
+        };
+        Ok((!words.is_empty()).then(|| words.into()))
+    }
+}
+
 impl State {
-    /// The parameters alone.
-    pub fn without_moments(&self) -> State {
-        let own = |set: &SetState| SetState { params: set.params.clone(), ..SetState::default() };
-        State { sets: self.sets.iter().map(own).collect() }
+    /// What `read` gives of the sets that training changes.
+    pub fn read(layout: &ParamLayout, mut read: impl FnMut(usize, Flat) -> Result<Vec<f32>>) -> Result<State> {
+        let mut own = |(index, set): (usize, &ParamSet)| match set.is_frozen() || set.flat_len() == 0 {
+            true => Ok(SetState::default()),
+            false => Ok(SetState {
+                params: read(index, Flat::Params)?,
+                m: read(index, Flat::FirstMoment)?,
+                v: read(index, Flat::SecondMoment)?,
+            }),
+        };
+        Ok(State { sets: layout.sets.iter().enumerate().map(&mut own).collect::<Result<_>>()? })
     }
 
     /// The values of one parameter.

@@ -8,7 +8,7 @@
 use super::graph::{Flat, Graph, Node, Source, ValueId};
 use super::op::Cost;
 use super::params::ALIGN_WORDS;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What a value lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,9 +108,26 @@ impl Plan {
         self.places[value.0].expect("the plan places every value that a step uses")
     }
 
-    /// Bytes of everything that a step of this plan touches: parameters, gradients, moments, inputs, slots.
+    /// The gradients and moments that it works on, with their words.
+    pub fn buffers_of_training(&self, graph: &Graph) -> BTreeMap<Buffer, usize> {
+        let of_training = |place: &Place| match place.buffer {
+            Buffer::Flat { set, flat } if flat != Flat::Params => {
+                Some((place.buffer, graph.layout.sets[set].flat_len()))
+            }
+            _ => None,
+        };
+        self.places.iter().flatten().filter_map(of_training).collect()
+    }
+
+    /// Words of all parameters, and of the gradients and moments that it works on.
+    fn flat_words(&self, graph: &Graph) -> usize {
+        let parameters: usize = graph.layout.sets.iter().map(|set| set.flat_len()).sum();
+        parameters + self.buffers_of_training(graph).values().sum::<usize>()
+    }
+
+    /// Bytes of everything that a step of this plan needs: parameters, gradients, moments, inputs, slots.
     pub fn total_bytes(&self, graph: &Graph) -> u64 {
-        self.activation_bytes() + 4 * (self.input_words + flat_words(graph)) as u64
+        self.activation_bytes() + 4 * (self.input_words + self.flat_words(graph)) as u64
     }
 
     /// Bytes of all slots together.
@@ -271,11 +288,6 @@ impl<'g> Planner<'g> {
     }
 }
 
-/// Words of the flat buffers of every parameter set: four, or one of what is only read.
-fn flat_words(graph: &Graph) -> usize {
-    graph.layout.sets.iter().map(|set| if set.is_frozen() { set.flat_len() } else { 4 * set.flat_len() }).sum()
-}
-
 /// What one execution of a node takes at least.
 pub fn node_cost(graph: &Graph, node: &Node) -> Cost {
     let (inputs, outputs) = graph.node_types(node);
@@ -301,7 +313,7 @@ pub fn table(graph: &Graph, plan: &Plan, grids: &[String]) -> String {
     }
     let flops: u64 = plan.steps.iter().map(|s| s.cost.flops).sum();
     let bytes: u64 = plan.steps.iter().map(|s| s.cost.bytes).sum();
-    let flat = flat_words(graph);
+    let flat = plan.flat_words(graph);
     let mb = |words: usize| 4.0 * words as f64 / 1e6;
     format!(
         "{table}\n\n{} steps, {:.2} GFLOP, {:.1} MB moved\nparameters, gradients, Adam moments: {:.2} MB\n\

@@ -8,12 +8,14 @@
 //! training stands.
 
 use super::identity::{FORMAT, Identity, METADATA_KEY};
-use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::Executor;
+use crate::engine::graph::Flat;
+use crate::engine::params::{Contents, ParamLayout, ParamSet, Parameter, State};
 use crate::error::{Error, Result};
-use crate::files::write_atomically;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use crate::files::tensors::{TensorReader, TensorWriter};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -58,7 +60,8 @@ struct Metadata {
     progress: Progress,
 }
 
-const PARTS: [&str; 3] = ["params", "m", "v"];
+/// What tensors are called by what they hold.
+const PARTS: [(&str, Flat); 3] = [("params", Flat::Params), ("m", Flat::FirstMoment), ("v", Flat::SecondMoment)];
 const ITEMS: &str = "items";
 const EPOCH_START: &str = "epoch_start/";
 
@@ -87,44 +90,45 @@ pub struct Header {
     pub items: Vec<String>,
 }
 
-/// Writes the state; with `optimizer` off the moments are left out.
+/// Writes what the executor holds, one flat buffer after the other; with `optimizer` off the moments are left out.
 pub fn save(
     path: &Path,
     header: &Header,
-    layout: &ParamLayout,
-    state: &State,
+    executor: &mut dyn Executor,
     progress: &Progress,
     optimizer: bool,
 ) -> Result<()> {
-    let mut tensors = Vec::new();
-    let names = header.items.join("\n");
-    tensors.push((ITEMS.to_string(), TensorView::new(Dtype::U8, vec![names.len()], names.as_bytes()).expect("bytes")));
-    for (set, content) in layout.sets.iter().zip(&state.sets).filter(|(set, _)| !set.is_frozen()) {
-        for parameter in &set.parameters {
-            let parts = PARTS.iter().zip([&content.params, &content.m, &content.v]);
-            for (part, flat) in parts.take(if optimizer { 3 } else { 1 }) {
-                let bytes: &[u8] = bytemuck::cast_slice(&flat[parameter.range.clone()]);
-                let view = TensorView::new(Dtype::F32, parameter.shape.clone(), bytes).expect("shape and range agree");
-                tensors.push((format!("{part}/{}/{}", set.name, parameter.name), view));
-            }
+    let layout = executor.layout().clone();
+    let sets: Vec<(usize, &ParamSet)> = layout.sets.iter().enumerate().filter(|(_, set)| !set.is_frozen()).collect();
+    let parts = &PARTS[..if optimizer { PARTS.len() } else { 1 }];
+    let mut tensors: Vec<(String, Dtype, Vec<usize>)> = Vec::new();
+    for (part, _) in parts {
+        for (_, set) in &sets {
+            let named = |p: &Parameter| (format!("{part}/{}/{}", set.name, p.name), Dtype::F32, p.shape.clone());
+            tensors.extend(set.parameters.iter().map(named));
         }
     }
-    for (name, values) in &progress.partial.read {
-        let view =
-            TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values)).expect("four bytes each");
-        tensors.push((format!("{EPOCH_START}{name}"), view));
-    }
+    let read = &progress.partial.read;
+    tensors.extend(read.iter().map(|(name, values)| (format!("{EPOCH_START}{name}"), Dtype::F32, vec![values.len()])));
+    let items = header.items.join("\n");
+    tensors.push((ITEMS.to_string(), Dtype::U8, vec![items.len()]));
     let metadata = Metadata { identity: header.identity.clone(), progress: progress.clone() };
     let metadata = serde_json::to_string(&metadata).expect("plain values serialise");
-    let metadata = HashMap::from([(METADATA_KEY.to_string(), metadata)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata)).expect("names are unique and sizes fit");
-    write_atomically(path, &bytes)
+    let mut file = TensorWriter::create(path, HashMap::from([(METADATA_KEY.to_string(), metadata)]), tensors)?;
+    for (_, flat) in parts {
+        for (index, set) in sets.iter().filter(|(_, set)| !set.parameters.is_empty()) {
+            let words = executor.read(*index, *flat)?;
+            set.parameters.iter().try_for_each(|p| file.put(bytemuck::cast_slice(&words[p.range.clone()])))?;
+        }
+    }
+    read.values().try_for_each(|values| file.put(bytemuck::cast_slice(values)))?;
+    file.put(items.as_bytes())?;
+    file.finish()
 }
 
-/// A checkpoint file in memory.
+/// A checkpoint file that is open; its tensors are read when they are asked for.
 pub struct Checkpoint {
-    path: PathBuf,
-    bytes: Vec<u8>,
+    file: TensorReader,
     /// Whose it is.
     pub header: Header,
     /// Where training stands.
@@ -132,13 +136,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads and checks a file. `Error::Format` says what is wrong with it.
+    /// Reads and checks a file but for its parameters. `Error::Format` says what is wrong with it.
     pub fn read(path: &Path) -> Result<Checkpoint> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read the checkpoint", path, e))?;
+        let file = TensorReader::open(path, "checkpoint")?;
         let wrong = |problem: String| Error::Format { path: path.into(), problem };
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(format!("not a checkpoint: {e}")))?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+        let text = file.metadata(METADATA_KEY);
         let text = text.ok_or_else(|| wrong("not a checkpoint of gpurec: its metadata is missing".into()))?;
         let unreadable = |e: serde_json::Error| wrong(format!("its metadata cannot be read: {e}"));
         let value: serde_json::Value = serde_json::from_str(text).map_err(unreadable)?;
@@ -152,81 +154,92 @@ impl Checkpoint {
             }
         }
         let Metadata { identity, mut progress } = serde_json::from_value(value).map_err(unreadable)?;
-        for (name, view) in file.tensors() {
-            if let (Some(name), Dtype::F32) = (name.strip_prefix(EPOCH_START), view.dtype()) {
-                progress.partial.read.insert(name.into(), numbers(view.data()).collect());
+        for name in file.names() {
+            if let Some(own) = name.strip_prefix(EPOCH_START) {
+                let values = numbers(&file, &name)?.map_or_else(Vec::new, |(_, values)| values);
+                progress.partial.read.insert(own.into(), values);
             }
         }
-        let items = file.tensor(ITEMS).map_err(|_| wrong("its item names are missing".into()))?;
-        let items = std::str::from_utf8(items.data()).map_err(|_| wrong("its item names are not UTF-8".into()))?;
+        let items = file.bytes(ITEMS)?.ok_or_else(|| wrong("its item names are missing".into()))?;
+        let items = std::str::from_utf8(&items).map_err(|_| wrong("its item names are not UTF-8".into()))?;
         let items: Vec<String> = items.split('\n').map(String::from).collect();
         if items.len() != identity.data.items {
             return Err(wrong(format!("it names {} items, its data had {}", items.len(), identity.data.items)));
         }
-        let header = Header { identity, items };
-        Ok(Checkpoint { path: path.into(), bytes, header, progress })
+        Ok(Checkpoint { file, header: Header { identity, items }, progress })
     }
 
     /// Shape and values of one parameter; `None` if the file has none of this name.
     pub fn parameter(&self, set: &str, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
-        let wrong = |problem: String| Error::Format { path: self.path.clone(), problem };
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| wrong(e.to_string()))?;
-        let Ok(view) = file.tensor(&format!("{}/{set}/{name}", PARTS[0])) else { return Ok(None) };
-        if view.dtype() != Dtype::F32 {
-            return Err(wrong(format!("{set}/{name} is {:?}, not F32", view.dtype())));
-        }
-        Ok(Some((view.shape().to_vec(), numbers(view.data()).collect())))
+        numbers(&self.file, &format!("{}/{set}/{name}", PARTS[0].0))
     }
 
-    /// The state in a layout; moments that the file does not hold are zero.
+    /// What an executor with this layout is to hold. Moments that the file does not have are none.
+    pub fn contents<'c>(&'c self, layout: &'c ParamLayout) -> impl Contents + 'c {
+        Parameters { file: &self.file, layout }
+    }
+
+    /// The state in a layout.
     pub fn state(&self, layout: &ParamLayout) -> Result<State> {
-        let wrong = |problem: String| Error::Format { path: self.path.clone(), problem };
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| wrong(e.to_string()))?;
-        let mut state = State::default();
-        for set in &layout.sets {
-            if set.is_frozen() {
-                state.sets.push(SetState::default());
-                continue;
-            }
-            let mut flats = [(); 3].map(|()| vec![0.0f32; set.flat_len()]);
-            for parameter in &set.parameters {
-                for (part, flat) in PARTS.iter().zip(&mut flats) {
-                    let name = format!("{part}/{}/{}", set.name, parameter.name);
-                    let view = match file.tensor(&name) {
-                        Ok(view) => view,
-                        Err(_) if *part == "params" => return Err(wrong(format!("{name} is missing"))),
-                        Err(_) => continue,
-                    };
-                    if view.shape() != parameter.shape || view.dtype() != Dtype::F32 {
-                        let (held, wanted) = (view.shape(), &parameter.shape);
-                        return Err(wrong(format!("{name} has shape {held:?}, the configuration wants {wanted:?}")));
-                    }
-                    flat[parameter.range.clone()]
-                        .iter_mut()
-                        .zip(numbers(view.data()))
-                        .for_each(|(x, value)| *x = value);
-                    // A second moment may have overflowed: then its parameter stands still, which is no damage.
-                    let refused = |x: &f32| if *part == "v" { x.is_nan() } else { !x.is_finite() };
-                    if flat[parameter.range.clone()].iter().any(refused) {
-                        return Err(wrong(format!("{name} holds a number that is not finite")));
-                    }
-                }
-            }
-            let [params, m, v] = flats;
-            state.sets.push(SetState { params, m, v });
-        }
-        Ok(state)
+        let contents = self.contents(layout);
+        State::read(layout, |set, flat| Ok(contents.flat(set, flat)?.map_or_else(Vec::new, Cow::into_owned)))
     }
 }
 
-fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+/// The parameters and moments of a file, by a layout.
+struct Parameters<'c> {
+    file: &'c TensorReader,
+    layout: &'c ParamLayout,
+}
+
+impl Contents for Parameters<'_> {
+    fn flat(&self, set: usize, flat: Flat) -> Result<Option<Cow<'_, [f32]>>> {
+        let set = &self.layout.sets[set];
+        let Some((part, _)) = PARTS.iter().find(|(_, own)| *own == flat).filter(|_| !set.is_frozen()) else {
+            return Ok(None);
+        };
+        let wrong = |problem: String| Error::Format { path: self.file.path().into(), problem };
+        let name = |parameter: &Parameter| format!("{part}/{}/{}", set.name, parameter.name);
+        if flat != Flat::Params && set.parameters.iter().all(|own| self.file.info(&name(own)).is_none()) {
+            return Ok(None);
+        }
+        let mut words = vec![0.0f32; set.flat_len()];
+        for parameter in &set.parameters {
+            let name = name(parameter);
+            let info = self.file.info(&name).ok_or_else(|| wrong(format!("{name} is missing")))?;
+            if info.shape != parameter.shape || info.dtype != Dtype::F32 {
+                let (held, wanted) = (&info.shape, &parameter.shape);
+                return Err(wrong(format!("{name} has shape {held:?}, the configuration wants {wanted:?}")));
+            }
+            let own = &mut words[parameter.range.clone()];
+            self.file.read(info, bytemuck::cast_slice_mut(own))?;
+            // A second moment may have overflowed: then its parameter stands still, which is no damage.
+            let refused = |x: &f32| if flat == Flat::SecondMoment { x.is_nan() } else { !x.is_finite() };
+            if own.iter().any(refused) {
+                return Err(wrong(format!("{name} holds a number that is not finite")));
+            }
+        }
+        Ok(Some(words.into()))
+    }
+}
+
+/// Shape and values of a tensor; `None` if there is none of this name.
+fn numbers(file: &TensorReader, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
+    let Some(info) = file.info(name) else { return Ok(None) };
+    if info.dtype != Dtype::F32 {
+        let problem = format!("{name} is {:?}, not F32", info.dtype);
+        return Err(Error::Format { path: file.path().into(), problem });
+    }
+    let mut values = vec![0.0f32; info.shape.iter().product()];
+    file.read(info, bytemuck::cast_slice_mut(&mut values))?;
+    Ok(Some((info.shape.clone(), values)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::{Interactions, ReadOptions};
+    use crate::engine::exec::DeviceChoice;
     use crate::engine::params::Init;
     use crate::train::identity::DataIdentity;
 
@@ -249,8 +262,16 @@ mod tests {
         let set = layout.set_index("model");
         layout.declare(set, "a", &[3, 5], Init::Normal(1.0));
         layout.declare(set, "b", &[7], Init::Uniform(0.5));
-        let state = layout.initial_state(9);
+        let mut state = layout.initial_state(9);
+        let own = &mut state.sets[0];
+        (own.m, own.v) = (vec![0.0; own.params.len()], vec![0.0; own.params.len()]);
         (layout, state)
+    }
+
+    fn loaded(layout: &ParamLayout, state: &State) -> Box<dyn Executor> {
+        let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+        executor.load(layout, state).unwrap();
+        executor
     }
 
     #[test]
@@ -264,8 +285,9 @@ mod tests {
         let progress = Progress { epoch: 3, step: 1 << 40, updates, best_epoch: 2, best_value: 0.1 + 0.2, partial };
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("1"), folder.path().join("2"));
-        save(&one, &header(), &layout, &state, &progress, true).unwrap();
-        save(&two, &header(), &layout, &state, &progress, true).unwrap();
+        let mut executor = loaded(&layout, &state);
+        save(&one, &header(), executor.as_mut(), &progress, true).unwrap();
+        save(&two, &header(), executor.as_mut(), &progress, true).unwrap();
         let read = Checkpoint::read(&one).unwrap();
         assert_eq!((&read.header, &read.progress), (&header(), &progress));
         assert_eq!(read.state(&layout).unwrap(), state);
@@ -278,7 +300,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c");
         let complaint = |header: &Header, state: &State| {
-            save(&path, header, &layout, state, &Progress::default(), false).unwrap();
+            save(&path, header, loaded(&layout, state).as_mut(), &Progress::default(), false).unwrap();
             let read = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.state(&layout));
             read.expect_err("refused").to_string()
         };

@@ -12,7 +12,8 @@ use super::stages::taught;
 use super::trainer::{Checkpoints, EpochReport, Observer, OpTime, Trainer, layout_of};
 use crate::data::{Interactions, ReadOptions};
 use crate::engine::Executor;
-use crate::engine::params::{ParamLayout, State};
+use crate::engine::graph::Flat;
+use crate::engine::params::{Contents, ParamLayout, State};
 use crate::error::{Error, Result};
 use crate::eval::{Calibration, SplitMetrics};
 use crate::files::{CONFIGURATION, discard_temporary, hexadecimal, read_toml, remove, write_atomically};
@@ -216,7 +217,7 @@ impl Run {
         let mut log = Log { path: EpochReport::path(&self.options.out), epochs, observer };
         log.write()?;
         if method.training().epochs == 0 {
-            trainer.write_initial()?;
+            trainer.write_initial(executor)?;
         }
         trainer.fit(executor, &mut log)?;
 
@@ -387,9 +388,12 @@ impl Trained {
 
     /// SHA-256 of the parameters, in hexadecimal.
     pub fn digest(&self) -> Result<String> {
-        let mut hash = Sha256::new();
-        let (_, state) = self.parameters()?;
-        state.sets.iter().for_each(|set| hash.update(bytemuck::cast_slice::<f32, u8>(&set.params)));
+        let (mut hash, layout) = (Sha256::new(), layout_of(self.method.as_ref())?);
+        let contents = self.checkpoint.contents(&layout);
+        for set in 0..layout.sets.len() {
+            let words = contents.flat(set, Flat::Params)?;
+            words.iter().for_each(|words| hash.update(bytemuck::cast_slice::<f32, u8>(words)));
+        }
         Ok(hexadecimal(&hash.finalize()))
     }
 
@@ -411,8 +415,8 @@ impl Trained {
     }
 
     fn load(&self, executor: &mut dyn Executor) -> Result<ParamLayout> {
-        let (layout, state) = self.parameters()?;
-        executor.load(&layout, &state)?;
+        let layout = layout_of(self.method.as_ref())?;
+        executor.load(&layout, &self.checkpoint.contents(&layout))?;
         Ok(layout)
     }
 }

@@ -9,12 +9,14 @@ use crate::data::sample::epoch_order;
 use crate::data::{Interactions, Prefetch};
 use crate::engine::Executor;
 use crate::engine::exec::PlanId;
+use crate::engine::graph::Flat;
 use crate::engine::params::{ParamLayout, State};
 use crate::engine::rng::RngState;
 use crate::error::{Error, Result};
 use crate::eval::Metrics;
 use crate::methods::{Batch, Method, Sampler, Shape};
 use crate::nn::{optimizer_inputs, optimizers};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -119,8 +121,8 @@ pub struct Trainer<'a> {
     progress: Progress,
     /// Plans of the steps whose metrics were not read yet.
     recorded: Vec<PlanId>,
-    /// Parameters of the best epoch.
-    best: State,
+    /// Parameters of the best epoch, where no checkpoint holds them.
+    best: Option<State>,
     checkpoints: Option<Checkpoints>,
 }
 
@@ -143,8 +145,7 @@ impl<'a> Trainer<'a> {
         checkpoints: Option<Checkpoints>,
     ) -> Result<Self> {
         let layout = layout_of(method)?;
-        let state = method.initial_state(&layout, seed, &data);
-        executor.load(&layout, &state)?;
+        executor.load(&layout, &method.initial_state(&layout, seed, &data))?;
         let sampler = method.sampler(data.clone())?;
         let progress = Progress { best_value: -1.0, ..Progress::default() };
         Ok(Trainer {
@@ -158,19 +159,20 @@ impl<'a> Trainer<'a> {
             plans: Plans::default(),
             progress,
             recorded: Vec::new(),
-            best: state,
+            best: None,
             checkpoints,
         })
     }
 
     /// Takes over parameters of another run in place of the initial ones; all of them where none is to be trained.
     pub(super) fn start_from(&mut self, executor: &mut dyn Executor, trained: &Trained, folder: &Path) -> Result<()> {
-        let left = start_from((trained, folder), &self.layout, &mut self.best, &self.data)?;
+        let mut state = executor.state()?;
+        let left = start_from((trained, folder), &self.layout, &mut state, &self.data)?;
         if let Some(name) = left.first().filter(|_| self.method.training().epochs == 0) {
             let problem = format!("{} has no `{name}` of this shape, and nothing is to be trained", folder.display());
             return Err(Error::usage(problem, "change settings of inference alone, or train one epoch or more"));
         }
-        executor.load(&self.layout, &self.best)
+        executor.load(&self.layout, &state)
     }
 
     /// Where training stands.
@@ -195,12 +197,11 @@ impl<'a> Trainer<'a> {
             let problem = format!("{} is of another run; they differ in {difference}", path.display());
             return Err(Error::usage(problem, "resume with the options the run began with, or choose another --out"));
         }
-        let state = latest.state(&self.layout)?;
-        executor.load(&self.layout, &state)?;
-        self.best = match latest.progress.best_epoch {
-            0 => state.without_moments(),
-            _ => Checkpoint::read(&checkpoint::best(folder))?.state(&self.layout)?,
-        };
+        executor.load(&self.layout, &latest.contents(&self.layout))?;
+        if latest.progress.best_epoch > 0 {
+            // Whether it is there is said now, and not at the end of training.
+            Checkpoint::read(&checkpoint::best(folder))?;
+        }
         self.progress = latest.progress;
         Ok(true)
     }
@@ -215,16 +216,26 @@ impl<'a> Trainer<'a> {
         }
         self.evaluator.expect_metric(&training.select_by)?;
         while self.progress.epoch < training.epochs && !self.patience_spent() {
-            let (report, state) = self.epoch(executor, observer)?;
+            let report = self.epoch(executor, observer)?;
             // The line of the epoch before its checkpoint: a surplus line is dropped on resume, a missing one is lost.
             observer.epoch_finished(&report, self.progress.best_epoch)?;
-            self.write_checkpoint(&state)?;
+            self.write_checkpoint(executor)?;
             let goes_on = self.progress.epoch < training.epochs && !self.patience_spent();
             if goes_on && observer.wants_to_stop() {
                 return Err(Error::Interrupted { epoch: self.progress.epoch, step: self.progress.step });
             }
         }
-        executor.load(&self.layout, &self.best)
+        self.load_best(executor)
+    }
+
+    fn load_best(&self, executor: &mut dyn Executor) -> Result<()> {
+        match (&self.checkpoints, &self.best) {
+            (_, Some(best)) => executor.load(&self.layout, best),
+            (Some(Checkpoints { folder, .. }), None) if self.progress.best_epoch > 0 => {
+                executor.load(&self.layout, &Checkpoint::read(&checkpoint::best(folder))?.contents(&self.layout))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn patience_spent(&self) -> bool {
@@ -232,30 +243,37 @@ impl<'a> Trainer<'a> {
         best_epoch > 0 && self.progress.epoch - best_epoch >= self.method.training().patience
     }
 
-    /// One epoch, with validation where it is its turn; the parameters at its end.
-    fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<(EpochReport, State)> {
+    /// One epoch, with validation where it is its turn.
+    fn epoch(&mut self, executor: &mut dyn Executor, observer: &mut dyn Observer) -> Result<EpochReport> {
         let training = self.method.training();
         let epoch = self.progress.epoch + 1;
         observer.epoch_started(epoch, training.epochs, self.steps_per_epoch(), self.progress.partial.batches);
         self.steps(executor, epoch, observer)?;
         let steps_done = Instant::now();
 
-        let state = executor.state()?;
-        if state.sets.iter().any(|set| set.params.iter().any(|x| !x.is_finite())) {
-            return Err(Error::NotFinite { what: "a parameter".into(), step: self.progress.step });
+        for (set, _) in self.layout.sets.iter().enumerate().filter(|(_, set)| !set.is_frozen() && set.flat_len() > 0) {
+            if executor.read(set, Flat::Params)?.iter().any(|x| !x.is_finite()) {
+                return Err(Error::NotFinite { what: "a parameter".into(), step: self.progress.step });
+            }
         }
         let mut valid = Metrics::default();
         if epoch.is_multiple_of(training.validate_every) || epoch == training.epochs {
             self.watch_evaluation(epoch, self.data.valid().count(), observer);
             let validated = self.evaluator.validate(executor, &self.data, training);
             if let Err(Error::Interrupted { .. }) = validated {
-                self.write_checkpoint(&state)?;
+                self.write_checkpoint(executor)?;
             }
             let value;
             (valid, value) = validated?;
             if value > self.progress.best_value {
                 (self.progress.best_epoch, self.progress.best_value) = (epoch, value);
-                self.best = state.without_moments();
+                if self.checkpoints.is_none() {
+                    let parameters = |set, flat| match flat {
+                        Flat::Params => executor.read(set, flat).map(Cow::into_owned),
+                        _ => Ok(Vec::new()),
+                    };
+                    self.best = Some(State::read(&self.layout, parameters)?);
+                }
             }
         }
         self.progress.epoch = epoch;
@@ -269,7 +287,7 @@ impl<'a> Trainer<'a> {
             seconds: seconds + steps_done.elapsed().as_secs_f64(),
             tokens_per_second: tokens as f64 / seconds,
         };
-        Ok((report, state))
+        Ok(report)
     }
 
     /// The steps of one epoch that are not done yet.
@@ -278,10 +296,9 @@ impl<'a> Trainer<'a> {
         let (resumed, read) = (self.progress.partial.batches > 0, &mut self.progress.partial.read);
         let own = self.sampler.of_epoch(epoch, &mut |name| {
             if !resumed {
-                let state = executor.state()?;
-                let values = state.parameter(&self.layout, "model", name);
-                let values = values.ok_or_else(|| Error::graph(name, "the model has no such parameter"))?;
-                read.insert(name.into(), values.to_vec());
+                let place = self.layout.find("model", name);
+                let (set, range) = place.ok_or_else(|| Error::graph(name, "the model has no such parameter"))?;
+                read.insert(name.into(), executor.read(set, Flat::Params)?[range].to_vec());
             }
             read.get(name)
                 .cloned()
@@ -313,8 +330,7 @@ impl<'a> Trainer<'a> {
             partial.seconds += std::mem::replace(&mut started, Instant::now()).elapsed().as_secs_f64();
             observer.steps_done(1, loss, partial.tokens as f64 / partial.seconds);
             if save {
-                let state = executor.state()?;
-                self.write_checkpoint(&state)?;
+                self.write_checkpoint(executor)?;
                 saved = Instant::now();
             }
             if stop && !last {
@@ -438,18 +454,18 @@ impl<'a> Trainer<'a> {
         self.evaluator.watch(Box::new(move || if stops() { Err(Error::Interrupted { epoch, step }) } else { Ok(()) }));
     }
 
-    fn write_checkpoint(&self, state: &State) -> Result<()> {
+    fn write_checkpoint(&self, executor: &mut dyn Executor) -> Result<()> {
         let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
         if self.progress.best_epoch == self.progress.epoch && self.progress.partial.batches == 0 {
-            checkpoint::save(&checkpoint::best(folder), header, &self.layout, state, &self.progress, false)?;
+            checkpoint::save(&checkpoint::best(folder), header, executor, &self.progress, false)?;
         }
-        checkpoint::save(&checkpoint::latest(folder), header, &self.layout, state, &self.progress, true)
+        checkpoint::save(&checkpoint::latest(folder), header, executor, &self.progress, true)
     }
 
     /// Writes the parameters of methods that do not train by steps.
-    pub fn write_initial(&self) -> Result<()> {
+    pub fn write_initial(&self, executor: &mut dyn Executor) -> Result<()> {
         let Some(Checkpoints { folder, header }) = &self.checkpoints else { return Ok(()) };
-        checkpoint::save(&checkpoint::best(folder), header, &self.layout, &self.best, &self.progress, false)
+        checkpoint::save(&checkpoint::best(folder), header, executor, &self.progress, false)
     }
 }
 

@@ -6,11 +6,12 @@ use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId, out
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
-use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::params::{Contents, ParamLayout};
 use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::share::share;
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::Result;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -141,6 +142,13 @@ impl CpuExecutor {
         }
     }
 
+    /// A flat buffer, which is made if there is none.
+    fn flat(&mut self, set: usize, flat: Flat, words: usize) -> &mut [f32] {
+        let buffer = Buffer::Flat { set, flat };
+        self.reserve(buffer, words);
+        &mut self.buffers.get_mut(&buffer).expect("reserved")[..words]
+    }
+
     fn poison_slots(&mut self) {
         for (buffer, words) in &mut self.buffers {
             if matches!(buffer, Buffer::Slot(_)) {
@@ -186,16 +194,24 @@ impl Executor for CpuExecutor {
         format!("cpu ({} threads)", self.pool.current_num_threads())
     }
 
-    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
+    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
         self.layout = layout.clone();
-        for (set, content) in state.sets.iter().enumerate() {
-            for (flat, words) in content.flats() {
-                let buffer = Buffer::Flat { set, flat };
-                self.reserve(buffer, words.len());
-                self.buffers.get_mut(&buffer).expect("reserved")[..words.len()].copy_from_slice(&words);
+        for set in 0..layout.sets.len() {
+            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
+            self.flat(set, Flat::Params, params.len()).copy_from_slice(&params);
+            for flat in Flat::OF_TRAINING {
+                match contents.flat(set, flat)? {
+                    Some(words) => self.flat(set, flat, words.len()).copy_from_slice(&words),
+                    None if !self.buffers.contains_key(&Buffer::Flat { set, flat }) => {}
+                    None => self.flat(set, flat, params.len()).fill(0.0),
+                }
             }
         }
         Ok(())
+    }
+
+    fn layout(&self) -> &ParamLayout {
+        &self.layout
     }
 
     fn clear(&mut self) {
@@ -205,20 +221,12 @@ impl Executor for CpuExecutor {
         self.metrics.clear();
     }
 
-    fn state(&mut self) -> Result<State> {
-        let read = |set, flat, len| self.buffers[&Buffer::Flat { set, flat }][..len].to_vec();
-        let sets = self.layout.sets.iter().enumerate().map(|(set, layout)| {
-            let len = layout.flat_len();
-            if layout.is_frozen() || len == 0 {
-                return SetState::default();
-            }
-            SetState {
-                params: read(set, Flat::Params, len),
-                m: read(set, Flat::FirstMoment, len),
-                v: read(set, Flat::SecondMoment, len),
-            }
-        });
-        Ok(State { sets: sets.collect() })
+    fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>> {
+        let words = self.layout.sets[set].flat_len();
+        Ok(self
+            .buffers
+            .get(&Buffer::Flat { set, flat })
+            .map_or_else(|| vec![0.0; words].into(), |own| own[..words].into()))
     }
 
     fn compile(&mut self, mut graph: Graph) -> Result<PlanId> {
@@ -232,6 +240,7 @@ impl Executor for CpuExecutor {
             .collect();
         let plan = Plan::new(&graph, &scratch, self.options.share_slots);
         self.reserve(Buffer::Inputs, plan.input_words);
+        plan.buffers_of_training(&graph).into_iter().for_each(|(buffer, words)| self.reserve(buffer, words));
         for (slot, &words) in plan.slot_words.iter().enumerate() {
             self.reserve(Buffer::Slot(slot), words);
         }

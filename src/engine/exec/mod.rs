@@ -6,11 +6,12 @@ mod memory;
 pub mod reference;
 pub mod simd;
 
-use super::graph::{Graph, Source, ValueId};
-use super::params::{ParamLayout, State};
+use super::graph::{Flat, Graph, Source, ValueId};
+use super::params::{Contents, ParamLayout, State};
 use super::plan::Plan;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// The inputs of one run, by name.
@@ -80,14 +81,24 @@ pub trait Executor: Send {
     /// What it runs on, for reports: `cpu (2 threads)`, `gpu: NAME (Vulkan)`.
     fn describe(&self) -> String;
 
-    /// Sets the parameters and optimiser state. Graphs compiled afterwards must share this layout.
-    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()>;
+    /// Sets the parameters and the moments, and the gradients to 0. Graphs compiled afterwards must share this layout; those
+    /// that train make the memory for it.
+    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()>;
+
+    /// The layout of what was loaded.
+    fn layout(&self) -> &ParamLayout;
 
     /// Forgets plans, parameters and memory: what comes next is another run.
     fn clear(&mut self);
 
+    /// Reads back a flat buffer of a set.
+    fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>>;
+
     /// Reads back the parameters and the optimiser state.
-    fn state(&mut self) -> Result<State>;
+    fn state(&mut self) -> Result<State> {
+        let layout = self.layout().clone();
+        State::read(&layout, |set, flat| self.read(set, flat).map(Cow::into_owned))
+    }
 
     /// Plans a graph and makes its memory and kernels.
     fn compile(&mut self, graph: Graph) -> Result<PlanId>;

@@ -2,10 +2,11 @@
 
 use super::{Executor, Feed, PlanId, output_to_fetch};
 use crate::engine::graph::{Flat, Graph, Source, ValueId};
-use crate::engine::params::{ParamLayout, ParamSet, SetState, State};
+use crate::engine::params::{Contents, ParamLayout};
 use crate::engine::plan::{self, Plan};
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -99,29 +100,31 @@ impl Executor for ReferenceExecutor {
         "reference (f64)".into()
     }
 
-    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
-        let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        let before = std::mem::take(&mut self.sets);
-        let set = |(index, s): (usize, &SetState)| match s.params.is_empty() {
-            true => before.get(index).cloned().unwrap_or_default(),
-            false => Buffers { params: wide(&s.params), grads: vec![0.0; s.m.len()], m: wide(&s.m), v: wide(&s.v) },
-        };
-        self.sets = state.sets.iter().enumerate().map(set).collect();
+    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
+        self.sets.resize_with(layout.sets.len(), Buffers::default);
+        let wide = |words: &[f32]| words.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        for (set, own) in self.sets.iter_mut().enumerate() {
+            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
+            *own.flat(Flat::Params) = wide(&params);
+            for flat in Flat::OF_TRAINING {
+                *own.flat(flat) =
+                    contents.flat(set, flat)?.map_or_else(|| vec![0.0; params.len()], |words| wide(&words));
+            }
+        }
         self.layout = layout.clone();
         Ok(())
+    }
+
+    fn layout(&self) -> &ParamLayout {
+        &self.layout
     }
 
     fn clear(&mut self) {
         *self = Self::default();
     }
 
-    fn state(&mut self) -> Result<State> {
-        let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let set = |(layout, s): (&ParamSet, &Buffers)| match layout.is_frozen() {
-            true => SetState::default(),
-            false => SetState { params: narrow(&s.params), m: narrow(&s.m), v: narrow(&s.v) },
-        };
-        Ok(State { sets: self.layout.sets.iter().zip(&self.sets).map(set).collect() })
+    fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>> {
+        Ok(self.sets[set].flat(flat).iter().map(|&x| x as f32).collect())
     }
 
     fn compile(&mut self, graph: Graph) -> Result<PlanId> {

@@ -5,11 +5,12 @@ use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
 use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId, output_to_fetch};
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
-use crate::engine::params::{ParamLayout, SetState, State};
+use crate::engine::params::{Contents, ParamLayout};
 use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::share::share;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -333,21 +334,38 @@ impl GpuExecutor {
     }
 }
 
+impl GpuExecutor {
+    fn write_flat(&mut self, set: usize, flat: Flat, words: &[f32]) -> Result<()> {
+        let buffer = Buffer::Flat { set, flat };
+        self.reserve(buffer, words.len().max(1), "parameters")?;
+        self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(words));
+        Ok(())
+    }
+}
+
 impl Executor for GpuExecutor {
     fn describe(&self) -> String {
         self.device.describe()
     }
 
-    fn load(&mut self, layout: &ParamLayout, state: &State) -> Result<()> {
+    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
         self.layout = layout.clone();
-        for (set, content) in state.sets.iter().enumerate() {
-            for (flat, words) in content.flats() {
-                let buffer = Buffer::Flat { set, flat };
-                self.reserve(buffer, words.len().max(1), "parameters")?;
-                self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(&words));
+        for set in 0..layout.sets.len() {
+            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
+            self.write_flat(set, Flat::Params, &params)?;
+            for flat in Flat::OF_TRAINING {
+                match contents.flat(set, flat)? {
+                    Some(words) => self.write_flat(set, flat, &words)?,
+                    None if !self.buffers.contains_key(&Buffer::Flat { set, flat }) => {}
+                    None => self.write_flat(set, flat, &vec![0.0; params.len()])?,
+                }
             }
         }
         Ok(())
+    }
+
+    fn layout(&self) -> &ParamLayout {
+        &self.layout
     }
 
     fn clear(&mut self) {
@@ -359,26 +377,12 @@ impl Executor for GpuExecutor {
         self.ring_used = 0;
     }
 
-    fn state(&mut self) -> Result<State> {
-        let mut sets = Vec::new();
-        let lengths: Vec<usize> =
-            self.layout.sets.iter().map(|s| if s.is_frozen() { 0 } else { s.flat_len() }).collect();
-        for (set, len) in lengths.into_iter().enumerate() {
-            if len == 0 {
-                sets.push(SetState::default());
-                continue;
-            }
-            let mut flat = |flat| {
-                let buffer = self.buffers[&Buffer::Flat { set, flat }].0.clone();
-                self.read_buffer(&buffer, 0, len)
-            };
-            sets.push(SetState {
-                params: flat(Flat::Params)?,
-                m: flat(Flat::FirstMoment)?,
-                v: flat(Flat::SecondMoment)?,
-            });
+    fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>> {
+        let words = self.layout.sets[set].flat_len();
+        match self.buffers.get(&Buffer::Flat { set, flat }) {
+            Some((buffer, _)) => self.read_buffer(&buffer.clone(), 0, words).map(Cow::Owned),
+            None => Ok(vec![0.0; words].into()),
         }
-        Ok(State { sets })
     }
 
     fn compile(&mut self, mut graph: Graph) -> Result<PlanId> {
@@ -387,6 +391,9 @@ impl Executor for GpuExecutor {
         let Recorded { dispatches: recorded, scratch } = self.record(&graph)?;
         let plan = Plan::new(&graph, &scratch, self.options.share_slots);
         self.reserve(Buffer::Inputs, plan.input_words.max(1), "inputs")?;
+        for (buffer, words) in plan.buffers_of_training(&graph) {
+            self.reserve(buffer, words, "gradients and moments")?;
+        }
         if self.belt.is_none() || self.belt_words < plan.input_words {
             self.belt_words = plan.input_words.max(1);
             self.belt = Some(wgpu::util::StagingBelt::new(self.device.device.clone(), 4 * self.belt_words as u64));
