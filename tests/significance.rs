@@ -195,6 +195,59 @@ fn seeds_are_trained_in_turn_summarised_and_continued() {
 }
 
 #[test]
+fn each_seed_draws_its_own_sessions_and_tables_have_the_kinds_of_events() {
+    let place = Workplace::new();
+    let events = walks(USERS, 7).lines().fold("user,item,event\n".to_string(), |text, line| {
+        let mut words = line.split(' ');
+        let user = words.next().unwrap();
+        let kind = |n: usize| if n % 3 == 2 { "sale" } else { "view" };
+        text + &words.enumerate().map(|(n, item)| format!("{user},{item},{}\n", kind(n))).collect::<String>()
+    });
+    place.file("events.csv", events);
+    let log = ["--dataset", "events.csv", "--split", "sessions:0.5,0.25,0.25", "--device", "cpu"];
+    let text = place.succeeds(&[&["run", "--method", "pop", "--seeds", "2", "--out", "many"][..], &log].concat());
+    for part in ["drawn at random (anew for each seed)", "\nsale:\n", "\nview:\n", "NDCG_OFF@10"] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    for seed in [1, 2] {
+        let config = place.text(&format!("many/seed{seed}/config.toml"));
+        assert!(config.contains(&format!("split = \"sessions:0.5,0.25,0.25,{seed}\"")), "{config}");
+    }
+    let values = |seed: u64| place.json(&format!("many/seed{seed}/result.json"));
+    let of_sales = |values: &Value| values["by_kind"]["sale"]["test_history_kept"]["ndcg_off@10"].clone();
+    assert_ne!(of_sales(&values(1)), of_sales(&values(2)), "other sessions are held out");
+    let mean = (of_sales(&values(1)).as_f64().unwrap() + of_sales(&values(2)).as_f64().unwrap()) / 2.0;
+    let summary = of_sales(&place.json("many/seeds.json"));
+    assert!((summary["mean"].as_f64().unwrap() - mean).abs() < 1e-15, "{summary}");
+    let page = place.text("many/seed1/report.html");
+    assert!(page.contains("<th>NDCG_OFF@10</th>") && page.contains("Test, sale, history kept"), "{page}");
+
+    // The run's own division, whether it is named by number or left to the seed.
+    let hr = format!("{:.4}", values(2)["test"]["hr@10"].as_f64().unwrap());
+    for split in [&["--split", "sessions:0.5,0.25,0.25"][..], &[]] {
+        let again = place.succeeds(&[&["eval", "--checkpoint", "many/seed2", "--device", "cpu"][..], split].concat());
+        assert!(again.contains(&format!("┆ {hr} ┆")) && again.contains("drawing 2"), "{again}");
+    }
+    let cells = "[[variant]]\nname = 'pop'\nmethod = 'pop'\n";
+    place.file("sweep.toml", format!("method = 'pop'\ndataset = 'events.csv'\nseeds = 2\n{cells}"));
+    let sweep = place.succeeds(&[&["sweep", "--config", "sweep.toml", "--out", "sweep"][..], &log[2..]].concat());
+    let report = place.succeeds(&["report", "many"]);
+    for row in ["history kept", "history kept, sale", "history excluded, view"] {
+        assert!(
+            sweep.contains(&format!(" {row} ")) && report.contains(&format!("| {row} |")),
+            "{row}:\n{sweep}\n{report}"
+        );
+    }
+    // Paired session by session: those that either seed held out.
+    let same = place.succeeds(&["compare", "many", "sweep/pop"]);
+    assert!(same.contains("the held-out sessions of 2 seeds") && same.contains("+0.0000"), "{same}");
+    let other = ["compare", "many", "many/seed1"];
+    place.is_refused(&other, &["held out other sessions: 2 divisions and 1", "seed by seed"]);
+    let csv = place.text("sweep/table.csv");
+    assert!(csv.contains(",history-kept/sale,") && csv.contains(",ndcg_off@10,"), "{csv}");
+}
+
+#[test]
 fn a_sweep_trains_every_cell_into_one_table() {
     let place = Workplace::new();
     place.file("sweep.toml", sweep_of_sasrec());
@@ -308,6 +361,9 @@ fn the_sweeps_of_the_documentation_name_keys_that_exist() {
         ("lma4rec-lambda", 6),
         ("lma4rec-dim", 5),
         ("diffrec-ablation", 18),
+        ("sa2c", 25),
+        ("sa2c-details", 13),
+        ("snqn-negatives", 10),
     ];
     for (name, count) in cells {
         let file = folder.join(format!("{name}.toml")).display().to_string();

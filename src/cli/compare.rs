@@ -115,7 +115,7 @@ fn of_two_kinds(of_lists: &Side, of_items: &Side) -> Error {
 
 fn print_json((a, b): (&Side, &Side), (primary, resamples): (&str, u32), figures: serde_json::Value) -> Result<()> {
     let mut json = json!({
-        "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data.dataset, "users": a.data.users,
+        "a": a.folder.display().to_string(), "b": b.folder.display().to_string(), "dataset": a.data[0].dataset, "users": a.data[0].users,
         "seeds": {"a": a.seeds.len(), "b": b.seeds.len()}, "primary": primary, "resamples": resamples,
     });
     let all = json.as_object_mut().expect("an object");
@@ -124,7 +124,7 @@ fn print_json((a, b): (&Side, &Side), (primary, resamples): (&str, u32), figures
 }
 
 fn heading(a: &Side, b: &Side, protocol: &str) -> String {
-    let DataIdentity { dataset, users, .. } = &a.data;
+    let DataIdentity { dataset, users, .. } = &a.data[0];
     format!(
         "A     {a}\nB     {b}\ndata  {dataset}, {} users; test, {protocol}\n",
         grouped(*users),
@@ -136,7 +136,8 @@ fn heading(a: &Side, b: &Side, protocol: &str) -> String {
 /// One of the two.
 struct Side {
     folder: PathBuf,
-    data: DataIdentity,
+    /// One for each division of the sessions, where each seed drew its own.
+    data: Vec<DataIdentity>,
     seeds: Seeds,
 }
 
@@ -169,14 +170,27 @@ impl Side {
             (data, Seeds::Scores(seeds))
         } else {
             let read = runs.iter().map(|run| read_ranks(run)).collect::<Result<Vec<_>>>()?;
-            let (data, seeds) = read.into_iter().unzip();
+            let (data, seeds): (Vec<DataIdentity>, Vec<UserRanks>) = read.into_iter().unzip();
+            let anew = data.iter().any(|own| own.split != data[0].split);
+            let seeds = if anew { vec![pooled(&seeds, data[0].users)] } else { seeds };
             (data, Seeds::Ranks(seeds))
         };
-        Ok(Side { folder: folder.into(), data: data.swap_remove(0), seeds })
+        data.dedup_by(|a, b| a.split == b.split);
+        Ok(Side { folder: folder.into(), data, seeds })
     }
 
     fn refuse_other_data(&self, other: &Side) -> Result<()> {
-        refuse_difference((&self.folder, &self.data), (&other.folder, &other.data))
+        if self.data.len() != other.data.len() {
+            let (ours, theirs) = (self.folder.display(), other.folder.display());
+            let problem = format!(
+                "{ours} and {theirs} held out other sessions: {} divisions and {}",
+                self.data.len(),
+                other.data.len()
+            );
+            return Err(Error::usage(problem, "compare runs of the same seeds, or name their folders seed by seed"));
+        }
+        let mut pairs = self.data.iter().zip(&other.data);
+        pairs.try_for_each(|(ours, theirs)| refuse_difference((&self.folder, ours), (&other.folder, theirs)))
     }
 
     /// Of each seed.
@@ -191,9 +205,26 @@ impl Side {
     }
 
     fn title(&self) -> String {
-        let seeds = if self.seeds.len() > 1 { format!(", mean of {} seeds", self.seeds.len()) } else { String::new() };
+        let seeds = match (self.data.len(), self.seeds.len()) {
+            (1, 1) => String::new(),
+            (1, seeds) => format!(", mean of {seeds} seeds"),
+            (divisions, _) => format!(", the held-out sessions of {divisions} seeds"),
+        };
         format!("{}{seeds}", self.folder.display())
     }
+}
+
+/// The test events of seeds that each drew its own sessions, users under a number for each seed.
+fn pooled(seeds: &[UserRanks], users: usize) -> UserRanks {
+    let mut all = UserRanks::default();
+    for (first, seed) in (0..).step_by(users).zip(seeds) {
+        all.test_users.extend(seed.test_users.iter().map(|user| first + user));
+        for (protocol, ranks) in seed.test.iter() {
+            let known = all.test.get(protocol).cloned().unwrap_or_default();
+            all.test.insert(protocol, [known, ranks.clone()].concat());
+        }
+    }
+    all
 }
 
 /// Of one run.

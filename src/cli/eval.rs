@@ -70,7 +70,8 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
             Error::usage(problem, error.help().unwrap_or_default() + "; --dataset gives its name or path")
         }
     })?;
-    let data = by_items_of(&trained, data)?;
+    let rule = data.rule().drawn(trained.identity.seed);
+    let data = by_items_of(&trained, data.with_split(rule)?)?;
     let identity = DataIdentity::new(dataset, &source, &data);
     same_users(&trained, &identity)?;
     if lists_of(&trained, &data).is_some() && identity.lists != theirs.lists {

@@ -69,12 +69,18 @@ impl FinishedRun {
         Ok(FinishedRun { config: method, data, result, folder })
     }
 
-    /// The first thing in which another run differs beside its seed; it may have been allowed more epochs.
+    /// What the runs of other seeds have in common with it.
+    pub fn shared_data(&self) -> DataIdentity {
+        self.data.but_for_sessions(self.result.seed)
+    }
+
+    /// The first thing in which another run differs beside its seed and the sessions that this draws; it may have been
+    /// allowed more epochs.
     fn difference(&self, other: &FinishedRun) -> Option<String> {
         let free = |key: &str| ["epochs", "patience"].contains(&key);
         let key = differences(&self.config, &other.config).into_iter().find(|(key, ..)| !free(key));
         let method = (self.result.method != other.result.method).then(|| "the method".to_string());
-        method.or_else(|| self.data.difference(&other.data)).or(key.map(|(key, ..)| key))
+        method.or_else(|| self.shared_data().difference(&other.shared_data())).or(key.map(|(key, ..)| key))
     }
 }
 

@@ -7,18 +7,21 @@ use super::sheet::Figures;
 use super::training;
 use crate::data::{Interactions, SplitRule};
 use crate::error::Result;
-use crate::eval::{Metrics, Protocol, Published, SplitMetrics, Summary, shown};
+use crate::eval::{Metrics, Protocol, Published, SplitMetrics, Summary, shown, shown_keys};
 use crate::files::{remove, write_atomically};
 use crate::train::{Run, RunResult};
+use comfy_table::Table;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// `gpurec run --seeds`.
 pub fn run(args: &RunArgs, count: u64, data: Arc<Interactions>, folder: &Path) -> Result<()> {
-    let runs = SeedRuns::set_up(args, count, data, folder)?;
+    let runs = SeedRuns::set_up(args, count, data.clone(), folder)?;
     let results = runs.train("")?;
-    let Run { options, data, .. } = runs.first();
+    let Run { options, .. } = runs.first();
     let published = published_rows(&args.method, &options.config, &data.name, data.rule());
     if !args.quiet {
         say(format!("\neverything is in {}", folder.display()))?;
@@ -104,16 +107,56 @@ impl SeedRuns {
     }
 }
 
+/// Test events, and what their items were ranked among: what tables have a row for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slice {
+    pub protocol: Protocol,
+    /// All kinds together where there is none.
+    pub kind: Option<String>,
+}
+
+impl Slice {
+    /// All events.
+    pub fn whole(protocol: Protocol) -> Slice {
+        Slice { protocol, kind: None }
+    }
+
+    /// In the order of tables: under each protocol all events, then the kinds that some of the results have.
+    pub fn all<'r>(results: impl Iterator<Item = &'r SeedResults>) -> Vec<Slice> {
+        let kinds: BTreeSet<&String> = results.flat_map(SeedResults::kinds).collect();
+        let kinds: Vec<Option<String>> = [None].into_iter().chain(kinds.into_iter().cloned().map(Some)).collect();
+        let under = |protocol| kinds.iter().map(move |kind| Slice { protocol, kind: kind.clone() });
+        Protocol::ALL.into_iter().flat_map(under).collect()
+    }
+
+    /// As tables call it.
+    pub fn title(&self) -> String {
+        let kind = self.kind.as_ref().map(|kind| format!(", {kind}"));
+        self.protocol.title().to_string() + &kind.unwrap_or_default()
+    }
+
+    fn metrics<'r>(&self, run: &'r RunResult) -> Option<&'r Metrics> {
+        match &self.kind {
+            None => run.metrics.test.get(self.protocol),
+            Some(kind) => run.by_kind.get(kind)?.test.get(self.protocol),
+        }
+    }
+}
+
+impl fmt::Display for Slice {
+    /// As csv has it: `history-kept`, `history-kept/view`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.protocol)?;
+        self.kind.iter().try_for_each(|kind| write!(f, "/{kind}"))
+    }
+}
+
 /// Results of one configuration, one per seed.
 pub struct SeedResults {
     pub runs: Vec<RunResult>,
 }
 
 impl SeedResults {
-    fn summary(&self, metrics: impl Fn(&SplitMetrics) -> &Metrics, key: &str) -> Summary {
-        Summary::of(self.runs.iter().map(|run| metrics(&run.metrics).get(key).unwrap_or(f64::NAN)).collect())
-    }
-
     /// The metrics that tables show.
     pub fn keys(&self) -> Vec<String> {
         self.runs[0].metrics.valid.shown().map(|(key, _)| key.to_string()).collect()
@@ -125,14 +168,16 @@ impl SeedResults {
         Protocol::ALL.into_iter().filter(all)
     }
 
-    /// Their values in the test, if the protocol applies.
-    pub fn test(&self, protocol: Protocol) -> Option<Figures> {
-        let summary = |key: String| {
-            let summary = self.summary(|metrics| &metrics.test[protocol], &key);
-            (key, summary)
-        };
-        let applies = self.protocols().any(|own| own == protocol);
-        applies.then(|| self.keys().into_iter().map(summary).collect())
+    /// The kinds of events that all runs have figures for.
+    fn kinds(&self) -> impl Iterator<Item = &String> {
+        self.runs[0].by_kind.keys().filter(|kind| self.runs.iter().all(|run| run.by_kind.contains_key(*kind)))
+    }
+
+    /// Figures of a slice of the test, if there is such a slice.
+    pub fn test(&self, slice: &Slice) -> Option<Figures> {
+        let all = self.runs.iter().map(|run| slice.metrics(run)).collect::<Option<Vec<&Metrics>>>()?;
+        let value = |key: &str| all.iter().map(|metrics| metrics.get(key).unwrap_or(f64::NAN)).collect();
+        Some(all[0].shown().map(|(key, _)| (key.to_string(), Summary::of(value(key)))).collect())
     }
 
     /// `seeds.json`.
@@ -144,37 +189,58 @@ impl SeedResults {
             ("dataset".into(), json!(run.dataset)),
             ("seeds".into(), json!(seeds)),
         ]);
-        let all = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| -> Value {
-            let keys = run.metrics.valid.iter().map(|(key, _)| key);
-            keys.map(|key| (key.to_string(), json!(self.summary(metrics, key)))).collect()
-        };
-        json.insert("valid".into(), all(&|metrics| &metrics.valid));
-        for protocol in self.protocols() {
-            json.insert(protocol.key().into(), all(&|metrics| &metrics.test[protocol]));
+        json.extend(self.split_json(&|run| &run.metrics));
+        let by_kind = self.kinds().map(|kind| (kind.clone(), self.split_json(&|run| &run.by_kind[kind]).into()));
+        let by_kind: Map<String, Value> = by_kind.collect();
+        if !by_kind.is_empty() {
+            json.insert("by_kind".into(), by_kind.into());
         }
         json.into()
     }
 
-    /// `mean ± sd [low, high]` of each metric, with the published row beside it.
+    /// Validation, and test under each protocol.
+    fn split_json(&self, of: &dyn Fn(&RunResult) -> &SplitMetrics) -> Map<String, Value> {
+        let all = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| -> Value {
+            let value = |run: &RunResult, key: &str| metrics(of(run)).get(key).unwrap_or(f64::NAN);
+            let summary = |key: &str| Summary::of(self.runs.iter().map(|run| value(run, key)).collect());
+            let keys = metrics(of(&self.runs[0])).iter();
+            keys.map(|(key, _)| (key.to_string(), json!(summary(key)))).collect()
+        };
+        let test = self.protocols().map(|protocol| (protocol.key().into(), all(&|metrics| &metrics.test[protocol])));
+        [("valid".into(), all(&|metrics| &metrics.valid))].into_iter().chain(test).collect()
+    }
+
+    /// `mean ± sd [low, high]` of each metric, with the published row beside it; and the same by kind of event.
     pub fn text(&self, split: &SplitRule, published: &[Published]) -> String {
-        let metrics = &self.runs[0].metrics;
-        let titles = self.protocols().map(|protocol| format!("test ({})", protocol.title()));
-        let header = ["metric", "valid"].map(String::from).into_iter().chain(titles);
-        let header: Vec<String> = header.chain(published.iter().map(Published::label)).collect();
-        let rows = metrics.valid.shown().enumerate().map(|(place, (key, _))| {
-            let valid = self.summary(|metrics| &metrics.valid, key);
-            let test = self.protocols().map(|protocol| self.summary(|metrics| &metrics.test[protocol], key));
-            let ours = [valid].into_iter().chain(test).map(|summary| cell(&summary)).collect::<Vec<_>>();
-            let theirs = published.iter().map(|row| shown(row.figures[place]));
-            [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
-        });
-        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        let whole = self.table(&|run| &run.metrics, published);
+        let by_kind = self.kinds().map(|kind| format!("\n{kind}:\n{}", self.table(&|run| &run.by_kind[kind], &[])));
         let spread = match self.runs.len() {
             1 => "One seed: its spread is not known.".into(),
             n => format!("mean ± standard deviation over {n} seeds [Student's 95 % interval of the mean over seeds]"),
         };
-        let protocol = protocol(split, metrics, published);
-        format!("{}\n{spread}\n{protocol}", table(&header, rows, 1))
+        let protocol = protocol(split, &self.runs[0].metrics, published);
+        format!("{whole}{}\n{spread}\n{protocol}", by_kind.collect::<String>())
+    }
+
+    /// A row for each metric.
+    fn table(&self, of: &dyn Fn(&RunResult) -> &SplitMetrics, published: &[Published]) -> Table {
+        let titles = self.protocols().map(|protocol| format!("test ({})", protocol.title()));
+        let header = ["metric", "valid"].map(String::from).into_iter().chain(titles);
+        let header: Vec<String> = header.chain(published.iter().map(Published::label)).collect();
+        let first = of(&self.runs[0]);
+        let keys = shown_keys([&first.valid].into_iter().chain(first.test.iter().map(|(_, metrics)| metrics)));
+        let rows = keys.into_iter().enumerate().map(|(place, key)| {
+            let summary = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| {
+                let value = |run| metrics(of(run)).get(key).unwrap_or(f64::NAN);
+                cell(&Summary::of(self.runs.iter().map(value).collect()))
+            };
+            let test = self.protocols().map(|protocol| summary(&|metrics| &metrics.test[protocol]));
+            let ours = [summary(&|metrics| &metrics.valid)].into_iter().chain(test).collect::<Vec<_>>();
+            let theirs = published.iter().map(|row| shown(row.figures[place]));
+            [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
+        });
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        table(&header, rows, 1)
     }
 }
 

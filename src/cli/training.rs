@@ -33,6 +33,7 @@ pub fn read_data(args: &RunArgs) -> Result<Arc<Interactions>> {
 
 /// The run that the arguments describe, in the folder `out`.
 pub fn set_up(args: &RunArgs, data: Arc<Interactions>, out: PathBuf) -> Result<Run> {
+    let data = data.drawn(args.seed)?;
     let options = RunOptions {
         method: args.method.clone(),
         dataset: args.dataset.clone(),

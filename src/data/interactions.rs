@@ -177,6 +177,15 @@ impl Interactions {
         Err(Error::usage(problem, help))
     }
 
+    /// With the division that a seed draws, where the split leaves it to the seed.
+    pub fn drawn(self: &Arc<Self>, seed: u64) -> Result<Arc<Self>> {
+        let rule = self.rule.drawn(seed);
+        if rule == self.rule {
+            return Ok(self.clone());
+        }
+        (**self).clone().with_split(rule).map(Arc::new)
+    }
+
     /// How it is split.
     pub fn rule(&self) -> &SplitRule {
         &self.rule
@@ -185,6 +194,13 @@ impl Interactions {
     /// Whether events have times.
     pub fn has_times(&self) -> bool {
         !self.times.is_empty()
+    }
+
+    /// Of each item: its share of all events.
+    pub fn item_shares(&self) -> Vec<f32> {
+        let mut counts = vec![0u32; self.n_items()];
+        self.sequences().flatten().for_each(|item| counts[*item as usize] += 1);
+        counts.into_iter().map(|count| count as f32 / self.n_events().max(1) as f32).collect()
     }
 
     /// The kinds of the events of user `u`, by their places in `kind_names`; empty where the source has none.

@@ -5,7 +5,8 @@
 //! ratio:0.8,0.1,0.1    these shares of each user's events
 //! time:0.8,0.1,0.1     these shares of all events in time order: one boundary in time for everybody
 //! time:T1,T2           everything before T1 trains, from T2 on tests (numbers as in the data, or dates)
-//! sessions:0.8,0.1,0.1 whole sequences, drawn at random: all events of one train, validate or test (a fourth number draws anew)
+//! sessions:0.8,0.1,0.1 whole sequences, drawn at random: all events of one train, validate or test. Each seed of a run draws its
+//!                      own division; sessions:0.8,0.1,0.1,1 is the same one for all
 //! ```
 //!
 //! A held-out event is predicted from everything before it, other held-out events included. One without any history is
@@ -32,8 +33,8 @@ pub enum SplitRule {
     TimeShares([f64; 3]),
     /// First time of validation and of test.
     Time([f64; 2]),
-    /// Shares of all sequences, each whole; and which of the random divisions.
-    Sessions([f64; 3], u64),
+    /// Shares of all sequences, each whole; and which of the random divisions, if it is not that of a run's seed.
+    Sessions([f64; 3], Option<u64>),
 }
 
 /// Where whole sessions are drawn.
@@ -59,14 +60,14 @@ impl FromStr for SplitRule {
                 if [a, b, c].iter().any(|share| *share <= 0.0) || (a + b + c - 1.0).abs() > 1e-6 {
                     return refuse("has shares that are not positive or do not add up to 1".into());
                 }
-                let drawing = numbers.and_then(|numbers| numbers.get(3).copied()).unwrap_or(1.0);
-                if drawing < 0.0 || drawing.fract() != 0.0 {
+                let drawing = numbers.and_then(|numbers| numbers.get(3).copied());
+                if drawing.is_some_and(|drawing| drawing < 0.0 || drawing.fract() != 0.0) {
                     return refuse("has a fourth number that is not whole".into());
                 }
                 Ok(match name {
                     "ratio" => SplitRule::Ratio([a, b, c]),
                     "time" => SplitRule::TimeShares([a, b, c]),
-                    _ => SplitRule::Sessions([a, b, c], drawing as u64),
+                    _ => SplitRule::Sessions([a, b, c], drawing.map(|drawing| drawing as u64)),
                 })
             }
             ("time", Some(&[valid, test])) if valid < test => Ok(SplitRule::Time([valid, test])),
@@ -97,12 +98,34 @@ impl fmt::Display for SplitRule {
             SplitRule::Ratio([a, b, c]) => write!(f, "ratio:{a},{b},{c}"),
             SplitRule::TimeShares([a, b, c]) => write!(f, "time:{a},{b},{c}"),
             SplitRule::Time([valid, test]) => write!(f, "time:{valid},{test}"),
-            SplitRule::Sessions([a, b, c], drawing) => write!(f, "sessions:{a},{b},{c},{drawing}"),
+            SplitRule::Sessions([a, b, c], None) => write!(f, "sessions:{a},{b},{c}"),
+            SplitRule::Sessions([a, b, c], Some(drawing)) => write!(f, "sessions:{a},{b},{c},{drawing}"),
         }
     }
 }
 
 impl SplitRule {
+    /// Whether sessions were divided as this seed divides them.
+    pub fn is_drawn_by(&self, seed: u64) -> bool {
+        matches!(self, SplitRule::Sessions(_, Some(drawing)) if *drawing == seed)
+    }
+
+    /// Without the division of a seed.
+    pub fn undrawn(&self) -> SplitRule {
+        match self {
+            SplitRule::Sessions(shares, _) => SplitRule::Sessions(*shares, None),
+            rule => rule.clone(),
+        }
+    }
+
+    /// With the division of a seed, where the rule leaves it to the seed.
+    pub fn drawn(&self, seed: u64) -> SplitRule {
+        match self {
+            SplitRule::Sessions(shares, None) => SplitRule::Sessions(*shares, Some(seed)),
+            rule => rule.clone(),
+        }
+    }
+
     /// The rule in words, for reports.
     pub fn in_words(&self) -> String {
         let percent = |share: f64| (100.0 * share).round();
@@ -128,11 +151,12 @@ impl SplitRule {
             }
             SplitRule::Sessions([a, b, c], drawing) => {
                 format!(
-                    "{} % of the sessions train, {} % validate, {} % test, drawn at random (drawing {drawing}); every event of \
-                     a held-out session is predicted, the first included",
+                    "{} % of the sessions train, {} % validate, {} % test, drawn at random ({}); every event of a held-out \
+                     session is predicted, the first included",
                     percent(*a),
                     percent(*b),
-                    percent(*c)
+                    percent(*c),
+                    drawing.map_or("anew for each seed".into(), |drawing| format!("drawing {drawing}"))
                 )
             }
             SplitRule::Time([valid, test]) => {
@@ -158,7 +182,9 @@ pub(super) fn ends(rule: &SplitRule, offsets: &[usize], times: &[f64]) -> Result
             return Ok(lengths().map(of).collect());
         }
         SplitRule::Ratio(shares) => return Ok(lengths().map(|n| shares_of(n, *shares)).collect()),
-        SplitRule::Sessions(shares, drawing) => return Ok(whole_sessions(lengths().collect(), *shares, *drawing)),
+        SplitRule::Sessions(shares, drawing) => {
+            return Ok(whole_sessions(lengths().collect(), *shares, drawing.unwrap_or(1)));
+        }
         SplitRule::Time(_) | SplitRule::TimeShares(_) if times.is_empty() => {
             let help = "name the column of times with --time-col, or take --split leave-one-out or ratio:0.8,0.1,0.1";
             return Err(Error::usage("a split by time needs times, and this data has none", help));
@@ -262,6 +288,7 @@ impl Interactions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     /// For each user: training items, and history lengths of validation and test events.
     fn parts(data: &Interactions) -> Vec<(usize, Vec<usize>, Vec<usize>)> {
@@ -331,11 +358,22 @@ mod tests {
         assert_eq!(counts, [10, 6, 4]);
         assert_eq!(first, split(1));
         assert_ne!(first, split(2));
+        let left_to_the_seed = Arc::new(toy(&lengths).with_split("sessions:0.5,0.3,0.2".parse().unwrap()).unwrap());
+        let of_seed = |seed: u64| left_to_the_seed.drawn(seed).unwrap();
+        assert_eq!([1, 2].map(|seed| parts(&of_seed(seed))), [first, split(2)]);
+        assert_eq!(parts(&of_seed(2).drawn(1).unwrap()), split(2), "it is drawn once");
     }
 
     #[test]
     fn rules_are_written_as_they_are_read_and_nonsense_is_refused() {
-        for text in ["leave-one-out", "ratio:0.8,0.1,0.1", "time:0.8,0.1,0.1", "time:3,4.5", "sessions:0.8,0.1,0.1,7"] {
+        for text in [
+            "leave-one-out",
+            "ratio:0.8,0.1,0.1",
+            "time:0.8,0.1,0.1",
+            "time:3,4.5",
+            "sessions:0.8,0.1,0.1,7",
+            "sessions:0.8,0.1,0.1",
+        ] {
             assert_eq!(text.parse::<SplitRule>().unwrap().to_string(), text);
         }
         assert_eq!("time:1970-01-02,1970-01-03".parse::<SplitRule>().unwrap(), SplitRule::Time([86_400.0, 172_800.0]));

@@ -4,6 +4,7 @@
 //! HR@k    = 1/N sum_n [rank_n <= k]
 //! NDCG@k  = 1/N sum_n [rank_n <= k] / log2(rank_n + 1)
 //! MRR     = 1/N sum_n 1 / rank_n
+//! NDCG_off@10 = sum_n [rank_n <= 10] / (beta_n log2(rank_n + 1)) / sum_n 1 / beta_n       beta_n: share of its item in all events
 //! ```
 //!
 //! Ranks count from 1. An unreachable target (`UNREACHABLE`: it was excluded from the candidates) is a miss in all three.
@@ -56,7 +57,7 @@ impl SplitMetrics {
 
 /// Named figures in the order of tables and files. Of ranks, means over events: `hr@5, hr@10, hr@20, ndcg@5, ndcg@10, ndcg@20,
 /// mrr`, where `hr@k` is the share of events with rank at most k, `ndcg@k` the mean of `1 / log2(rank + 1)` over these, and
-/// `mrr` that of `1 / rank` over all. Of scores of impressions: `auc`, the chance that a clicked impression scores above one
+/// `mrr` that of `1 / rank` over all; by kind of event also `ndcg_off@10`. Of scores of impressions: `auc`, the chance that a clicked impression scores above one
 /// that was not clicked, over all lists together, and `gauc`, the mean of that within each list that has both.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics(Vec<(String, f64)>);
@@ -87,6 +88,21 @@ impl Metrics {
         let hr = ks.iter().map(|&k| (format!("hr@{k}"), mean(&|rank| hit(rank, k))));
         let ndcg = ks.iter().map(|&k| (format!("ndcg@{k}"), mean(&|rank| hit(rank, k) / (rank + 1.0).log2())));
         Metrics(hr.chain(ndcg).chain([("mrr".into(), mean(&|rank| 1.0 / rank))]).collect())
+    }
+
+    /// With NDCG corrected for what was shown to whom (`ndcg_off@10`; SNQN and SA2C, Table 5): an event counts the more, the
+    /// rarer its item is; `shares` has the share of each event's item in all events. Nothing where there are no shares.
+    pub fn with_off_policy(mut self, ranks: &[u32], shares: &[f32]) -> Metrics {
+        if !shares.is_empty() {
+            let [mut gained, mut all] = [0.0; 2];
+            for (rank, share) in ranks.iter().zip(shares) {
+                let weight = 1.0 / f64::from(*share);
+                all += weight;
+                gained += if *rank <= 10 { weight / (f64::from(*rank) + 1.0).log2() } else { 0.0 };
+            }
+            self.0.push(("ndcg_off@10".into(), gained / all));
+        }
+        self
     }
 
     /// From the six figures papers print, `FIGURES`.
@@ -147,6 +163,18 @@ impl<'de> Deserialize<'de> for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn off_policy_a_hit_on_a_rare_item_counts_more() {
+        let of = |ranks: &[u32], shares: &[f32]| {
+            Metrics::from_ranks(ranks).with_off_policy(ranks, shares).get("ndcg_off@10")
+        };
+        // The rare item is a quarter as frequent: weights 4 and 16.
+        assert_eq!(of(&[1, 11], &[0.25, 0.0625]), Some(4.0 / 20.0));
+        assert_eq!(of(&[UNREACHABLE, 3], &[0.25, 0.0625]), Some(16.0 / 2.0 / 20.0));
+        assert_eq!(of(&[1, 1], &[0.5, 0.5]), Some(1.0));
+        assert_eq!(of(&[1, 1], &[]), None);
+    }
 
     #[test]
     fn five_users_worked_out_by_hand() {

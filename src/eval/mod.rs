@@ -20,4 +20,4 @@ pub use protocol::{ByProtocol, Protocol};
 pub use published::{Published, published};
 pub use rank::{Rank, UNREACHABLE, auc, rank_of, refuse_not_finite, tie_warning};
 pub use significance::{Bootstrap, Summary, Wilcoxon, paired_bootstrap, wilcoxon};
-pub use table::{comparison_table, shown};
+pub use table::{cells, comparison_table, shown, shown_keys};

@@ -95,6 +95,16 @@ impl Learning {
     }
 }
 
+/// Which head of the first network ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RankBy {
+    /// That of the cross-entropy, where there is one.
+    Policy,
+    /// That of Q.
+    Values,
+}
+
 /// Keys of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -103,6 +113,8 @@ pub struct SnqnConfig {
     pub mode: String,
     /// Which losses.
     pub learning: Learning,
+    /// Which head ranks; read by inference alone.
+    pub rank_by: RankBy,
     /// What a reward one step later is worth.
     pub gamma: f64,
     /// Rewards by kind of event: `view=0.2,addtocart=1`.
@@ -138,6 +150,7 @@ impl Default for SnqnConfig {
         SnqnConfig {
             mode: String::new(),
             learning: Learning::Snqn,
+            rank_by: RankBy::Policy,
             gamma: 0.5,
             rewards: String::new(),
             reward: 0.2,
@@ -168,6 +181,10 @@ fn checked(config: SnqnConfig) -> Result<SnqnConfig> {
     config.training.validate()?;
     settings::at_least_one(&[("negatives", config.negatives), ("steps_per_epoch", config.steps_per_epoch)])?;
     settings::shares(&[("gamma", config.gamma)])?;
+    if config.rank_by == RankBy::Values && !config.learning.has_values() {
+        let problem = "rank_by = values means nothing for supervised learning, which learns no values";
+        return Err(Error::usage(problem, "set rank_by=policy, or a learning with values such as snqn"));
+    }
     settings::not_negative(&[
         ("kappa", config.kappa),
         ("value_weight", config.value_weight),
@@ -411,13 +428,10 @@ impl Method for Snqn {
             return Err(Error::unknown("kind of event in rewards", stranger, &known));
         }
         let reward = |kind: &String| of_kind.get(kind).copied().unwrap_or(self.config.reward as f32);
-        let mut chosen = vec![0u32; data.n_items()];
-        data.sequences().flatten().for_each(|item| chosen[*item as usize] += 1);
-        let all = data.n_events().max(1) as f32;
         Ok(Arc::new(Replay {
             config: self.config.clone(),
             rewards: data.kind_names.iter().map(reward).collect(),
-            beta: chosen.into_iter().map(|count| count as f32 / all).collect(),
+            beta: data.item_shares(),
             events: Events::new(data.clone()),
             data,
         }))
@@ -436,7 +450,8 @@ impl Method for Snqn {
         let last_rows = Ids::declare(graph, "last_rows", &[sequences], false);
         let pass = StatePass { tokens: *tokens, last_rows, state_keys: None, noise: None };
         let query = graph.in_set(NETWORKS[0], |g| self.config.encoder.encode(g, &pass, self.n_items))?;
-        let head = if self.config.learning.has_policy() { POLICY } else { VALUES };
+        let by_policy = self.config.rank_by == RankBy::Policy && self.config.learning.has_policy();
+        let head = if by_policy { POLICY } else { VALUES };
         let [table, bias] = self.head(graph, NETWORKS[0], head);
         Ok(Scorer { query, table, bias: Some(bias), items: self.n_items, samples: 1 })
     }

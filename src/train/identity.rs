@@ -1,7 +1,7 @@
 //! Whose checkpoint it is: method, configuration and data. A checkpoint continues only what it was made by.
 
 use crate::data::lists::Field;
-use crate::data::{HeldOut, Interactions, ReadOptions};
+use crate::data::{HeldOut, Interactions, ReadOptions, SplitRule};
 use crate::error::{Error, Result};
 use crate::files::hexadecimal;
 use crate::methods::config::differences;
@@ -122,6 +122,23 @@ impl DataIdentity {
         let text = metadata.and_then(|all| all.get(METADATA_KEY));
         let text = text.ok_or_else(|| wrong("its metadata do not say what it was made of".into()))?;
         serde_json::from_str(text).map_err(|e| wrong(format!("its metadata cannot be read: {e}")))
+    }
+
+    /// What runs with other seeds have in common with the run of this one: without the sessions that are the seed's own.
+    pub fn but_for_sessions(&self, seed: u64) -> DataIdentity {
+        let Some(rule) = self.split.parse().ok().filter(|rule: &SplitRule| rule.is_drawn_by(seed)) else {
+            return self.clone();
+        };
+        let [training_events, valid_targets, test_targets] = Default::default();
+        let source = ReadOptions { split: Some(rule.undrawn()), ..self.source.clone() };
+        DataIdentity {
+            split: rule.undrawn().to_string(),
+            source,
+            training_events,
+            valid_targets,
+            test_targets,
+            ..self.clone()
+        }
     }
 
     /// The first thing in which the other differs, in words; `None` where they are the same.

@@ -3,14 +3,14 @@
 //!
 //! Tensors `valid`, `test`, `test_history_kept` and `test_uni99`: u32, one for each held-out event, users in the order of the data set and
 //! their events in time order; `valid_users` and `test_users` name the user of each, `valid_kinds` and `test_kinds` its kind
-//! where events have kinds. Ranks count from 1; `UNREACHABLE` (u32::MAX) is a target that is not among the candidates. The
+//! where events have kinds, and `test_shares` (f32) the share of its item in all events. Ranks count from 1; `UNREACHABLE` (u32::MAX) is a target that is not among the candidates. The
 //! metadata say what was ranked, and what the kinds are called.
 
 use super::identity::DataIdentity;
 use super::ranker::Ranks;
 use crate::data::Interactions;
 use crate::error::{Error, Result};
-use crate::eval::{ByProtocol, Protocol, SplitMetrics};
+use crate::eval::{ByProtocol, Metrics, Protocol, SplitMetrics};
 use crate::files::write_atomically;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 const KINDS_KEY: &str = "kinds";
 const TENSORS: [&str; 3] = ["valid_users", "valid", "test_users"];
 const KINDS: [&str; 2] = ["valid_kinds", "test_kinds"];
+const SHARES: &str = "test_shares";
 
 /// The ranks of a run, one for each held-out event.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserRanks {
     /// The user of each validation event, as an index.
     pub valid_users: Vec<u32>,
@@ -38,6 +39,8 @@ pub struct UserRanks {
     pub valid_kinds: Vec<u32>,
     /// The kind of each test event.
     pub test_kinds: Vec<u32>,
+    /// The share of each test event's item in all events of the data set; none where events have no kinds.
+    pub test_shares: Vec<f32>,
 }
 
 impl UserRanks {
@@ -48,19 +51,27 @@ impl UserRanks {
 
     /// Metrics by kind of event; none where events have no kinds.
     pub fn by_kind(&self) -> BTreeMap<String, SplitMetrics> {
-        let of = |kind: u32, kinds: &[u32], ranks: &[u32]| -> Vec<u32> {
-            kinds.iter().zip(ranks).filter(|(own, _)| **own == kind).map(|(_, rank)| *rank).collect()
-        };
+        fn of<T: Copy>(kind: u32, kinds: &[u32], column: &[T]) -> Vec<T> {
+            kinds.iter().zip(column).filter(|(own, _)| **own == kind).map(|(_, value)| *value).collect()
+        }
         let metrics = |(kind, name): (u32, &String)| {
-            let valid = of(kind, &self.valid_kinds, &self.valid);
-            let test = self.test.map(|ranks| of(kind, &self.test_kinds, ranks));
-            (name.clone(), SplitMetrics::from_ranks(&valid, &test))
+            let valid = Metrics::from_ranks(&of(kind, &self.valid_kinds, &self.valid));
+            let shares = of(kind, &self.test_kinds, &self.test_shares);
+            let test = self.test.map(|ranks| {
+                let ranks = of(kind, &self.test_kinds, ranks);
+                Metrics::from_ranks(&ranks).with_off_policy(&ranks, &shares)
+            });
+            (name.clone(), SplitMetrics { valid, test })
         };
         (0..).zip(&self.kind_names).map(metrics).collect()
     }
 
     /// Of the events of a data set, in its order.
     pub fn new(data: &Interactions, valid: Ranks, test: Ranks) -> UserRanks {
+        let of_targets = || {
+            let shares = data.item_shares();
+            data.test().map(|event| shares[event.target as usize]).collect()
+        };
         UserRanks {
             valid_users: data.valid().map(|event| event.user).collect(),
             valid: valid.ranks[Protocol::HistoryExcluded].clone(),
@@ -69,6 +80,7 @@ impl UserRanks {
             kind_names: data.kind_names.clone(),
             valid_kinds: data.valid().filter_map(|event| event.kind).collect(),
             test_kinds: data.test().filter_map(|event| event.kind).collect(),
+            test_shares: if data.kind_names.is_empty() { Vec::new() } else { of_targets() },
         }
     }
 
@@ -87,12 +99,17 @@ impl UserRanks {
             let bytes: &[u8] = bytemuck::cast_slice(column);
             (name, TensorView::new(Dtype::U32, vec![column.len()], bytes).expect("four bytes a rank"))
         });
+        let shares = (!self.test_shares.is_empty()).then(|| {
+            let bytes = bytemuck::cast_slice(&self.test_shares);
+            (SHARES, TensorView::new(Dtype::F32, vec![self.test_shares.len()], bytes).expect("four bytes a share"))
+        });
         let mut metadata = HashMap::from([data.metadata()]);
         if !self.kind_names.is_empty() {
             let names = serde_json::to_string(&self.kind_names).expect("strings serialise");
             metadata.insert(KINDS_KEY.into(), names);
         }
-        let bytes = safetensors::serialize(tensors, Some(metadata)).expect("names are unique and sizes fit");
+        let bytes =
+            safetensors::serialize(tensors.chain(shares), Some(metadata)).expect("names are unique and sizes fit");
         write_atomically(path, &bytes)
     }
 
@@ -107,19 +124,24 @@ impl UserRanks {
         let kind_names: Vec<String> = names
             .map_or(Ok(Vec::new()), |names| serde_json::from_str(names))
             .map_err(|e| wrong(format!("the names of its kinds cannot be read: {e}")))?;
-        let column = |name: &str| -> Result<Vec<u32>> {
+        let words = |name: &str, dtype: Dtype| -> Result<Vec<u32>> {
             let view = file.tensor(name).map_err(|e| wrong(format!("{name}: {e}")))?;
-            if view.dtype() != Dtype::U32 {
-                return Err(wrong(format!("{name} is {:?}, not U32", view.dtype())));
+            if view.dtype() != dtype {
+                return Err(wrong(format!("{name} is {:?}, not {dtype:?}", view.dtype())));
             }
             let words = view.data().chunks_exact(4);
             Ok(words.map(|word| u32::from_le_bytes(word.try_into().expect("chunks of four"))).collect())
         };
+        let column = |name: &str| words(name, Dtype::U32);
         let [valid_users, valid, test_users] = TENSORS.map(column);
         let held = |protocol: &Protocol| file.names().into_iter().any(|name| name == protocol.key());
         let test = Protocol::ALL.into_iter().filter(held).map(|protocol| Ok((protocol, column(protocol.key())?)));
         let [valid_kinds, test_kinds] =
             KINDS.map(|name| if kind_names.is_empty() { Ok(Vec::new()) } else { column(name) });
+        let test_shares = match file.names().contains(&SHARES) {
+            true => words(SHARES, Dtype::F32)?.into_iter().map(f32::from_bits).collect(),
+            false => Vec::new(),
+        };
         let ranks = UserRanks {
             valid_users: valid_users?,
             valid: valid?,
@@ -128,6 +150,7 @@ impl UserRanks {
             kind_names,
             valid_kinds: valid_kinds?,
             test_kinds: test_kinds?,
+            test_shares,
         };
         let (valid_events, test_events) = (ranks.valid_users.len(), ranks.test_users.len());
         for (what, held, events) in [("valid".to_string(), &ranks.valid, valid_events)].into_iter().chain(
@@ -145,7 +168,7 @@ impl UserRanks {
 mod tests {
     use super::*;
     use crate::data::ReadOptions;
-    use crate::eval::{Metrics, UNREACHABLE};
+    use crate::eval::UNREACHABLE;
 
     #[test]
     fn ranks_come_back_as_they_were_written() {
@@ -167,14 +190,25 @@ mod tests {
             kind_names: vec!["view".into(), "sale".into()],
             valid_kinds: vec![0, 0, 1],
             test_kinds: vec![1, 0, 1],
+            test_shares: vec![0.25, 0.5, 0.125],
             ..ranks.clone()
         };
         kinds.write(&path, &identity).unwrap();
         assert_eq!(UserRanks::read(&path).unwrap().1, kinds);
         let by_kind = kinds.by_kind();
-        assert_eq!(by_kind["view"].test[Protocol::HistoryExcluded], Metrics::from_ranks(&[5]));
-        assert_eq!(by_kind["sale"].test[Protocol::HistoryKept], Metrics::from_ranks(&[7, 9]));
-        assert_eq!(by_kind["sale"].test[Protocol::Uni99], Metrics::from_ranks(&[1, 2]));
+        let of = |ranks: &[u32], shares: &[f32]| Metrics::from_ranks(ranks).with_off_policy(ranks, shares);
+        assert_eq!(by_kind["view"].test[Protocol::HistoryExcluded], of(&[5], &[0.5]));
+        assert_eq!(by_kind["sale"].test[Protocol::HistoryKept], of(&[7, 9], &[0.25, 0.125]));
+        assert_eq!(by_kind["sale"].test[Protocol::Uni99], of(&[1, 2], &[0.25, 0.125]));
+        assert_eq!(by_kind["sale"].valid, Metrics::from_ranks(&[3]));
+
+        let mut named = data;
+        named.kind_names = vec!["view".into()];
+        let of_events =
+            |_| Ranks { ranks: [(Protocol::HistoryExcluded, vec![1; 3])].into_iter().collect(), tie_share: 0.0 };
+        let [valid, test] = [(), ()].map(of_events);
+        // Of thirteen events the targets 4, 5 and 1 have two, two and three.
+        assert_eq!(UserRanks::new(&named, valid, test).test_shares, [2.0 / 13.0, 2.0 / 13.0, 3.0 / 13.0]);
 
         let mut short = ranks;
         short.test.insert(Protocol::Uni99, vec![1, 1]);

@@ -55,7 +55,7 @@ impl Entry {
             folder: folder.display().to_string(),
             info: find(&first.result.method)?,
             published: published_rows(&first.result.method, &first.config, &first.result.dataset, &split),
-            data: first.data.clone(),
+            data: if runs.len() > 1 { first.shared_data() } else { first.data.clone() },
             results: SeedResults { runs: runs.into_iter().map(|run| run.result).collect() },
         })
     }

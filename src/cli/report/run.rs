@@ -9,7 +9,7 @@ use crate::data::Findings;
 use crate::data::check::Targets;
 use crate::data::lists::Part;
 use crate::error::Result;
-use crate::eval::{Calibration, Decile, KS, Metrics, intervals, shown};
+use crate::eval::{Calibration, Decile, KS, Metrics, cells, intervals, shown_keys};
 use crate::files::write_atomically;
 use crate::methods::config::flattened;
 use crate::train::{EpochReport, Run, RunResult, UserRanks};
@@ -85,7 +85,7 @@ impl Report<'_> {
         Page {
             title: format!("{method} on {}", result.dataset),
             subtitle: format!("Seed {}; {trained}; {:.1} s", result.seed, result.seconds),
-            metrics: results.metrics.valid.shown().map(|(key, _)| key.to_uppercase()).collect(),
+            metrics: keys(results).iter().map(|key| key.to_uppercase()).collect(),
             results: rows(results, ranks),
             notes: notes(results, ranks),
             curves: curves(epochs),
@@ -161,10 +161,11 @@ impl Report<'_> {
 
 /// With the spread over users where there are ranks.
 fn rows(results: &Results, ranks: Option<&UserRanks>) -> Vec<Row> {
+    let keys = keys(results);
     let ours = |label: String, metrics: &Metrics, ranks: Option<(&[u32], &[u32])>| {
         let interval = |[low, high]: [f64; 2]| format!("{low:.4} – {high:.4}");
         let intervals = ranks.map(|(users, ranks)| intervals(users, ranks).map(interval).to_vec());
-        Row { label, published: false, figures: figures(metrics), intervals }
+        Row { label, published: false, figures: cells(&keys, metrics), intervals }
     };
     let valid = ranks.map(|all| (&all.valid_users[..], &all.valid[..]));
     let mut rows = vec![ours("Validation".into(), &results.metrics.valid, valid)];
@@ -186,15 +187,16 @@ fn rows(results: &Results, ranks: Option<&UserRanks>) -> Vec<Row> {
     rows.extend(results.published.iter().map(|row| Row {
         label: format!("Published, {}", row.protocol.title()),
         published: true,
-        figures: figures(&Metrics::from_figures(row.figures)),
+        figures: cells(&keys, &Metrics::from_figures(row.figures)),
         intervals: None,
     }));
     rows
 }
 
-/// As the table shows them.
-fn figures(metrics: &Metrics) -> Vec<String> {
-    metrics.shown().map(|(_, figure)| shown(figure)).collect()
+/// Of the columns.
+fn keys(results: &Results) -> Vec<&str> {
+    let by_kind = results.by_kind.values().flat_map(|of_kind| of_kind.test.iter().map(|(_, metrics)| metrics));
+    shown_keys([&results.metrics.valid].into_iter().chain(by_kind))
 }
 
 fn notes(results: &Results, ranks: Option<&UserRanks>) -> Vec<String> {

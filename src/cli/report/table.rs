@@ -4,8 +4,8 @@ use super::entry::Entry;
 use super::page;
 use crate::cli::console::grouped as thousands;
 use crate::cli::results::{PublishedRows, published_figures};
+use crate::cli::seeds::Slice;
 use crate::cli::sheet::{Column, Row, Sheet, escaped, numbers, words};
-use crate::eval::Protocol;
 use serde::Serialize;
 
 const CAPTION: &str = "Test; mean over seeds, ± standard deviation where there are several. Seconds are those of one seed, in the \
@@ -49,35 +49,39 @@ impl Group {
 
     /// Under each protocol our runs, then what was published.
     fn sheet(&self) -> Sheet {
-        let under = |protocol: Protocol| {
-            let ours = self.entries.iter().filter_map(move |entry| {
-                let names = entry.names().into_iter().chain([protocol.title().into()]);
-                Some(Row::measured(names, entry.results.test(protocol)?))
+        let slices = self.slices();
+        let under = |slice: &Slice| {
+            let ours = self.entries.iter().filter_map(|entry| {
+                let names = entry.names().into_iter().chain([slice.title()]);
+                Some(Row::measured(names, entry.results.test(slice)?))
             });
-            let published = self.published.rows(protocol).map(move |(label, title, figures)| {
+            let published = self.published.rows(slice.protocol).map(|(label, title, figures)| {
                 let none = String::new;
-                Row::published([label, title.into(), none(), none(), none(), protocol.title().into()], figures)
+                Row::published([label, title.into(), none(), none(), none(), slice.title()], figures)
             });
-            ours.chain(published)
+            ours.chain(published.filter(|_| slice.kind.is_none())).collect::<Vec<_>>()
         };
-        Sheet::new(columns(), Protocol::ALL.into_iter().flat_map(under))
+        Sheet::new(columns(), slices.iter().flat_map(under))
+    }
+
+    fn slices(&self) -> Vec<Slice> {
+        Slice::all(self.entries.iter().map(|entry| &entry.results))
     }
 
     /// The same run by run, each with its data set and its split in front.
     fn rows_of_csv(&self) -> Vec<Row> {
         let data = &self.entries[0].data;
         let data = [self.dataset().into(), data.users.to_string(), data.items.to_string(), data.split.clone()];
-        let named = |names: [String; 5], protocol: Protocol| {
-            data.clone().into_iter().chain(names).chain([protocol.to_string()])
-        };
-        let pairs = self.entries.iter().flat_map(|entry| Protocol::ALL.map(|protocol| (entry, protocol)));
-        let ours = pairs.filter_map(|(entry, protocol)| {
-            Some(Row::measured(named(entry.names(), protocol), entry.results.test(protocol)?))
+        let named = |names: [String; 5], slice: String| data.clone().into_iter().chain(names).chain([slice]);
+        let slices = self.slices();
+        let pairs = self.entries.iter().flat_map(|entry| slices.iter().map(move |slice| (entry, slice)));
+        let ours = pairs.filter_map(|(entry, slice)| {
+            Some(Row::measured(named(entry.names(), slice.to_string()), entry.results.test(slice)?))
         });
         let published = self.published.iter().map(|(title, row)| {
             let none = String::new;
             let names = [format!("published: {}", row.source), title.to_string(), none(), none(), none()];
-            Row::published(named(names, row.protocol), published_figures(row))
+            Row::published(named(names, row.protocol.to_string()), published_figures(row))
         });
         ours.chain(published).collect()
     }

@@ -2,6 +2,7 @@
 
 use super::table::Row;
 use crate::cli::chart::{Frame, Measured, Series, over_epochs, over_places};
+use crate::cli::seeds::Slice;
 use crate::error::{Error, Result};
 use crate::eval::Protocol;
 use crate::files::{remove, write_atomically};
@@ -37,7 +38,10 @@ fn shown(rows: &[Row]) -> Option<(&'static str, Protocol)> {
     let (_, results) = rows.first()?;
     let keys = results.keys();
     let metric = METRICS.into_iter().find(|metric| keys.iter().any(|key| key == metric))?;
-    Protocol::ALL.into_iter().find(|protocol| results.test(*protocol).is_some()).map(|protocol| (metric, protocol))
+    Protocol::ALL
+        .into_iter()
+        .find(|protocol| results.test(&Slice::whole(*protocol)).is_some())
+        .map(|protocol| (metric, protocol))
 }
 
 fn title(rows: &[Row]) -> String {
@@ -48,7 +52,7 @@ fn title(rows: &[Row]) -> String {
 fn measured(rows: &[Row]) -> Vec<Measured> {
     let Some((metric, protocol)) = shown(rows) else { return Vec::new() };
     let one = |(cell, results): &Row| {
-        let (_, summary) = results.test(protocol)?.into_iter().find(|(key, _)| key == metric)?;
+        let (_, summary) = results.test(&Slice::whole(protocol))?.into_iter().find(|(key, _)| key == metric)?;
         let (line, place) = (cell.line.clone(), cell.place.clone());
         Some(Measured { line, place, mean: summary.mean, sd: summary.sd.unwrap_or(0.0) })
     };

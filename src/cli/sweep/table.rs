@@ -2,10 +2,9 @@
 
 use super::cells::{Cell, plain};
 use crate::cli::results::PublishedRows;
-use crate::cli::seeds::SeedResults;
+use crate::cli::seeds::{SeedResults, Slice};
 use crate::cli::sheet::{self, Sheet, numbers, words};
 use crate::error::Result;
-use crate::eval::Protocol;
 use crate::files::write_atomically;
 use std::path::Path;
 
@@ -28,17 +27,21 @@ fn markdown(rows: &[Row], published: &PublishedRows) -> String {
 
 /// Under each protocol our cells, then what was published.
 fn sheet(rows: &[Row], published: &PublishedRows) -> Sheet {
-    let under = |protocol: Protocol| {
-        let names = move |name: String| [name, protocol.title().into()];
-        let ours = rows.iter().filter_map(move |(cell, results)| {
-            Some(sheet::Row::measured(names(cell.name.clone()), results.test(protocol)?))
-        });
+    let under = |slice: &Slice| {
+        let names = |name: String| [name, slice.title()];
+        let ours = rows
+            .iter()
+            .filter_map(|(cell, results)| Some(sheet::Row::measured(names(cell.name.clone()), results.test(slice)?)));
         let theirs = published
-            .rows(protocol)
-            .map(move |(label, title, figures)| sheet::Row::published(names(format!("{title}, {label}")), figures));
-        ours.chain(theirs)
+            .rows(slice.protocol)
+            .map(|(label, title, figures)| sheet::Row::published(names(format!("{title}, {label}")), figures));
+        ours.chain(theirs.filter(|_| slice.kind.is_none())).collect::<Vec<_>>()
     };
-    Sheet::new(["cell", "protocol"].map(words), Protocol::ALL.into_iter().flat_map(under))
+    Sheet::new(["cell", "protocol"].map(words), slices(rows).iter().flat_map(under))
+}
+
+fn slices(rows: &[Row]) -> Vec<Slice> {
+    Slice::all(rows.iter().map(|(_, results)| results))
 }
 
 fn caption(published: &PublishedRows) -> String {
@@ -52,6 +55,7 @@ fn settings_sheet(rows: &[Row]) -> Sheet {
     keys.sort();
     keys.dedup();
     let columns = [words("cell"), words("method"), numbers("seeds"), words("protocol")];
+    let slices = slices(rows);
     let lines = rows.iter().flat_map(|(cell, results)| {
         let own = |key: &&String| {
             // A variant's keys come after the grid's, and win.
@@ -59,10 +63,10 @@ fn settings_sheet(rows: &[Row]) -> Sheet {
             value.map_or(String::new(), plain)
         };
         let own: Vec<String> = keys.iter().map(own).collect();
-        Protocol::ALL.into_iter().filter_map(move |protocol| {
+        slices.iter().filter_map(move |slice| {
             let seeds = results.runs.len().to_string();
-            let names = [cell.name.clone(), cell.method.clone(), seeds, protocol.to_string()];
-            Some(sheet::Row::measured(names.into_iter().chain(own.iter().cloned()), results.test(protocol)?))
+            let names = [cell.name.clone(), cell.method.clone(), seeds, slice.to_string()];
+            Some(sheet::Row::measured(names.into_iter().chain(own.iter().cloned()), results.test(slice)?))
         })
     });
     Sheet::new(columns.into_iter().chain(keys.iter().map(|key| words(key))), lines)
@@ -72,7 +76,7 @@ fn settings_sheet(rows: &[Row]) -> Sheet {
 mod tests {
     use super::*;
     use crate::cli::seeds::example_result;
-    use crate::eval::{Metrics, published};
+    use crate::eval::{Metrics, Protocol, published};
     use toml::Value;
 
     fn cell(name: &str, own: Vec<(String, Value)>) -> Cell {
