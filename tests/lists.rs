@@ -171,3 +171,13 @@ fn a_run_of_lists_that_was_killed_goes_on_to_the_same_figures() {
         assert!(bytes(&format!("killed/{file}")) == bytes(&format!("whole/{file}")), "{file} differs");
     }
 }
+
+#[test]
+fn the_sweeps_of_drl_rec_name_keys_that_exist() {
+    let place = place();
+    for (name, count) in [("drl-rec", 18), ("drl-rec-compression", 4), ("drl-rec-kept", 4)] {
+        let file = format!("{}/docs/sweeps/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let plan = place.succeeds(&[&["sweep", "--config", &file, "--dry-run"][..], &LOG].concat());
+        assert_eq!(plan.matches(" 0 of ").count(), count, "{plan}");
+    }
+}
