@@ -241,6 +241,9 @@ fn each_seed_draws_its_own_sessions_and_tables_have_the_kinds_of_events() {
     // Paired session by session: those that either seed held out.
     let same = place.succeeds(&["compare", "many", "sweep/pop"]);
     assert!(same.contains("the held-out sessions of 2 seeds") && same.contains("+0.0000"), "{same}");
+    let sales = place.succeeds(&["compare", "many", "sweep/pop", "--kind", "sale", "--protocol", "history-kept"]);
+    assert!(sales.contains("test, history kept, sale"), "{sales}");
+    place.is_refused(&["compare", "many", "sweep/pop", "--kind", "sael"], &["unknown kind of event `sael`", "sale"]);
     let other = ["compare", "many", "many/seed1"];
     place.is_refused(&other, &["held out other sessions: 2 divisions and 1", "seed by seed"]);
     let csv = place.text("sweep/table.csv");

@@ -2,7 +2,7 @@
 
 use super::console::{grouped, say, table};
 use super::runs::{FinishedRun, no_ranks, of_seeds, refuse_different};
-use super::seeds::with_deviation;
+use super::seeds::{Slice, with_deviation};
 use super::source::told;
 use crate::error::{Error, Result};
 use crate::eval::{self, Difference, MetricComparison, Protocol, Shown};
@@ -16,6 +16,7 @@ Examples:
   gpurec compare runs/lma4rec-kuairec-seeds1-5 runs/sasrec-kuairec-seeds1-5
   gpurec compare runs/ablation/full runs/ablation/without_ssl --json
   gpurec compare runs/hgn-kuairec-seed1 runs/bert4rec-kuairec-seed1 --protocol uni99
+  gpurec compare runs/sa2c-shop-seeds1-2 runs/snqn-shop-seeds1-2 --kind sale --protocol history-kept
   gpurec compare runs/drl-rec-shown-seeds1-3 runs/fm-shown-seeds1-3
 
 Both runs must have been evaluated on the same users, items and held-out targets, or on the same lists.";
@@ -37,6 +38,10 @@ pub struct CompareArgs {
     /// What the targets are ranked among: history-excluded, history-kept or uni99
     #[arg(long, value_name = "PROTOCOL", default_value_t, value_parser = protocol_of_ranks)]
     protocol: Protocol,
+
+    /// Compare test events of this kind only, such as sales, where events have kinds
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
 
     /// Print the comparison as JSON
     #[arg(long)]
@@ -69,13 +74,19 @@ fn compare_ranks(
     (b, theirs): (&Side, &[UserRanks]),
 ) -> Result<()> {
     a.refuse_other_data(b)?;
-    let (of_a, of_b) = (a.ranks(ours, args.protocol)?, b.ranks(theirs, args.protocol)?);
+    let of_kind = |seeds: &[UserRanks]| -> Result<Vec<UserRanks>> {
+        let own = |seed: &UserRanks| args.kind.as_ref().map_or_else(|| Ok(seed.clone()), |kind| seed.of_kind(kind));
+        seeds.iter().map(own).collect()
+    };
+    let (ours, theirs) = (of_kind(ours)?, of_kind(theirs)?);
+    let (of_a, of_b) = (a.ranks(&ours, args.protocol)?, b.ranks(&theirs, args.protocol)?);
     let metrics = eval::compare(&ours[0].test_users, &of_a, &of_b);
     if args.json {
-        let figures = json!({"protocol": args.protocol.to_string(), "metrics": metrics});
+        let figures = json!({"protocol": args.protocol.to_string(), "kind": args.kind, "metrics": metrics});
         return print_json((a, b), (PRIMARY, eval::significance::RESAMPLES), figures);
     }
-    say(heading(a, b, args.protocol.title()))?;
+    let slice = Slice { protocol: args.protocol, kind: args.kind.clone() };
+    say(heading(a, b, &slice.title()))?;
     say(comparison_table(&metrics))?;
     let primary = metrics.iter().find(|metric| metric.mean.metric == PRIMARY).expect("it is one of the figures");
     let words = format!("{} {}", verdict(&primary.mean), of_users(primary));
@@ -89,6 +100,10 @@ fn compare_lists(
     (b, theirs): (&Side, &[TestScores]),
 ) -> Result<()> {
     a.refuse_other_data(b)?;
+    if args.kind.is_some() {
+        let problem = format!("{} holds scores of lists, whose events have no kinds", a.folder.display());
+        return Err(Error::usage(problem, "leave --kind out"));
+    }
     if args.protocol != Protocol::default() {
         let problem = format!("{} holds scores of lists, and no ranks under {}", a.folder.display(), args.protocol);
         return Err(Error::usage(problem, "leave --protocol away; it is for models that rank items"));
@@ -216,9 +231,10 @@ impl Side {
 
 /// The test events of seeds that each drew its own sessions, users under a number for each seed.
 fn pooled(seeds: &[UserRanks], users: usize) -> UserRanks {
-    let mut all = UserRanks::default();
+    let mut all = UserRanks { kind_names: seeds[0].kind_names.clone(), ..UserRanks::default() };
     for (first, seed) in (0..).step_by(users).zip(seeds) {
         all.test_users.extend(seed.test_users.iter().map(|user| first + user));
+        all.test_kinds.extend(&seed.test_kinds);
         for (protocol, ranks) in seed.test.iter() {
             let known = all.test.get(protocol).cloned().unwrap_or_default();
             all.test.insert(protocol, [known, ranks.clone()].concat());

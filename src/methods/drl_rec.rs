@@ -41,7 +41,7 @@ use crate::ops::sequence_max::SequenceMax;
 use crate::ops::sequence_pool::SequencePool;
 use crate::ops::top_union::TopUnion;
 use crate::ops::weighted_sum::WeightedSum;
-use batches::{Explored, Next};
+use batches::{Explored, next_of_list};
 pub use config::{DrlRecConfig, Serve, Target};
 use std::sync::Arc;
 
@@ -136,18 +136,22 @@ impl DrlRec {
     fn inputs(&self, graph: &mut Graph, shape: Shape, training: bool) -> Inputs {
         let (count, fields) = (shape.sequences * self.sizes.length, self.sizes.fields.len());
         let lists = Episodes::declare(graph, shape.sequences, [count, fields, shape.rows], training);
-        let next = self.next().filter(|_| training).map(|next| {
-            let candidates = shape.sequences * next.of_list(self.sizes.length, self.config.candidates);
+        let next = (training && self.chooses_next()).then(|| {
+            let candidates = shape.sequences * next_of_list(self.sizes.length, self.explored());
             let groups = graph.input("next_groups", TensorType::u32(&[count + 1]));
             (candidates_named(graph, ["next_at", "next_of", "next_each", "next_"], [candidates, fields]), groups)
         });
         Inputs { lists, next }
     }
 
-    /// Among what the item that comes next is chosen; none where it is the one that was shown.
-    fn next(&self) -> Option<Next> {
-        let explored = self.config.explore;
-        (self.config.target == Target::DdqnCandidates).then_some(Next { explored })
+    /// Whether the item that comes next is chosen, and not the one that was shown.
+    fn chooses_next(&self) -> bool {
+        self.config.target == Target::DdqnCandidates
+    }
+
+    /// Candidates of the explored position of a list.
+    fn explored(&self) -> usize {
+        if self.config.explore { self.config.candidates } else { 0 }
     }
 
     fn vectors(&self, graph: &mut Graph, network: &ListNetwork, x: &Impressions) -> Result<ValueId> {
@@ -347,7 +351,8 @@ impl Method for DrlRec {
     }
 
     fn sampler(&self, data: Arc<Interactions>) -> Result<Arc<dyn Sampler>> {
-        Ok(Arc::new(Explored { candidates: self.config.candidates, next: self.next(), lists: data.lists()? }))
+        let (candidates, chooses_next) = (self.explored(), self.chooses_next());
+        Ok(Arc::new(Explored { candidates, chooses_next, lists: data.lists()? }))
     }
 
     fn initial_state(&self, layout: &ParamLayout, seed: u64, _data: &Interactions) -> State {

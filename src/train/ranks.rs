@@ -51,14 +51,11 @@ impl UserRanks {
 
     /// Metrics by kind of event; none where events have no kinds.
     pub fn by_kind(&self) -> BTreeMap<String, SplitMetrics> {
-        fn of<T: Copy>(kind: u32, kinds: &[u32], column: &[T]) -> Vec<T> {
-            kinds.iter().zip(column).filter(|(own, _)| **own == kind).map(|(_, value)| *value).collect()
-        }
         let metrics = |(kind, name): (u32, &String)| {
-            let valid = Metrics::from_ranks(&of(kind, &self.valid_kinds, &self.valid));
-            let shares = of(kind, &self.test_kinds, &self.test_shares);
+            let valid = Metrics::from_ranks(&of_kind(kind, &self.valid_kinds, &self.valid));
+            let shares = of_kind(kind, &self.test_kinds, &self.test_shares);
             let test = self.test.map(|ranks| {
-                let ranks = of(kind, &self.test_kinds, ranks);
+                let ranks = of_kind(kind, &self.test_kinds, ranks);
                 Metrics::from_ranks(&ranks).with_off_policy(&ranks, &shares)
             });
             (name.clone(), SplitMetrics { valid, test })
@@ -82,6 +79,24 @@ impl UserRanks {
             test_kinds: data.test().filter_map(|event| event.kind).collect(),
             test_shares: if data.kind_names.is_empty() { Vec::new() } else { of_targets() },
         }
+    }
+
+    /// The test events of a kind alone; refused where there are none.
+    pub fn of_kind(&self, kind: &str) -> Result<UserRanks> {
+        let names: Vec<&str> = self.kind_names.iter().map(String::as_str).collect();
+        let place = match names.iter().position(|name| *name == kind) {
+            Some(place) => place as u32,
+            None if names.is_empty() => {
+                return Err(Error::usage("the events of this data have no kinds", "leave --kind out"));
+            }
+            None => return Err(Error::unknown("kind of event", kind, &names)),
+        };
+        let test_users = of_kind(place, &self.test_kinds, &self.test_users);
+        if test_users.is_empty() {
+            return Err(Error::usage(format!("no test event is of the kind {kind}"), "compare another kind, or all"));
+        }
+        let test = self.test.map(|ranks| of_kind(place, &self.test_kinds, ranks));
+        Ok(UserRanks { test_users, test, ..UserRanks::default() })
     }
 
     /// Where the folder of a run has them.
@@ -162,6 +177,11 @@ impl UserRanks {
         }
         Ok((data, ranks))
     }
+}
+
+/// What a column has for the events of a kind.
+fn of_kind<T: Copy>(kind: u32, kinds: &[u32], column: &[T]) -> Vec<T> {
+    kinds.iter().zip(column).filter(|(own, _)| **own == kind).map(|(_, value)| *value).collect()
 }
 
 #[cfg(test)]

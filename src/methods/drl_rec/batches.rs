@@ -14,25 +14,16 @@ const EXPLORATION: Site = Site(0xD21);
 
 /// Makes batches of whole lists.
 pub struct Explored {
-    /// Candidates of an explored position.
+    /// Candidates of an explored position; 0 explores nothing.
     pub candidates: usize,
-    /// Candidates of each position for what comes next, where it is chosen among some.
-    pub next: Option<Next>,
+    /// Whether what comes next is chosen, and not what was shown.
+    pub chooses_next: bool,
     pub lists: Arc<Lists>,
 }
 
-/// What could come next at a position: the items that its list shows from there on, and what is explored there.
-#[derive(Clone, Copy, Debug)]
-pub struct Next {
-    /// Whether anything is explored.
-    pub explored: bool,
-}
-
-impl Next {
-    /// Candidates of all positions of a list, with so many of the explored one.
-    pub fn of_list(self, length: usize, candidates: usize) -> usize {
-        length * (length - 1) / 2 + if self.explored { candidates } else { 0 }
-    }
+/// How many items could come next at all positions of a list: those that it shows from each on, and what is explored at one.
+pub fn next_of_list(length: usize, candidates: usize) -> usize {
+    length * (length - 1) / 2 + candidates
 }
 
 /// The position of a list that is explored, and what could have stood there: impressions of the batch.
@@ -52,9 +43,11 @@ impl Sampler for Explored {
         let count = feed_rewards(&mut feed, &self.lists, which);
         feed.set("ones", Tensor::f32(&[count], vec![1.0; count]));
         let drawn = self.draw(which, rng);
-        self.feed_explored(&mut feed, which, &drawn);
-        if let Some(next) = self.next {
-            self.feed_next(&mut feed, which, &drawn, next);
+        if self.candidates > 0 {
+            self.feed_explored(&mut feed, which, &drawn);
+        }
+        if self.chooses_next {
+            self.feed_next(&mut feed, which, &drawn);
         }
         Ok(Batch { shape, feed, tokens: count })
     }
@@ -91,7 +84,7 @@ impl Explored {
     }
 
     /// Nothing comes to the top of a list next, so that its position has explored candidates at most.
-    fn feed_next(&self, feed: &mut Feed, which: &[u32], drawn: &[Drawn], next: Next) {
+    fn feed_next(&self, feed: &mut Feed, which: &[u32], drawn: &[Drawn]) {
         let (mut at, mut of, mut groups) = (Vec::new(), Vec::new(), vec![0]);
         for (list, drawn) in (0u32..).zip(drawn) {
             let end = (list + 1) * self.length();
@@ -99,7 +92,7 @@ impl Explored {
                 if position > list * self.length() {
                     of.extend(position..end);
                 }
-                if next.explored && position == drawn.position {
+                if position == drawn.position {
                     of.extend_from_slice(&drawn.candidates);
                 }
                 at.resize(of.len(), position);
@@ -111,7 +104,7 @@ impl Explored {
         feed_ids(feed, "next_of", &of);
         feed.set("next_each", Tensor::u32(&[each.len()], &each));
         feed.set("next_groups", Tensor::u32(&[groups.len()], &groups));
-        self.feed_keys(feed, "next_", which, next.of_list(self.lists.length, self.candidates));
+        self.feed_keys(feed, "next_", which, next_of_list(self.lists.length, self.candidates));
     }
 
     /// What `Impressions` reads of so many candidates of each list, which have no bags.
