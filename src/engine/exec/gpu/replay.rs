@@ -136,6 +136,13 @@ impl GpuExecutor {
         Ok(())
     }
 
+    fn write_flat(&mut self, set: usize, flat: Flat, words: &[f32]) -> Result<()> {
+        let buffer = Buffer::Flat { set, flat };
+        self.reserve(buffer, words.len().max(1), "parameters")?;
+        self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(words));
+        Ok(())
+    }
+
     pub(super) fn read_buffer(&mut self, buffer: &wgpu::Buffer, offset: usize, len: usize) -> Result<Vec<f32>> {
         if len == 0 {
             return Ok(Vec::new());
@@ -334,15 +341,6 @@ impl GpuExecutor {
     }
 }
 
-impl GpuExecutor {
-    fn write_flat(&mut self, set: usize, flat: Flat, words: &[f32]) -> Result<()> {
-        let buffer = Buffer::Flat { set, flat };
-        self.reserve(buffer, words.len().max(1), "parameters")?;
-        self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(words));
-        Ok(())
-    }
-}
-
 impl Executor for GpuExecutor {
     fn describe(&self) -> String {
         self.device.describe()
@@ -405,12 +403,16 @@ impl Executor for GpuExecutor {
         let id = PlanId(self.plans.len());
         self.plans.push(Compiled { graph, plan, recorded, bound: None, label });
         let scope = self.device.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let bound = self.bind(id)?;
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            let kernel = self.plans[id.0].label.clone();
-            return Err(Error::ShaderCompile { kernel, message: error.to_string() });
+        let bound = self.bind(id);
+        let refused = pollster::block_on(scope.pop())
+            .map(|error| Error::ShaderCompile { kernel: self.plans[id.0].label.clone(), message: error.to_string() });
+        match refused.map_or(bound, Err) {
+            Ok(bound) => self.plans[id.0].bound = Some(bound),
+            Err(error) => {
+                self.plans.pop();
+                return Err(error);
+            }
         }
-        self.plans[id.0].bound = Some(bound);
         Ok(id)
     }
 
