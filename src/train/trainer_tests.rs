@@ -117,3 +117,24 @@ fn a_metric_that_there_is_none_of_is_refused_before_the_first_epoch() {
     assert!(error.to_string().contains("metric in select_by"), "{error}");
     assert!(notes.0.is_empty());
 }
+
+#[test]
+fn an_executor_trains_alike_whatever_it_trained_before_and_holds_moments_only_then() {
+    let data = walks();
+    let info = find("sasrec").unwrap();
+    let config = config::resolve(info, None, None, &["dim=4", "max_len=4"].map(String::from)).unwrap();
+    let method = (info.build)(&config, Sizes::of(&data)).unwrap();
+    let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+    let mut a_step = || {
+        let mut trainer = Trainer::new(method.as_ref(), data.clone(), 1, executor.as_mut(), None).unwrap();
+        let (bytes, before) = (executor.allocated_bytes(), executor.state().unwrap());
+        let batch = trainer.batch(1, 0).unwrap();
+        trainer.step(executor.as_mut(), batch).unwrap();
+        (bytes, before, executor.state().unwrap())
+    };
+    let (bytes, before, after) = a_step();
+    assert_eq!(bytes, 4 * after.sets[0].params.len() as u64, "the parameters alone");
+    assert!(after.sets[0].m.iter().any(|m| *m != 0.0) && before.sets[0].m.iter().all(|m| *m == 0.0));
+    let (_, before_again, after_again) = a_step();
+    assert_eq!((before_again, after_again), (before, after));
+}
