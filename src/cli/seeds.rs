@@ -176,8 +176,7 @@ impl SeedResults {
     /// Figures of a slice of the test, if there is such a slice.
     pub fn test(&self, slice: &Slice) -> Option<Figures> {
         let all = self.runs.iter().map(|run| slice.metrics(run)).collect::<Option<Vec<&Metrics>>>()?;
-        let value = |key: &str| all.iter().map(|metrics| metrics.get(key).unwrap_or(f64::NAN)).collect();
-        Some(all[0].shown().map(|(key, _)| (key.to_string(), Summary::of(value(key)))).collect())
+        Some(all[0].shown().map(|(key, _)| (key.to_string(), summary(&all, key))).collect())
     }
 
     /// `seeds.json`.
@@ -201,10 +200,8 @@ impl SeedResults {
     /// Validation, and test under each protocol.
     fn split_json(&self, of: &dyn Fn(&RunResult) -> &SplitMetrics) -> Map<String, Value> {
         let all = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| -> Value {
-            let value = |run: &RunResult, key: &str| metrics(of(run)).get(key).unwrap_or(f64::NAN);
-            let summary = |key: &str| Summary::of(self.runs.iter().map(|run| value(run, key)).collect());
-            let keys = metrics(of(&self.runs[0])).iter();
-            keys.map(|(key, _)| (key.to_string(), json!(summary(key)))).collect()
+            let all: Vec<&Metrics> = self.runs.iter().map(|run| metrics(of(run))).collect();
+            all[0].iter().map(|(key, _)| (key.to_string(), json!(summary(&all, key)))).collect()
         };
         let test = self.protocols().map(|protocol| (protocol.key().into(), all(&|metrics| &metrics.test[protocol])));
         [("valid".into(), all(&|metrics| &metrics.valid))].into_iter().chain(test).collect()
@@ -230,18 +227,23 @@ impl SeedResults {
         let first = of(&self.runs[0]);
         let keys = shown_keys([&first.valid].into_iter().chain(first.test.iter().map(|(_, metrics)| metrics)));
         let rows = keys.into_iter().enumerate().map(|(place, key)| {
-            let summary = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| {
-                let value = |run| metrics(of(run)).get(key).unwrap_or(f64::NAN);
-                cell(&Summary::of(self.runs.iter().map(value).collect()))
+            let shown_of = |metrics: &dyn Fn(&SplitMetrics) -> &Metrics| {
+                let all: Vec<&Metrics> = self.runs.iter().map(|run| metrics(of(run))).collect();
+                cell(&summary(&all, key))
             };
-            let test = self.protocols().map(|protocol| summary(&|metrics| &metrics.test[protocol]));
-            let ours = [summary(&|metrics| &metrics.valid)].into_iter().chain(test).collect::<Vec<_>>();
+            let test = self.protocols().map(|protocol| shown_of(&|metrics| &metrics.test[protocol]));
+            let ours = [shown_of(&|metrics| &metrics.valid)].into_iter().chain(test).collect::<Vec<_>>();
             let theirs = published.iter().map(|row| shown(row.figures[place]));
             [key.to_uppercase()].into_iter().chain(ours).chain(theirs).collect::<Vec<_>>()
         });
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
         table(&header, rows, 1)
     }
+}
+
+/// One metric of all seeds.
+fn summary(seeds: &[&Metrics], key: &str) -> Summary {
+    Summary::of(seeds.iter().map(|metrics| metrics.get(key).unwrap_or(f64::NAN)).collect())
 }
 
 /// `0.0624 ± 0.0004 [0.0619, 0.0629]`, without what one seed does not tell.
