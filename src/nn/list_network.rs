@@ -2,17 +2,17 @@
 //! list, layers give the value of an item after what stands above it.
 //!
 //! ```text
-//! x = LN(v + attention(Q v, K v, V v))        over the F fields of an impression, v their vectors
+//! x = LN(v + attention(Q v, K v, V v))        over F fields, v their vectors
 //! h_t = GRU([x_1 | ... | x_F], h_(t-1))       down the list
 //! u = tanh layers of z                        the last one is the hint that a student learns from
 //! Q = <w, u> + b
 //!
-//! paper:  z = [h_(t-1) | v_f, f over the item's fields]      the item beside the state that it meets
-//! inline: z = h_t                                            the item is one more step of the walk, as in the authors' code
+//! paper:  v of user and context at t, and of the item at t - 1; z = [h_t | v_f, f over the fields of the item at t]
+//! inline: v of user, context and item at t; z = h_t          the item is one more step of the walk, as in the authors' code
 //! ```
 //!
-//! In the paper's form any item can be valued in a state at the price of the layers alone; the inline form also sees what is
-//! known of the position itself.
+//! Either state knows user, context and the items above (section 3.1). In the paper's form any item can be valued in it at the
+//! price of the layers alone.
 
 use super::fields::Impressions;
 use super::layers::{self, Dense, glorot};
@@ -45,7 +45,7 @@ const FIRST_SITE: u32 = 0x7000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QForm {
-    /// The state before the item, and the item.
+    /// The state that the item meets, and the item.
     Paper,
     /// The state behind the item.
     Inline,
@@ -66,7 +66,7 @@ pub struct ListNetwork {
     pub init_std: f64,
     /// Whether fields attend to each other; else each keeps its vector.
     pub attention: bool,
-    /// Whether a GRU walks down the list; else the state is the mean of what stands above.
+    /// Whether a GRU walks down the list; else the state is the mean of its steps.
     pub recurrent: bool,
     /// What the value is made of.
     pub form: QForm,
@@ -169,6 +169,22 @@ impl ListNetwork {
         self.dropped(graph, states, Self::site(pass, 2), x.random)
     }
 
+    /// The state that the item of each position meets, `[N, state]`.
+    fn before(&self, graph: &mut Graph, x: &Impressions, walk: &Walk, vectors: ValueId, pass: u32) -> Result<ValueId> {
+        match self.form {
+            QForm::Paper => {
+                let there = x.flat(graph, vectors)?;
+                let above = walk.above.gather(graph, there)?;
+                let met = self.with_item(graph, x, there, above)?;
+                self.behind(graph, x, walk, met, pass)
+            }
+            QForm::Inline => {
+                let behind = self.behind(graph, x, walk, vectors, pass)?;
+                walk.above.gather(graph, behind)
+            }
+        }
+    }
+
     /// The values of the shown items, from the vectors of their fields `[N F, d]`.
     pub fn shown(
         &self,
@@ -178,11 +194,10 @@ impl ListNetwork {
         vectors: ValueId,
         pass: u32,
     ) -> Result<Values> {
-        let behind = self.behind(graph, x, walk, vectors, pass)?;
         let z = match self.form {
-            QForm::Inline => behind,
+            QForm::Inline => self.behind(graph, x, walk, vectors, pass)?,
             QForm::Paper => {
-                let before = walk.above.gather(graph, behind)?;
+                let before = self.before(graph, x, walk, vectors, pass)?;
                 let flat = x.flat(graph, vectors)?;
                 let item = self.item(graph, flat)?;
                 graph.add1(Concat, &[before, item])?
@@ -202,8 +217,7 @@ impl ListNetwork {
         candidates: &Candidates,
         pass: u32,
     ) -> Result<Values> {
-        let behind = self.behind(graph, x, walk, vectors, pass)?;
-        let before = walk.above.gather(graph, behind)?;
+        let before = self.before(graph, x, walk, vectors, pass)?;
         let before = candidates.at.gather(graph, before)?;
         let z = match self.form {
             QForm::Paper => {
@@ -214,15 +228,8 @@ impl ListNetwork {
             QForm::Inline => {
                 let flat = x.flat(graph, vectors)?;
                 let (there, item) = (candidates.at.gather(graph, flat)?, candidates.of.gather(graph, items)?);
-                // The position's own fields, but for those of the item.
-                let mut parts = Vec::new();
-                for field in 0..x.fields {
-                    let from = if self.item_fields.contains(&field) { item } else { there };
-                    parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[from])?);
-                }
-                let mixed = graph.add1(Concat, &parts)?;
                 let own = candidates.impressions;
-                let mixed = graph.add1(Reshape { shape: vec![own.count * own.fields, self.dim] }, &[mixed])?;
+                let mixed = self.with_item(graph, &own, there, item)?;
                 let flat = self.together(graph, &own, mixed, pass + 1)?;
                 let gru = ListGru { width: self.state(x.fields) };
                 let states = gru.walk(graph, candidates.each, flat, before)?;
@@ -230,6 +237,17 @@ impl ListNetwork {
             }
         };
         self.values(graph, x.fields, z, candidates.impressions.random, pass + 1)
+    }
+
+    /// Impressions with the user and context of some and the items of others, both `[N, F d]`: vectors `[N F, d]`.
+    fn with_item(&self, graph: &mut Graph, x: &Impressions, there: ValueId, item: ValueId) -> Result<ValueId> {
+        let mut parts = Vec::new();
+        for field in 0..x.fields {
+            let from = if self.item_fields.contains(&field) { item } else { there };
+            parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[from])?);
+        }
+        let mixed = graph.add1(Concat, &parts)?;
+        graph.add1(Reshape { shape: vec![x.count * x.fields, self.dim] }, &[mixed])
     }
 
     fn dropped(&self, graph: &mut Graph, x: ValueId, site: Site, random: Random) -> Result<ValueId> {

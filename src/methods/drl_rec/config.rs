@@ -47,7 +47,7 @@ pub struct DrlRecConfig {
     pub q_form: QForm,
     /// Whether fields attend to each other.
     pub attention: bool,
-    /// Whether a GRU walks down the list; else the state is the mean of what stands above.
+    /// Whether a GRU walks down the list; else the state is the mean of its steps.
     pub recurrent: bool,
     /// In all layers.
     pub dropout: f64,

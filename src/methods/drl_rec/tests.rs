@@ -121,3 +121,40 @@ fn the_best_of_what_could_come_next_is_worth_no_less_than_what_came() {
     let last_two = |goals: &[f32]| goals.chunks(4).flat_map(|list| [list[2], list[3]]).collect::<Vec<f32>>();
     assert!(last_two(&logged).iter().zip(last_two(&of_list)).all(|(a, b)| (a - b).abs() < 1e-6));
 }
+
+/// The positions of a list whose values change where one position's row of a field does.
+fn touched(form: &str, field: &str, position: usize) -> Vec<usize> {
+    let data = data();
+    // Of two columns a normalisation would leave signs alone.
+    let (method, lists) = (method(&[form, "dim=8", "init_std=1.0"], Sizes::of(&data)), data.lists().unwrap());
+    let mut batch = ListModel::batch(&method, &lists, &[5]);
+    let layout = layout_of(&method).unwrap();
+    let mut graph = Graph::new(layout.clone());
+    let scores = method.scores(&mut graph, batch.shape).unwrap();
+    graph.output("scores", scores);
+    let mut executor = DeviceChoice::Cpu.open(1).unwrap();
+    executor.load(&layout, &method.initial_state(&layout, 1, &data)).unwrap();
+    let plan = executor.compile(graph).unwrap();
+    let mut values = |feed: &Feed| {
+        executor.run(plan, feed).unwrap();
+        executor.fetch(plan, "scores").unwrap().words
+    };
+    let before = values(&batch.feed);
+    // Each bag of the example holds one row; that of what is missing takes its place.
+    let place = lists.fields.iter().position(|known| known.name == field).unwrap();
+    let mut rows = batch.feed.get("bag_rows").unwrap().clone();
+    rows.words[position * lists.fields.len() + place] = f32::from_bits(lists.fields[place].first);
+    batch.feed.set("bag_rows", rows);
+    let after = values(&batch.feed);
+    (0..lists.length).filter(|n| before[*n] != after[*n]).collect()
+}
+
+#[test]
+fn a_value_knows_user_and_context_of_its_position_its_item_and_the_items_above() {
+    for form in ["q_form=paper", "q_form=inline"] {
+        for field in ["likes", "place", "item"] {
+            assert_eq!(touched(form, field, 0), [0, 1, 2, 3], "{field}, {form}");
+            assert_eq!(touched(form, field, 2), [2, 3], "{field}, {form}");
+        }
+    }
+}
