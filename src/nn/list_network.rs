@@ -56,7 +56,7 @@ pub enum QForm {
 pub struct ListNetwork {
     /// d: columns of a field's vector.
     pub dim: usize,
-    /// Places of the item's fields among all.
+    /// Places of the item's fields among all, ascending.
     pub item_fields: Vec<usize>,
     /// Rows of the joint table.
     pub rows: usize,
@@ -174,7 +174,8 @@ impl ListNetwork {
         match self.form {
             QForm::Paper => {
                 let there = x.flat(graph, vectors)?;
-                let above = walk.above.gather(graph, there)?;
+                let item = self.item(graph, there)?;
+                let above = walk.above.gather(graph, item)?;
                 let met = self.with_item(graph, x, there, above)?;
                 self.behind(graph, x, walk, met, pass)
             }
@@ -219,15 +220,13 @@ impl ListNetwork {
     ) -> Result<Values> {
         let before = self.before(graph, x, walk, vectors, pass)?;
         let before = candidates.at.gather(graph, before)?;
+        let item = self.item(graph, items)?;
+        let item = candidates.of.gather(graph, item)?;
         let z = match self.form {
-            QForm::Paper => {
-                let item = self.item(graph, items)?;
-                let item = candidates.of.gather(graph, item)?;
-                graph.add1(Concat, &[before, item])?
-            }
+            QForm::Paper => graph.add1(Concat, &[before, item])?,
             QForm::Inline => {
                 let flat = x.flat(graph, vectors)?;
-                let (there, item) = (candidates.at.gather(graph, flat)?, candidates.of.gather(graph, items)?);
+                let there = candidates.at.gather(graph, flat)?;
                 let own = candidates.impressions;
                 let mixed = self.with_item(graph, &own, there, item)?;
                 let flat = self.together(graph, &own, mixed, pass + 1)?;
@@ -239,12 +238,18 @@ impl ListNetwork {
         self.values(graph, x.fields, z, candidates.impressions.random, pass + 1)
     }
 
-    /// Impressions with the user and context of some and the items of others, both `[N, F d]`: vectors `[N F, d]`.
+    /// Impressions `there[N, F d]` with other items, `item[N, I d]`: vectors `[N F, d]`.
     fn with_item(&self, graph: &mut Graph, x: &Impressions, there: ValueId, item: ValueId) -> Result<ValueId> {
-        let mut parts = Vec::new();
-        for field in 0..x.fields {
-            let from = if self.item_fields.contains(&field) { item } else { there };
-            parts.push(graph.add1(Columns { first: field * self.dim, count: self.dim }, &[from])?);
+        let of_item = |field: &usize| self.item_fields.contains(field);
+        let fields: Vec<usize> = (0..x.fields).collect();
+        let (mut parts, mut taken) = (Vec::new(), 0);
+        for run in fields.chunk_by(|one, next| of_item(one) == of_item(next)) {
+            if of_item(&run[0]) {
+                parts.push(columns(graph, item, taken, run.len(), self.dim)?);
+                taken += run.len();
+            } else {
+                parts.push(columns(graph, there, run[0], run.len(), self.dim)?);
+            }
         }
         let mixed = graph.add1(Concat, &parts)?;
         graph.add1(Reshape { shape: vec![x.count * x.fields, self.dim] }, &[mixed])
@@ -298,10 +303,15 @@ impl ListNetwork {
 /// The vectors of some fields, of all fields' side by side: `[N, F d]` to `[N, C d]`.
 pub fn chosen(graph: &mut Graph, flat: ValueId, fields: &[usize], dim: usize) -> Result<ValueId> {
     let mut parts = Vec::new();
-    for field in fields {
-        parts.push(graph.add1(Columns { first: field * dim, count: dim }, &[flat])?);
+    for run in fields.chunk_by(|one, next| one + 1 == *next) {
+        parts.push(columns(graph, flat, run[0], run.len(), dim)?);
     }
-    graph.add1(Concat, &parts)
+    if let [part] = parts[..] { Ok(part) } else { graph.add1(Concat, &parts) }
+}
+
+/// The vectors of `count` fields from the `first` on.
+fn columns(graph: &mut Graph, flat: ValueId, first: usize, count: usize, dim: usize) -> Result<ValueId> {
+    graph.add1(Columns { first: first * dim, count: count * dim }, &[flat])
 }
 
 /// A GRU that walks down lists, as wide as what comes in. Its gates begin open.

@@ -6,7 +6,7 @@ use super::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId, out
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
 use crate::engine::op::Op;
-use crate::engine::params::{Contents, ParamLayout};
+use crate::engine::params::ParamLayout;
 use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::share::share;
 use crate::engine::tensor::{Array, Tensor, TensorType};
@@ -194,24 +194,12 @@ impl Executor for CpuExecutor {
         format!("cpu ({} threads)", self.pool.current_num_threads())
     }
 
-    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
-        self.layout = layout.clone();
-        for set in 0..layout.sets.len() {
-            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
-            self.flat(set, Flat::Params, params.len()).copy_from_slice(&params);
-            for flat in Flat::OF_TRAINING {
-                match contents.flat(set, flat)? {
-                    Some(words) => self.flat(set, flat, words.len()).copy_from_slice(&words),
-                    None if !self.buffers.contains_key(&Buffer::Flat { set, flat }) => {}
-                    None => self.flat(set, flat, params.len()).fill(0.0),
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn layout(&self) -> &ParamLayout {
         &self.layout
+    }
+
+    fn set_layout(&mut self, layout: ParamLayout) {
+        self.layout = layout;
     }
 
     fn clear(&mut self) {
@@ -219,6 +207,16 @@ impl Executor for CpuExecutor {
         self.ran = None;
         self.buffers.clear();
         self.metrics.clear();
+    }
+
+    fn write(&mut self, set: usize, flat: Flat, words: Option<&[f32]>) -> Result<()> {
+        let len = self.layout.sets[set].flat_len();
+        match words {
+            Some(words) => self.flat(set, flat, len).copy_from_slice(words),
+            None if !self.buffers.contains_key(&Buffer::Flat { set, flat }) => {}
+            None => self.flat(set, flat, len).fill(0.0),
+        }
+        Ok(())
     }
 
     fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>> {

@@ -83,13 +83,29 @@ pub trait Executor: Send {
 
     /// Sets the parameters and the moments, and the gradients to 0. Graphs compiled afterwards must share this layout; those
     /// that train make the memory for it.
-    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()>;
+    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
+        self.set_layout(layout.clone());
+        for set in 0..layout.sets.len() {
+            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
+            self.write(set, Flat::Params, Some(&params))?;
+            for flat in Flat::OF_TRAINING {
+                self.write(set, flat, contents.flat(set, flat)?.as_deref())?;
+            }
+        }
+        Ok(())
+    }
 
     /// The layout of what was loaded.
     fn layout(&self) -> &ParamLayout;
 
+    /// Takes the layout of what will be loaded.
+    fn set_layout(&mut self, layout: ParamLayout);
+
     /// Forgets plans, parameters and memory: what comes next is another run.
     fn clear(&mut self);
+
+    /// Writes a flat buffer of a set; nothing makes it 0, and no memory for it.
+    fn write(&mut self, set: usize, flat: Flat, words: Option<&[f32]>) -> Result<()>;
 
     /// Reads back a flat buffer of a set.
     fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>>;

@@ -2,7 +2,7 @@
 
 use super::{Executor, Feed, PlanId, output_to_fetch};
 use crate::engine::graph::{Flat, Graph, Source, ValueId};
-use crate::engine::params::{Contents, ParamLayout};
+use crate::engine::params::ParamLayout;
 use crate::engine::plan::{self, Plan};
 use crate::engine::tensor::{Array, Tensor, TensorType};
 use crate::error::{Error, Result};
@@ -100,27 +100,24 @@ impl Executor for ReferenceExecutor {
         "reference (f64)".into()
     }
 
-    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
-        self.sets.resize_with(layout.sets.len(), Buffers::default);
-        let wide = |words: &[f32]| words.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        for (set, own) in self.sets.iter_mut().enumerate() {
-            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
-            *own.flat(Flat::Params) = wide(&params);
-            for flat in Flat::OF_TRAINING {
-                *own.flat(flat) =
-                    contents.flat(set, flat)?.map_or_else(|| vec![0.0; params.len()], |words| wide(&words));
-            }
-        }
-        self.layout = layout.clone();
-        Ok(())
-    }
-
     fn layout(&self) -> &ParamLayout {
         &self.layout
     }
 
+    fn set_layout(&mut self, layout: ParamLayout) {
+        self.sets.resize_with(layout.sets.len(), Buffers::default);
+        self.layout = layout;
+    }
+
     fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    fn write(&mut self, set: usize, flat: Flat, words: Option<&[f32]>) -> Result<()> {
+        let len = self.layout.sets[set].flat_len();
+        let wide = |words: &[f32]| words.iter().map(|&x| f64::from(x)).collect();
+        *self.sets[set].flat(flat) = words.map_or_else(|| vec![0.0; len], wide);
+        Ok(())
     }
 
     fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>> {

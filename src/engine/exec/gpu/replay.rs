@@ -5,7 +5,7 @@ use super::kernel::{Access, Dispatch, GpuBuilder, Operand};
 use crate::engine::exec::{ExecOptions, Executor, Feed, GUARD, GUARD_WORDS, POISON, PlanId, output_to_fetch};
 use crate::engine::fuse::fuse;
 use crate::engine::graph::{Flat, Graph};
-use crate::engine::params::{Contents, ParamLayout};
+use crate::engine::params::ParamLayout;
 use crate::engine::plan::{self, Buffer, Place, Plan};
 use crate::engine::share::share;
 use crate::engine::tensor::Tensor;
@@ -133,13 +133,6 @@ impl GpuExecutor {
             self.plans.iter_mut().for_each(|compiled| compiled.bound = None);
             self.ran = None;
         }
-        Ok(())
-    }
-
-    fn write_flat(&mut self, set: usize, flat: Flat, words: &[f32]) -> Result<()> {
-        let buffer = Buffer::Flat { set, flat };
-        self.reserve(buffer, words.len().max(1), "parameters")?;
-        self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(words));
         Ok(())
     }
 
@@ -346,24 +339,12 @@ impl Executor for GpuExecutor {
         self.device.describe()
     }
 
-    fn load(&mut self, layout: &ParamLayout, contents: &dyn Contents) -> Result<()> {
-        self.layout = layout.clone();
-        for set in 0..layout.sets.len() {
-            let Some(params) = contents.flat(set, Flat::Params)? else { continue };
-            self.write_flat(set, Flat::Params, &params)?;
-            for flat in Flat::OF_TRAINING {
-                match contents.flat(set, flat)? {
-                    Some(words) => self.write_flat(set, flat, &words)?,
-                    None if !self.buffers.contains_key(&Buffer::Flat { set, flat }) => {}
-                    None => self.write_flat(set, flat, &vec![0.0; params.len()])?,
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn layout(&self) -> &ParamLayout {
         &self.layout
+    }
+
+    fn set_layout(&mut self, layout: ParamLayout) {
+        self.layout = layout;
     }
 
     fn clear(&mut self) {
@@ -373,6 +354,18 @@ impl Executor for GpuExecutor {
         self.metrics.clear();
         self.ring_rows.clear();
         self.ring_used = 0;
+    }
+
+    fn write(&mut self, set: usize, flat: Flat, words: Option<&[f32]>) -> Result<()> {
+        let buffer = Buffer::Flat { set, flat };
+        let words: Cow<[f32]> = match words {
+            Some(words) => words.into(),
+            None if !self.buffers.contains_key(&buffer) => return Ok(()),
+            None => vec![0.0; self.layout.sets[set].flat_len()].into(),
+        };
+        self.reserve(buffer, words.len().max(1), "parameters")?;
+        self.device.queue.write_buffer(&self.buffers[&buffer].0, 0, bytemuck::cast_slice(&words));
+        Ok(())
     }
 
     fn read(&mut self, set: usize, flat: Flat) -> Result<Cow<'_, [f32]>> {
