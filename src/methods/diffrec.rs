@@ -53,7 +53,8 @@ pub const INFO: MethodInfo = MethodInfo {
     defaults: || table_of(&DiffRecConfig::default()),
     cases: &[
         &["mode=paper", "blocks=2", "steps=20"],
-        &["mode=quality", "blocks=2", "steps=20", "tie_weights=true", "rec_on=both"],
+        &["mode=quality", "blocks=2", "steps=20", "tie_weights=true", "rec_on=both", "slot_from_last=true"],
+        &["mode=paper", "steps=20", "slot_from_last=true", "noised_scale=0.3", "step_scale=0.2", "mse_weight=3"],
         &["mode=paper", "steps=5", "noised_items=3", "detach_target=true"],
     ],
     build: |config, Sizes { items, .. }| Ok(Box::new(DiffRec { config: checked(typed(config)?)?, n_items: items })),
@@ -83,7 +84,8 @@ impl DiffRec {
 
     /// `E[V, dim]`
     fn item_table(&self, graph: &mut Graph) -> ValueId {
-        self.config.encoder.item_table(graph, self.n_items)
+        let shape = [self.n_items, self.config.encoder.dim];
+        graph.param("item_table", &shape, Init::Normal(self.config.item_init_std as f32))
     }
 
     /// `W`, and `b` where the output layer is not the item table.
@@ -144,6 +146,10 @@ impl DiffRec {
         steps: Option<ValueId>,
     ) -> Result<ValueId> {
         let denoiser = self.denoiser(inputs);
+        let noised = match self.config.noised_scale {
+            1.0 => noised,
+            factor => graph.add1(Scale { factor }, &[noised])?,
+        };
         let with_steps = |graph: &mut Graph, x: ValueId| match steps {
             Some(steps) => graph.add1(Add, &[x, steps]),
             None => Ok(x),
@@ -158,8 +164,13 @@ impl DiffRec {
                 let x = with_steps(graph, x)?;
                 denoiser.predict_rows(graph, *slot_rows, x, *positions)
             }
-            (SlotInputs::Alone { positions }, Condition::History(history)) => {
-                let x = with_steps(graph, noised)?;
+            (SlotInputs::Alone { positions, items }, Condition::History(history)) => {
+                let mut x = with_steps(graph, noised)?;
+                if let Some(items) = items {
+                    let table = self.item_table(graph);
+                    let items = items.gather(graph, table)?;
+                    x = graph.add1(Add, &[x, items])?;
+                }
                 let positions = self.positions(graph, *positions, x)?;
                 denoiser.predict_slots(graph, history, x, positions)
             }
@@ -243,8 +254,8 @@ enum SlotInputs {
     /// Slots are rows of their sequences: `[Q]`, the row of each; `[R]`, the noised vector that a row holds, `u32::MAX` on
     /// others (none where there is one for every row).
     Rows { slot_rows: Ids, slot_of_row: Option<Ids> },
-    /// Slots are none: `[Q]`, the position of each.
-    Alone { positions: Ids },
+    /// Slots are none: `[Q]`, the position of each, and the item whose vector is added to it, if any is.
+    Alone { positions: Ids, items: Option<Ids> },
 }
 
 impl Inputs {
@@ -254,7 +265,10 @@ impl Inputs {
         let keys = TensorType::u32(&[slots, 2]);
         let slot_random = tokens.training.map(|t| [t.rng, graph.input("slot_keys", keys)]);
         let slots = match method.prefix() {
-            true => SlotInputs::Alone { positions: Ids::declare(graph, "slot_positions", &[slots], training) },
+            true => SlotInputs::Alone {
+                positions: Ids::declare(graph, "slot_positions", &[slots], training),
+                items: (method.config.slot_from_last).then(|| Ids::declare(graph, "slot_items", &[slots], training)),
+            },
             false => SlotInputs::Rows {
                 slot_rows: Ids::declare(graph, "slot_rows", &[slots], training),
                 slot_of_row: (!(training && method.noises_rows()))
@@ -274,7 +288,7 @@ impl Inputs {
     fn count(&self, graph: &Graph) -> usize {
         let slots = match self.slots {
             SlotInputs::Rows { slot_rows, .. } => slot_rows,
-            SlotInputs::Alone { positions } => positions,
+            SlotInputs::Alone { positions, .. } => positions,
         };
         graph.shape(slots.ids)[0]
     }
@@ -283,7 +297,7 @@ impl Inputs {
     fn steps(&self, graph: &Graph) -> usize {
         let of = match self.slots {
             SlotInputs::Rows { .. } => self.tokens.items,
-            SlotInputs::Alone { positions } => positions.ids,
+            SlotInputs::Alone { positions, .. } => positions.ids,
         };
         graph.shape(of)[0]
     }
@@ -342,7 +356,7 @@ impl Method for DiffRec {
 
         let wanted = if config.detach_target { graph.add1(Detach, &[h0])? } else { h0 };
         let errors = graph.add1(RowMse, &[predicted, wanted])?;
-        let weight = graph.add1(Scale { factor: 1.0 / batch as f64 }, &[weight])?;
+        let weight = graph.add1(Scale { factor: config.mse_weight / batch as f64 }, &[weight])?;
         let error = graph.add1(WeightedSum, &[errors, weight])?;
         let (output, bias) = self.output(&mut graph);
         let even = graph.add1(Fill { value: 1.0 / batch as f32, shape: vec![batch] }, &[])?;
@@ -381,7 +395,7 @@ impl Method for DiffRec {
         let dim = self.config.encoder.dim;
         let sinusoid = |(n, d): (usize, usize)| {
             let angle = n as f64 / 10_000f64.powf((d / 2 * 2) as f64 / dim as f64);
-            if d % 2 == 0 { angle.sin() } else { angle.cos() }
+            self.config.step_scale * if d % 2 == 0 { angle.sin() } else { angle.cos() }
         };
         let places = (0..=self.config.steps).flat_map(|n| (0..dim).map(move |d| (n, d)));
         fill("step", &mut places.map(sinusoid));

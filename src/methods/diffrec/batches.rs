@@ -14,27 +14,39 @@ use crate::nn::SlotMask;
 pub struct Layout {
     pub max_len: usize,
     pub mask: SlotMask,
+    /// Whether slots hold the last item of their history.
+    pub from_last: bool,
     pub packed: Packed,
+    /// That item, for slots that are no rows.
+    pub last_items: Vec<u32>,
     /// What each slot's random numbers are counted by, and the last row before or of it.
     pub slots: Vec<(u32, u32)>,
 }
 
 impl Layout {
     pub fn new(config: &DiffRecConfig) -> Self {
-        let (max_len, mask) = (config.encoder.max_len, config.slot_mask);
-        Layout { max_len, mask, packed: Packed::new(), slots: Vec::new() }
+        Layout {
+            max_len: config.encoder.max_len,
+            mask: config.slot_mask,
+            from_last: config.slot_from_last,
+            packed: Packed::new(),
+            last_items: Vec::new(),
+            slots: Vec::new(),
+        }
     }
 
     /// A history with so many slots: one behind each of its copies, or all beside it.
     pub fn push(&mut self, key: u32, history: &[u32], slots: usize) {
         let kept = &history[history.len().saturating_sub(self.max_len - 1)..];
+        let last = history.last().copied().filter(|_| self.from_last).unwrap_or(INERT);
         if self.mask == SlotMask::Prefix {
             self.packed.push(key, kept, self.max_len - 1);
         }
         for _ in 0..slots {
             if self.mask == SlotMask::Bidirectional {
-                self.packed.push(key, &[kept, &[INERT]].concat(), self.max_len);
+                self.packed.push(key, &[kept, &[last]].concat(), self.max_len);
             }
+            self.last_items.push(last);
             self.slots.push((key, (self.packed.n_rows() as u32).saturating_sub(1)));
         }
     }
@@ -56,6 +68,7 @@ impl Layout {
         feed.set("slot_keys", Tensor::u32(&[self.slots.len(), 2], &keys));
         if self.mask == SlotMask::Prefix {
             feed_ids(&mut feed, "slot_positions", &vec![last; self.slots.len()]);
+            feed_ids(&mut feed, "slot_items", &self.last_items);
             return feed;
         }
         let rows: Vec<u32> = self.slots.iter().map(|slot| slot.1).collect();

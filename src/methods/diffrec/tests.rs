@@ -34,7 +34,7 @@ fn lists_do_not_depend_on_how_many_are_asked_for_together() {
     let walks = walks(40);
     let requests: Vec<Request> = walks.iter().map(|history| Request::new(history)).collect();
     for (mask, inference) in MASKS.into_iter().flat_map(|mask| [(mask, "jump"), (mask, "chain")]) {
-        let method = method(&[mask, "init_std=0.5", &format!("inference={inference}")]);
+        let method = method(&[mask, "init_std=0.5", "item_init_std=0.5", &format!("inference={inference}")]);
         with_ranker(&method, |ranker, executor| {
             let together = ranker.top_k(executor, &requests, 4, false).unwrap();
             let by_seven = requests.chunks(7).flat_map(|some| ranker.top_k(executor, some, 4, false).unwrap());
@@ -70,7 +70,7 @@ fn a_sample_is_the_same_whatever_the_others() {
     let requests: Vec<Request> = walks.iter().map(|history| Request::new(history)).collect();
     for mask in MASKS {
         let queries = |samples: usize| {
-            let method = method(&[mask, "init_std=0.5", &format!("samples={samples}")]);
+            let method = method(&[mask, "init_std=0.5", "item_init_std=0.5", &format!("samples={samples}")]);
             let batch = method.scoring_batch(&requests);
             with_ranker(&method, |_, executor| {
                 let mut graph = Graph::new(layout_of(&method).unwrap());
@@ -128,6 +128,11 @@ fn histories_are_followed_by_their_slots_or_stand_beside_them() {
     assert_eq!(rows(&among, "slot_rows", 2), [1, 7]);
     assert_eq!(rows(&among, "slot_of_row", 9), [INERT, 0, INERT, INERT, INERT, INERT, INERT, 1, INERT]);
     assert_eq!(rows(&among, "sample_of_row", 9), [0, 0, 1, 1, 1, 1, 1, 1, INERT]);
+    // With the last item of the history in them.
+    let beside = batch(&[MASKS[0], "slot_from_last=true"]);
+    assert_eq!((rows(&beside, "slot_items", 2), rows(&beside, "items", 6)), (vec![0, 7], vec![0, 3, 4, 5, 6, 7]));
+    let among = batch(&[MASKS[1], "slot_from_last=true"]);
+    assert_eq!(rows(&among, "items", 8), [0, 0, 3, 4, 5, 6, 7, 7]);
 }
 
 #[test]
