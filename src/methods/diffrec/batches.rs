@@ -68,7 +68,9 @@ impl Layout {
         feed.set("slot_keys", Tensor::u32(&[self.slots.len(), 2], &keys));
         if self.mask == SlotMask::Prefix {
             feed_ids(&mut feed, "slot_positions", &vec![last; self.slots.len()]);
-            feed_ids(&mut feed, "slot_items", &self.last_items);
+            if self.from_last {
+                feed_ids(&mut feed, "slot_items", &self.last_items);
+            }
             return feed;
         }
         let rows: Vec<u32> = self.slots.iter().map(|slot| slot.1).collect();
