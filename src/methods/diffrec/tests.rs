@@ -64,28 +64,44 @@ fn whoever_watches_is_told_of_every_step_of_a_chain() {
     }
 }
 
+/// The query of each sample of each request.
+fn queries(settings: &[&str], requests: &[Request]) -> Vec<f32> {
+    let method = method(&[&["init_std=0.5", "item_init_std=0.5"], settings].concat());
+    let batch = method.scoring_batch(requests);
+    with_ranker(&method, |_, executor| {
+        let mut graph = Graph::new(layout_of(&method).unwrap());
+        let tokens = Tokens::for_scoring(&mut graph, batch.shape.sequences, batch.shape.rows);
+        let scorer = method.scorer(&mut graph, &tokens).unwrap();
+        graph.output("query", scorer.query);
+        let plan = executor.compile(graph).unwrap();
+        executor.run(plan, &batch.feed).unwrap();
+        executor.fetch(plan, "query").unwrap().words
+    })
+}
+
 #[test]
 fn a_sample_is_the_same_whatever_the_others() {
     let walks = walks(5);
     let requests: Vec<Request> = walks.iter().map(|history| Request::new(history)).collect();
     for mask in MASKS {
-        let queries = |samples: usize| {
-            let method = method(&[mask, "init_std=0.5", "item_init_std=0.5", &format!("samples={samples}")]);
-            let batch = method.scoring_batch(&requests);
-            with_ranker(&method, |_, executor| {
-                let mut graph = Graph::new(layout_of(&method).unwrap());
-                let tokens = Tokens::for_scoring(&mut graph, batch.shape.sequences, batch.shape.rows);
-                let scorer = method.scorer(&mut graph, &tokens).unwrap();
-                graph.output("query", scorer.query);
-                let plan = executor.compile(graph).unwrap();
-                executor.run(plan, &batch.feed).unwrap();
-                executor.fetch(plan, "query").unwrap().words
-            })
-        };
-        let (one, four) = (queries(1), queries(4));
+        let (one, four) = (queries(&[mask, "samples=1"], &requests), queries(&[mask, "samples=4"], &requests));
         let firsts: Vec<&[f32]> = four.chunks(4 * 8).map(|of_request| &of_request[..8]).collect();
         assert_eq!(one, firsts.concat(), "{mask}");
         assert_ne!(four[..8], four[8..16]);
+    }
+}
+
+#[test]
+fn what_a_slot_holds_is_scaled_and_joined_by_the_last_item() {
+    let walks = walks(1);
+    let requests = [Request::new(&walks[0])];
+    for mask in MASKS {
+        let of = |settings: &[&str]| queries(&[&[mask, "samples=2"], settings].concat(), &requests);
+        let silent = of(&["noised_scale=0"]);
+        assert_eq!(silent[..8], silent[8..], "no noise is left to tell samples apart");
+        assert_ne!(of(&["noised_scale=0.5"]), of(&[]));
+        assert_eq!(of(&["step_scale=0"]), of(&["step_embedding=false"]));
+        assert_ne!(of(&["slot_from_last=true"]), of(&[]), "{mask}");
     }
 }
 
