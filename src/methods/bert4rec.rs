@@ -19,7 +19,10 @@ use crate::engine::params::Init;
 use crate::engine::rng::{RngState, Site};
 use crate::engine::{Feed, Graph, Tensor, TensorType, ValueId};
 use crate::error::Result;
+use crate::nn::layers::{Dense, layer_norm};
 use crate::nn::{PassNoise, Scorer, Tokens, Transformer};
+use crate::ops::activation::Activation;
+use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::weighted_sum::WeightedSum;
 use crate::settings;
@@ -109,7 +112,10 @@ impl Bert4Rec {
 
     /// The scorer of the rows' query vectors.
     pub fn scorer_of_rows(&self, graph: &mut Graph, hidden: ValueId) -> Result<Scorer> {
-        let query = self.config.encoder.prediction_head(graph, hidden)?;
+        let (encoder, dim) = (&self.config.encoder, self.config.encoder.dim);
+        let head = Dense::new(dim).weight(Init::Normal(encoder.init_std as f32)).then(Activation::Gelu);
+        let x = head.of(graph, "head", hidden)?;
+        let query = layer_norm(graph, "head_norm", LayerNorm::plain(encoder.layer_norm_eps), x, &[])?;
         let bias = graph.param("item_bias", &[self.n_items + self.special], Init::Constant(0.0));
         let table = self.item_table(graph);
         Ok(Scorer { query, table, bias: Some(bias), items: self.n_items, samples: 1 })

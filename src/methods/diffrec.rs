@@ -54,15 +54,7 @@ pub const INFO: MethodInfo = MethodInfo {
     cases: &[
         &["mode=paper", "blocks=2", "steps=20"],
         &["mode=quality", "blocks=2", "steps=20", "tie_weights=true", "rec_on=both", "slot_from_last=true"],
-        &[
-            "mode=paper",
-            "steps=20",
-            "prediction_head=true",
-            "slot_from_last=true",
-            "noised_scale=0.3",
-            "step_scale=0.2",
-            "mse_weight=3",
-        ],
+        &["mode=paper", "steps=20", "slot_from_last=true", "noised_scale=0.3", "step_scale=0.2", "mse_weight=3"],
         &["mode=paper", "steps=5", "noised_items=3", "detach_target=true"],
     ],
     build: |config, Sizes { items, .. }| Ok(Box::new(DiffRec { config: checked(typed(config)?)?, n_items: items })),
@@ -162,7 +154,7 @@ impl DiffRec {
             Some(steps) => graph.add1(Add, &[x, steps]),
             None => Ok(x),
         };
-        let predicted = match (&inputs.slots, condition) {
+        match (&inputs.slots, condition) {
             (SlotInputs::Rows { slot_rows, slot_of_row }, Condition::Rows { items, positions }) => {
                 let noised = match slot_of_row {
                     Some(of_row) => of_row.gather(graph, noised)?,
@@ -183,8 +175,7 @@ impl DiffRec {
                 denoiser.predict_slots(graph, history, x, positions)
             }
             _ => unreachable!("slots and condition are of one mask"),
-        }?;
-        if self.config.prediction_head { denoiser.encoder.prediction_head(graph, predicted) } else { Ok(predicted) }
+        }
     }
 
     /// The sinusoids of the step that is given for each slot or row, by this input; none where they are not added.

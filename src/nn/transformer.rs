@@ -276,12 +276,6 @@ impl Transformer {
         self.layer_norm(graph, &name("feed_forward_norm"), output, x, dropped, random)
     }
 
-    /// BERT's head of `x[N, dim]`, `LN(gelu(W x + b))`: unlike a block it carries nothing on by a residual path.
-    pub fn prediction_head(&self, graph: &mut Graph, x: ValueId) -> Result<ValueId> {
-        let x = self.dense(self.dim).then(Activation::Gelu).of(graph, "head", x)?;
-        layers::layer_norm(graph, "head_norm", LayerNorm::plain(self.layer_norm_eps), x, &[])
-    }
-
     fn dense(&self, outputs: usize) -> Dense {
         Dense::new(outputs).weight(self.normal())
     }

@@ -58,8 +58,6 @@ pub struct DiffRecConfig {
     pub step_scale: f64,
     /// Whether the vector of the last item of the history is added to the slot.
     pub slot_from_last: bool,
-    /// Whether BERT's head, which no residual path goes around, makes the prediction from what comes out at the slot.
-    pub prediction_head: bool,
     /// Draw steps with large losses more often.
     pub importance: bool,
     /// Whether the step's sinusoids are added.
@@ -102,7 +100,6 @@ impl Default for DiffRecConfig {
             noised_scale: 1.0,
             step_scale: 1.0,
             slot_from_last: false,
-            prediction_head: false,
             importance: true,
             step_embedding: true,
             position_embedding: true,

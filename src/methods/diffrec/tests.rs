@@ -102,7 +102,6 @@ fn what_a_slot_holds_is_scaled_and_joined_by_the_last_item() {
         assert_ne!(of(&["noised_scale=0.5"]), of(&[]));
         assert_eq!(of(&["step_scale=0"]), of(&["step_embedding=false"]));
         assert_ne!(of(&["slot_from_last=true"]), of(&[]), "{mask}");
-        assert_ne!(of(&["prediction_head=true"]), of(&[]), "{mask}");
     }
 }
 
