@@ -167,3 +167,27 @@ fn the_last_items_of_a_history_are_noised_with_the_target() {
         }
     }
 }
+
+#[test]
+fn the_squared_error_counts_as_much_as_its_weight_says() {
+    let losses = |weight: &str| {
+        let settings = [MASKS[0], "hidden_dropout=0", "attention_dropout=0", weight];
+        let (method, batch) = (method(&settings), batch(&settings));
+        let mut graph = method.train_graph(batch.shape, layout_of(&method).unwrap()).unwrap();
+        let metrics = graph.metrics.clone();
+        metrics.iter().for_each(|(name, value)| graph.output(name, *value));
+        let mut feed = batch.feed;
+        for name in crate::nn::optimizers(&graph) {
+            crate::nn::optimizer_inputs(&mut feed, name, &method.optimizer(name), 1);
+        }
+        with_ranker(&method, |_, executor| {
+            let plan = executor.compile(graph).unwrap();
+            executor.run(plan, &feed).unwrap();
+            ["loss_mse", "loss_rec", "loss"].map(|name| executor.fetch(plan, name).unwrap().words[0])
+        })
+    };
+    let ([mse, rec, total], [mse3, rec3, total3]) = (losses("mse_weight=1"), losses("mse_weight=3"));
+    assert!(mse > 0.0 && (mse3 - 3.0 * mse).abs() < 1e-6 * mse3, "{mse3} {mse}");
+    assert_eq!(rec3, rec);
+    assert!((total - (rec + mse)).abs() < 1e-6 * total && (total3 - (rec + mse3)).abs() < 1e-6 * total3);
+}
