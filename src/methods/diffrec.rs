@@ -53,8 +53,9 @@ pub const INFO: MethodInfo = MethodInfo {
     defaults: || table_of(&DiffRecConfig::default()),
     cases: &[
         &["mode=paper", "blocks=2", "steps=20"],
-        &["mode=quality", "blocks=2", "steps=20", "tie_weights=true", "rec_on=both", "slot_from_last=true"],
-        &["mode=paper", "steps=20", "slot_from_last=true", "noised_scale=0.3", "step_scale=0.2", "mse_weight=3"],
+        &["mode=quality", "steps=20", "noised_scale=0.3", "step_scale=0.2"],
+        &["mode=quality", "blocks=2", "steps=20", "tie_weights=true", "rec_on=both", "slot_from_last=false"],
+        &["mode=paper", "steps=20", "slot_from_last=true", "noised_scale=0.3", "step_scale=0.2"],
         &["mode=paper", "steps=5", "noised_items=3", "detach_target=true"],
     ],
     build: |config, Sizes { items, .. }| Ok(Box::new(DiffRec { config: checked(typed(config)?)?, n_items: items })),

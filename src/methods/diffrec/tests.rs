@@ -11,7 +11,8 @@ const MASKS: [&str; 2] = ["slot_mask=prefix", "slot_mask=bidirectional"];
 
 fn method(settings: &[&str]) -> DiffRec {
     let small = ["dim=8", "inner_dim=16", "max_len=6", "steps=30", "samples=3"];
-    let settings: Vec<String> = small.iter().chain(settings).map(|s| s.to_string()).collect();
+    let as_in_the_paper = ["slot_from_last=false", "noised_scale=1", "step_scale=1", "mse_weight=1"];
+    let settings: Vec<String> = small.iter().chain(&as_in_the_paper).chain(settings).map(|s| s.to_string()).collect();
     let config = config::resolve(&INFO, None, None, &settings).unwrap();
     DiffRec { config: checked(typed(&config).unwrap()).unwrap(), n_items: 11 }
 }
