@@ -23,11 +23,17 @@ pub struct DenoiseWork {
 }
 
 impl DenoiseWork {
-    /// What `gpurec bench denoise` measures: both masks, one sample and several, all steps, and one user after the other.
+    /// What `gpurec bench denoise` measures, in the paper's sizes: both masks, one sample and several, all steps, and one user after
+    /// the other. What `assignments` say goes before that.
     pub fn all(dataset: &str, assignments: &[String]) -> Vec<DenoiseWork> {
         let work = |own: &[&str], batched: bool| DenoiseWork {
             dataset: dataset.into(),
-            assignments: own.iter().map(|text| text.to_string()).chain(assignments.iter().cloned()).collect(),
+            assignments: ["mode=paper"]
+                .iter()
+                .chain(own)
+                .map(|text| text.to_string())
+                .chain(assignments.iter().cloned())
+                .collect(),
             batched,
         };
         let mut all = Vec::new();
