@@ -1,6 +1,6 @@
 //! Steps that filter a log on the way to a data set: kinds of events, a span of time, repeats, k-core.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::log::{EventLog, Names, parse_time};
@@ -28,6 +28,8 @@ pub enum Step {
     },
     /// Drops rows that repeat an earlier one in user, item, time and kind.
     DropRepeats,
+    /// Drops events of the same item and kind as the one before them of their user.
+    DropConsecutive,
     /// Drops users with fewer than `count` events (`of` one kind), once.
     MinPerUser {
         /// The least number that stays.
@@ -62,6 +64,7 @@ impl fmt::Display for Step {
             Step::Span { since: None, until: Some(until) } => write!(f, "keep what is before {until}"),
             Step::Span { since: None, until: None } => write!(f, "keep all times"),
             Step::DropRepeats => write!(f, "drop repeated rows"),
+            Step::DropConsecutive => write!(f, "drop events that say what the user's last one said"),
             Step::MinPerUser { count, of: None } => write!(f, "drop users with fewer than {count} events"),
             Step::MinPerUser { count, of: Some(kind) } => {
                 write!(f, "drop users with fewer than {count} events `{kind}`")
@@ -119,6 +122,18 @@ impl Step {
             Step::DropRepeats => {
                 let mut seen = HashSet::with_capacity(log.len());
                 (0..log.len()).map(|row| seen.insert(row_key(log, row))).collect()
+            }
+            Step::DropConsecutive => {
+                let mut in_time: Vec<usize> = (0..log.len()).collect();
+                if !log.time.is_empty() {
+                    in_time.sort_by(|&a, &b| log.time[a].total_cmp(&log.time[b]));
+                }
+                let (mut last, mut keep) = (HashMap::new(), vec![true; log.len()]);
+                for row in in_time {
+                    let event = (log.item[row], log.kind.get(row));
+                    keep[row] = last.insert(log.user[row], event) != Some(event);
+                }
+                keep
             }
             Step::MinPerUser { count, of } => {
                 let kind = of.as_ref().map(|kind| kind_of(log, kind)).transpose()?;
@@ -228,6 +243,21 @@ mod tests {
         ];
         assert_eq!((lines, &all.time[..]), (expected.map(String::from).into(), &[1.0, 2.0][..]));
         assert!(prepare(&mut log(&rows), &[keep("veiw")]).unwrap_err().help().unwrap().contains("`view`"));
+    }
+
+    #[test]
+    fn an_event_that_says_what_the_users_last_one_said_in_time_goes_and_one_after_something_else_stays() {
+        let rows = [
+            ("a", "x", 3.0, "view"),
+            ("a", "x", 1.0, "view"),
+            ("b", "x", 1.5, "view"),
+            ("a", "x", 4.0, "buy"),
+            ("a", "x", 2.0, "view"),
+            ("a", "x", 5.0, "view"),
+        ];
+        let mut log = log(&rows);
+        prepare(&mut log, &[Step::DropConsecutive]).unwrap();
+        assert_eq!(log.time, [1.0, 1.5, 4.0, 5.0]);
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub struct PrepareArgs {
     #[arg(long)]
     drop_repeats: bool,
 
+    /// Leave out events of the same item and kind as the user's event before: of ten looks at one item, nine
+    #[arg(long)]
+    drop_consecutive: bool,
+
     /// Drop users with fewer events, once
     #[arg(long, value_name = "N")]
     min_user_events: Option<usize>,
@@ -134,6 +138,7 @@ impl PrepareArgs {
             events,
             span,
             self.drop_repeats.then_some(Step::DropRepeats),
+            self.drop_consecutive.then_some(Step::DropConsecutive),
             self.min_user_events.map(|count| Step::MinPerUser { count, of: None }),
             self.min_item_events.map(|count| Step::MinPerItem { count }),
             self.k_core.map(|k| Step::KCore { k }),
